@@ -1,0 +1,61 @@
+"""One tree of errors. The docstring is the message a person reads unless a better one is given."""
+
+from __future__ import annotations
+
+
+class MailprefsError(Exception):
+    """Something went wrong."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (self.__doc__ or "").strip())
+
+
+# Untrusted bytes can raise only these two.
+
+
+class Forged(MailprefsError):
+    """The signature does not hold."""
+
+
+class Unreadable(MailprefsError):
+    """The input cannot be read."""
+
+
+# What an operator mends before the service starts.
+
+
+class Misconfigured(MailprefsError):
+    """The configuration is wrong."""
+
+
+class UnknownScope(MailprefsError):
+    """No such topic or scope in the catalogue."""
+
+
+# What the ledger refuses.
+
+
+class NotEntitled(MailprefsError):
+    """This door may not make this change."""
+
+
+# What a message or a link lacks.
+
+
+class NotMintable(MailprefsError):
+    """Unsubscribe links exist for marketing alone."""
+
+
+class Unguarded(MailprefsError):
+    """A marketing message lacks its unsubscribe headers or its visible link."""
+
+
+# Trouble that passes.
+
+
+class Unavailable(MailprefsError):
+    """The database cannot be reached or is not ready. Try again."""
+
+
+class Busy(Unavailable):
+    """Too much is waiting already. Try again."""

@@ -1,0 +1,164 @@
+"""What every provider is: a verifier, a reader, a teller and a lister. Providers never see the database.
+
+Two directions. *In*: ``verify`` raises :class:`~mailprefs.errors.Forged` or says nothing, ``parse`` is pure and never raises on
+bytes that verified. *Out*: ``tell`` asserts states at the provider, ``pull`` lists what the provider believes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from mailprefs.errors import MailprefsError
+from mailprefs.words import Channel, Event
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """One account with one provider: its name, its secrets, and what stands beside them in the catalogue."""
+
+    account: str
+    secrets: Mapping[str, str] = field(repr=False)
+    options: Mapping[str, object] = field(default_factory=dict)
+    api_base: str | None = None  # a loopback address or one of the provider's own hosts; None is the provider's usual one
+
+    def valid(self, secret: str) -> tuple[str, ...]:
+        """Return the values of one secret that are valid now: itself and, in a rotation, its ``_next``."""
+        return tuple(v for name in (secret, f"{secret}_next") if (v := self.secrets.get(name)))
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One request of a provider, as it came: raw body, headers in order with repeats."""
+
+    headers: Sequence[tuple[str, str]]
+    body: bytes
+    received_at: datetime
+    method: str = "POST"
+    url: str = ""
+
+    def header(self, name: str) -> str | None:
+        """Return the value of a header that came exactly once; None if it is missing or repeated."""
+        found = [v for k, v in self.headers if k.lower() == name.lower()]
+        return found[0] if len(found) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Something in a verified delivery that we could not read or place: kept aside with its reason, never lost."""
+
+    reason: str  # a short fixed word, such as "unknown_kind"
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a delivery said: events that can change a standing, what was kept aside, and how many of the rest."""
+
+    events: tuple[Event, ...] = ()
+    kept: tuple[Kept, ...] = ()
+    counted: Mapping[str, int] = field(default_factory=dict)  # kind → how many that change nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """The status codes that this provider takes to mean what we mean."""
+
+    kept: int = 200  # committed; do not send it again
+    forged: int = 401  # proven forgery
+    trouble: int = 503  # ours; send it again
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """One state to assert: this address must be stopped (or not) in this group of the provider's."""
+
+    address: str
+    group: str
+    stop: bool
+
+
+class Outcome(StrEnum):
+    """What became of one telling."""
+
+    DONE = "done"  # the provider confirmed it, in its documented status, type and shape
+    UNKNOWN = "unknown"  # it may or may not have been applied: assert again after a settle delay
+    REFUSED = "refused"  # the provider refuses this very one: quarantine and alarm
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """The outcome of one telling, in the order they were given."""
+
+    outcome: Outcome
+    detail: str = ""  # a code, never an address
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One entry of the provider's own list."""
+
+    address: str
+    group: str
+    stopped_at: datetime | None = None
+
+
+class Slow(MailprefsError):
+    """The provider asks us to wait."""
+
+    def __init__(self, wait: timedelta) -> None:
+        super().__init__()
+        self.wait = wait
+
+
+class Barred(MailprefsError):
+    """The provider does not accept our credential."""
+
+
+class Rejected(MailprefsError):
+    """The provider refuses the whole request because of something in it: halve it to find the one."""
+
+
+class Unsafe(MailprefsError):
+    """What was asked would do harm at the provider, such as a group that no longer exists."""
+
+
+class Provider(Protocol):
+    """One provider. One file each, one line in ``PROVIDERS``, one folder of payloads, one page of docs."""
+
+    name: ClassVar[str]
+    channel: ClassVar[Channel]
+    answers: ClassVar[Answers]
+    secrets_in: ClassVar[tuple[str, ...]]  # needed to hear it
+    secrets_out: ClassVar[tuple[str, ...]]  # needed to tell it
+    hosts: ClassVar[tuple[str, ...]]  # of its own, which an api_base may name
+    batch: ClassVar[int]  # addresses per request
+    pace: ClassVar[float]  # requests per second and account
+
+    def check(self, credential: Credential) -> None:
+        """Raise Misconfigured, naming account and setting, if a secret is missing or too short to be one."""
+
+    def verify(self, credential: Credential, delivery: Delivery) -> None:
+        """Raise Forged unless the raw bytes were signed for this account."""
+
+    def parse(self, delivery: Delivery) -> Heard:
+        """Read a verified delivery. Never raises: what cannot be read is in ``kept``."""
+        ...
+
+    async def tell(self, http: ClientSession, credential: Credential, tellings: Sequence[Telling]) -> list[Settlement]:
+        """Assert each telling (all of one group, all stops or all goes) and return a settlement for each, in order.
+
+        Raises Slow (429), Barred (401, 403), Rejected (the request as a whole), Unsafe (nothing was sent).
+        Any other trouble is an UNKNOWN settlement, never an exception.
+        """
+        ...
+
+    def pull(self, http: ClientSession, credential: Credential, group: str) -> AsyncIterator[Listed]:
+        """List everyone the provider holds stopped in a group. Raises the errors of ``tell``."""
+        ...
