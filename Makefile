@@ -1,0 +1,55 @@
+# Only python3 (3.11 to 3.13, with venv) and make are assumed. Works offline once set up; `make help` lists what there is.
+# Another Python: make setup PYTHON=python3.13, once; .venv remembers it.
+
+PYTHON  ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
+VENV    := .venv/bin/python
+WORKERS ?= logical
+TESTS   ?=
+export PYTHONUTF8 := 1
+
+.PHONY: help setup demo test bench check test-citus lock
+
+help:
+	@echo 'make demo             everything set up, then the whole story; ONCE=1 ends after it'
+	@echo 'make test             everything set up, then every test; TESTS=tests/test_links.py runs some'
+	@echo 'make check            ruff, mypy, the floors and the links in the docs'
+	@echo 'make bench            the benchmarks; BENCH_JSON=FILE also writes them down'
+	@echo 'make setup            only the set-up, in .venv'
+	@echo 'make test-citus CITUS_URL=postgresql://…   the tests on a Citus server'
+	@echo 'make lock             the lock files anew, after a change of pyproject.toml (needs uv)'
+
+# $(call ready,LOCK): .venv holds what LOCK names. A file's date says nothing after a clone, so a digest decides, not make.
+define ready
+	@command -v '$(PYTHON)' >/dev/null || { printf '%s\n' 'mailprefs needs Python 3.11 to 3.13. This brings it:' '' \
+	  '    apt-get install -y python3 python3-venv' '' >&2; exit 2; }
+	@'$(PYTHON)' tools/prepare.py $(1)
+endef
+
+setup:
+	$(call ready,requirements-dev.lock)
+
+demo:
+	$(call ready,requirements.lock)
+	@exec $(VENV) -m mailprefs demo $(if $(filter-out 0,$(ONCE)),--once)
+
+test: setup
+	@$(VENV) -m pytest -n $(WORKERS) --dist loadgroup -r fEs $(TESTS)
+
+bench: setup
+	@$(VENV) -m benchmarks
+
+check: setup
+	@$(VENV) -m ruff check .
+	@$(VENV) -m ruff format --check .
+	@$(VENV) -m mypy
+	@$(VENV) -m pytest -q $(wildcard tests/test_floors.py tests/test_docs.py)
+
+test-citus: setup
+	@test -n '$(CITUS_URL)' || { echo 'Name a server: make test-citus CITUS_URL=postgresql://…' >&2; exit 2; }
+	@TEST_DATABASE_URL='$(CITUS_URL)' $(VENV) -m pytest -r fEs $(TESTS)
+
+COMPILE := pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
+lock:
+	@command -v uv >/dev/null || { echo 'This needs uv: python3 -m pip install uv' >&2; exit 2; }
+	uv $(COMPILE) --extra embedded --group build --output-file requirements.lock
+	uv $(COMPILE) --extra embedded --group dev --constraints requirements.lock --output-file requirements-dev.lock
