@@ -1,0 +1,113 @@
+"""Raw text becomes an Address: one canonical form, one key, in one place.
+
+The libraries are imported in the slow path alone, so that minting for millions stays quick and loads nothing.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import unicodedata
+from hashlib import sha256
+from typing import Any, Protocol
+from uuid import UUID
+
+from mailprefs.errors import Unreadable
+from mailprefs.words import Address, Channel
+
+LONGEST = 254  # octets of an address, RFC 5321 §4.5.3.1.3 and its errata
+LONGEST_LOCAL = 64  # octets before the @
+
+# Nearly every address: ASCII, no quotes, no A-label, no special-use domain. What it passes, the library passes unchanged (a test).
+_ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_LABEL = r"(?![A-Za-z0-9]{2}--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_SPECIAL = r"(?:arpa|invalid|local|localhost|onion|test)"
+_PLAIN = re.compile(
+    rf"(?=.{{1,{LONGEST}}}\Z)(?=[^@]{{1,{LONGEST_LOCAL}}}@){_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}\.)+(?!{_SPECIAL}\Z)(?=[A-Za-z-]){_LABEL}\Z",
+    re.IGNORECASE | re.ASCII,  # without ASCII, the Kelvin sign would count as a k
+)
+_PHONE = re.compile(r"\+[0-9 ().\-]{6,24}\Z")
+
+
+class Addresses:
+    """Reads addresses and gives each its key, under one digest key that never rotates."""
+
+    def __init__(self, digest: bytes) -> None:
+        self._context = keyed(digest)
+
+    def read(self, text: str) -> Address:
+        """Return the address that a text spells, e-mail or phone number. Raises Unreadable, which never repeats the text."""
+        trimmed = text.strip()
+        if "@" in trimmed:
+            return self._found(Channel.EMAIL, email(trimmed), trimmed)
+        if _PHONE.match(trimmed):
+            number = phone(trimmed)
+            return self._found(Channel.SMS, number, number)
+        raise Unreadable("neither an e-mail address nor a phone number with its country code")
+
+    def heard(self, text: str) -> Address:
+        """Return the address a provider reports, whatever it looks like: what we would not accept is keyed as it is spelled."""
+        try:
+            return self.read(text)
+        except Unreadable:
+            channel = Channel.SMS if text.strip().startswith("+") and "@" not in text else Channel.EMAIL
+            return self._found(channel, text.strip().casefold(), text.strip())
+
+    def key(self, channel: Channel, canonical: str) -> UUID:
+        """Return the key of a canonical address: 16 bytes of HMAC-SHA256 over channel, NUL and text (state.md §1)."""
+        context = self._context.copy()
+        context.update(f"{channel}\0{canonical}".encode("utf-8", "surrogatepass"))
+        return UUID(bytes=context.digest()[:16])
+
+    def _found(self, channel: Channel, canonical: str, text: str) -> Address:
+        return Address(self.key(channel, canonical), channel, text)
+
+
+def email(text: str) -> str:
+    """Return the canonical form of an e-mail address: folded local part, domain as lower-case A-label. Raises Unreadable."""
+    if _PLAIN.match(text):
+        return text.lower()
+    return _unusual_email(text)
+
+
+def phone(text: str) -> str:
+    """Return a phone number in E.164. Raises Unreadable."""
+    import phonenumbers
+
+    try:
+        number = phonenumbers.parse(text)
+    except phonenumbers.NumberParseException:
+        raise Unreadable("not a phone number") from None
+    if not phonenumbers.is_possible_number(number):
+        raise Unreadable("not a possible phone number")
+    return phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+
+
+def _unusual_email(text: str) -> str:
+    import idna
+    from email_validator import EmailNotValidError, validate_email
+
+    if len(text) > LONGEST:  # before any parsing: bounded work for hostile input
+        raise Unreadable("longer than an address can be")
+    try:
+        validate_email(text, strict=True, check_deliverability=False)
+        local, _, domain = text.rpartition("@")
+        ascii_domain = idna.encode(domain, uts46=True).decode().lower()
+    except (EmailNotValidError, UnicodeError, ValueError):  # the library's message repeats the address
+        raise Unreadable("not an e-mail address") from None
+    return f"{unicodedata.normalize('NFKC', local).casefold()}@{ascii_domain}"
+
+
+class Context(Protocol):
+    """What a keyed HMAC context can do."""
+
+    def copy(self) -> Context: ...
+    def update(self, data: bytes, /) -> None: ...
+    def digest(self) -> bytes: ...
+
+
+def keyed(key: bytes) -> Context:
+    """Return a keyed HMAC-SHA256 context to copy for each message: the C object itself where hmac keeps one, which is quickest."""
+    whole: Any = hmac.new(key, digestmod=sha256)
+    context: Context = getattr(whole, "_hmac", None) or whole
+    return context

@@ -1,0 +1,298 @@
+"""Brands, topics and accounts, read from ``mailprefs.toml``. Secrets are never in it, only the names of their variables."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from mailprefs.errors import Misconfigured, UnknownScope
+from mailprefs.words import ADS, FIRST_TOPIC, LAST_TOPIC, MARKETING, ROOT, TRANSACTIONAL, Stream, Wanted
+
+RESERVED = ("marketing", "transactional", "ads")
+_NAME = r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$"
+_HOST = r"^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?$"
+_SPAN = re.compile(r"(\d+)(ms|s|m|h|d)")
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}  # in seconds
+
+
+def _span(value: object) -> object:
+    """Read "15m" as a span of time; anything else is left for pydantic to judge."""
+    found = _SPAN.fullmatch(value) if isinstance(value, str) else None
+    return timedelta(seconds=int(found[1]) * _UNITS[found[2]]) if found else value
+
+
+def _titles(value: object) -> object:
+    return {"en": value} if isinstance(value, str) else value
+
+
+Name = Annotated[str, Field(pattern=_NAME)]
+Span = Annotated[timedelta, BeforeValidator(_span)]
+Words = Annotated[Mapping[str, str], BeforeValidator(_titles), Field(min_length=1)]  # language → text
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Topic(_Entry):
+    """One thing a brand writes about: the unit a person can choose."""
+
+    name: Name
+    title: Words
+    number: int = Field(ge=FIRST_TOPIC, le=LAST_TOPIC)
+    stream: Stream = Stream.MARKETING
+    consent: Wanted = Wanted.OPT_OUT
+    often: Words | None = None
+    sensitive: bool = False
+    retired: bool = False
+
+    @model_validator(mode="after")
+    def _sound(self) -> Topic:
+        if self.name in RESERVED:
+            raise ValueError(f"'{self.name}' is a reserved name")
+        if self.stream is Stream.TRANSACTIONAL and self.consent is not Wanted.OPT_OUT:
+            raise ValueError("a transactional topic asks for no consent")
+        return self
+
+
+class Brand(_Entry):
+    """A sender as its recipients know it."""
+
+    name: Name
+    title: str = Field(min_length=1)
+    number: int = Field(ge=1, le=255)
+    link_host: str = Field(pattern=_HOST)
+    mailto: str = Field(pattern=r"^[a-z0-9]+@[a-z0-9.-]+$")
+    postal_address: str = Field(min_length=1)
+    ads: bool = False
+    complaint: Literal["final", "liftable"] = "final"
+    logo: str | None = None
+    colour: str = Field(default="#0f5f63", pattern=r"^#[0-9a-fA-F]{6}$")
+    from_: str | None = Field(default=None, alias="from")
+    page: Literal["open", "private"] = "open"
+    continues: Words | None = None
+    kinds: Words | None = None
+    topic: tuple[Topic, ...] = ()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Brand:
+        _once("topic name", [t.name for t in self.topic])
+        _once("topic number", [t.number for t in self.topic])
+        return self
+
+
+class Account(_Entry):
+    """One credential with one provider, and which of our scopes are mapped to what over there."""
+
+    name: Name
+    provider: Name
+    brand: Name
+    secrets: Mapping[str, str] = Field(default_factory=dict)  # secret → the environment variable that holds it
+    scopes: Mapping[str, str] = Field(default_factory=dict)  # our scope → the provider's group, stream, topic or tag
+    share_bounces: bool = False
+    settle: Span = timedelta(minutes=15)
+    api_base: str | None = None
+    public_url: str | None = None
+    stops: str | None = None
+    domain: str | None = None
+    subaccount: str | None = None
+    list_id: str | None = None
+    domain_id: str | None = None
+    region: str | None = None
+    contact_list: str | None = None
+    topic_arns: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_way_back(self) -> Account:
+        _once("provider's id in scopes", list(self.scopes.values()))
+        return self
+
+
+class Webhook(_Entry):
+    """A system of the sender's own that hears our changes."""
+
+    name: Name
+    url: str
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A node of the tree: its permanent number, its path from the root, and what a topic asks for."""
+
+    number: int
+    path: tuple[int, ...]
+    name: str  # "*", "connective", "connective/marketing", "connective/newsletter"
+    stream: Stream | None = None
+    wanted: Wanted = Wanted.OPT_OUT
+    sensitive: bool = False
+    retired: bool = False
+
+    @property
+    def is_topic(self) -> bool:
+        return len(self.path) == 4
+
+    @property
+    def brand(self) -> int:
+        """The number of the brand it belongs to, 0 at the root."""
+        return self.number >> 8
+
+
+class Catalogue(_Entry):
+    """Everything ``mailprefs.toml`` says."""
+
+    brand: tuple[Brand, ...] = Field(min_length=1)
+    account: tuple[Account, ...] = ()
+    webhook: tuple[Webhook, ...] = ()
+
+    @model_validator(mode="after")
+    def _sound(self) -> Catalogue:
+        _once("brand name", [b.name for b in self.brand])
+        _once("brand number", [b.number for b in self.brand])
+        _once("account name", [a.name for a in self.account])
+        for account in self.account:
+            self._mapped(account)
+        return self
+
+    def _mapped(self, account: Account) -> None:
+        """Refuse an account whose brand or scopes do not exist, or that would carry a marketing stop to transactional mail."""
+        if account.brand not in {b.name for b in self.brand}:
+            raise ValueError(f"account '{account.name}' names the brand '{account.brand}', which does not exist")
+        for name in account.scopes:
+            if self._in(account, name).stream is Stream.TRANSACTIONAL:
+                raise ValueError(f"account '{account.name}' maps '{name}', which is transactional: no opt-out may reach it")
+
+    def _in(self, account: Account, name: str) -> Scope:
+        scope = self._by_name.get(f"{account.brand}/{name}")
+        if scope is None or not (scope.is_topic or scope.number & 255 in (MARKETING, ADS)):
+            raise ValueError(f"account '{account.name}' maps '{name}', which is no topic of '{account.brand}'")
+        return scope
+
+    @cached_property
+    def scopes(self) -> tuple[Scope, ...]:
+        """Every node of the tree, the root first, each after its parent."""
+        return (Scope(ROOT, (ROOT,), "*"), *(scope for brand in self.brand for scope in _tree(brand)))
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, Scope]:
+        return {scope.name: scope for scope in self.scopes}
+
+    @cached_property
+    def by_number(self) -> Mapping[int, Scope]:
+        return {scope.number: scope for scope in self.scopes}
+
+    def scope(self, name: str) -> Scope:
+        """Return the scope that a name means: ``brand/topic``, ``brand``, ``*``, or a topic alone where that is unique."""
+        if found := self._by_name.get(name):
+            return found
+        alone = [s for s in self.scopes if s.name.endswith(f"/{name}")]
+        if len(alone) == 1:
+            return alone[0]
+        if alone:
+            raise UnknownScope("that name is in more than one brand; write it as brand/topic")
+        raise UnknownScope(f"no such scope; there are: {', '.join(s.name for s in self.scopes)}")
+
+    def topic(self, name: str) -> Scope:
+        """Return the topic that a name means. Raises UnknownScope."""
+        if not (scope := self.scope(name)).is_topic:
+            raise UnknownScope(f"that is no topic; there are: {', '.join(s.name for s in self.topics)}")
+        return scope
+
+    @cached_property
+    def topics(self) -> tuple[Scope, ...]:
+        """The topics in use, in the order of the file."""
+        return tuple(scope for scope in self.scopes if scope.is_topic and not scope.retired)
+
+    def brand_of(self, number: int) -> Brand | None:
+        """Return the brand that a scope's number belongs to, known topic or not."""
+        return next((brand for brand in self.brand if brand.number == number >> 8), None)
+
+    def title_of(self, number: int) -> Topic | None:
+        """Return a topic by its scope's number."""
+        brand = self.brand_of(number)
+        return next((topic for topic in brand.topic if topic.number == number & 255), None) if brand else None
+
+    def account_named(self, name: str) -> Account | None:
+        return next((account for account in self.account if account.name == name), None)
+
+    def mapped(self, account: Account) -> Mapping[int, str]:
+        """Return what an account is told about: scope number → the provider's id. Never a sensitive topic (state.md §6)."""
+        pairs = ((self._in(account, name), group) for name, group in account.scopes.items())
+        return {scope.number: group for scope, group in pairs if not scope.sensitive and not scope.retired}
+
+    def marketing_of(self, account: Account) -> int:
+        """Return the number of the marketing node of an account's brand."""
+        return self._by_name[f"{account.brand}/marketing"].number
+
+
+def _tree(brand: Brand) -> Iterator[Scope]:
+    base = brand.number * 256
+    top = (ROOT, base)
+    yield Scope(base, top, brand.name)
+    yield Scope(base + MARKETING, (*top, base + MARKETING), f"{brand.name}/marketing", Stream.MARKETING)
+    yield Scope(base + TRANSACTIONAL, (*top, base + TRANSACTIONAL), f"{brand.name}/transactional", Stream.TRANSACTIONAL)
+    if brand.ads:
+        yield Scope(base + ADS, (*top, base + ADS), f"{brand.name}/ads")
+    for topic in brand.topic:
+        stream = base + (MARKETING if topic.stream is Stream.MARKETING else TRANSACTIONAL)
+        number = base + topic.number
+        path = (*top, stream, number)
+        yield Scope(number, path, f"{brand.name}/{topic.name}", topic.stream, topic.consent, topic.sensitive, topic.retired)
+
+
+def _once(what: str, values: list[Any]) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"the {what} '{value}' is used twice")
+
+
+def load(path: Path) -> Catalogue:
+    """Read the catalogue from a file. Raises Misconfigured, which names the line and the key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise Misconfigured(f"{path} does not exist. `mailprefs init` writes one; MAILPREFS_CONFIG names another place.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"{path} cannot be read: {type(error).__name__}") from None
+    return parse(text, path.name)
+
+
+def parse(text: str, name: str = "mailprefs.toml") -> Catalogue:
+    """Read the catalogue from text. Raises Misconfigured, which names the line and the key."""
+    try:
+        return Catalogue.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as error:
+        raise Misconfigured(f"{name}: {error}") from None
+    except ValidationError as error:
+        raise Misconfigured("\n".join(_complaint(name, text, e["loc"], e["msg"]) for e in error.errors())) from None
+
+
+def _complaint(name: str, text: str, where: tuple[int | str, ...], what: str) -> str:
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
+    line = _line(text, where)
+    return f"{name}{f' line {line}' if line else ''}: {f'{key}: ' if key else ''}{what.removeprefix('Value error, ')}"
+
+
+def _line(text: str, where: tuple[int | str, ...]) -> int | None:
+    """Return the line that a key stands on, or that its table begins on. tomllib keeps no positions, so the headers are counted."""
+    seen: dict[tuple[str, ...], int] = {}
+    table: list[int | str] = []
+    best = None
+    for n, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\[([\w.\- ]+)\]\]", line):
+            names = tuple(part.strip() for part in header[1].split("."))
+            seen = {k: v for k, v in seen.items() if len(k) <= len(names) or k[: len(names)] != names}
+            seen[names] = seen.get(names, -1) + 1
+            table = [x for i in range(len(names)) for x in (names[i], seen.get(names[: i + 1], 0))]
+            best = n if tuple(table) == where[: len(table)] else best
+        elif (key := re.match(r"\s*([\w-]+)\s*=", line)) and (*table, key[1]) == where[: len(table) + 1]:
+            return n
+    return best

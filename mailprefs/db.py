@@ -1,0 +1,165 @@
+"""The database: a pool, named queries, migrations, and the promise that a commit is on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import aiosql
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from mailprefs.errors import Misconfigured, Unavailable
+
+Connection = asyncpg.Connection | PoolConnectionProxy
+Pool = asyncpg.Pool
+
+ACQUIRE = 0.5  # seconds a request may wait for a connection before it is told to come back
+CONNECT = 3  # seconds
+OLDEST, NEWEST = 15, 18  # PostgreSQL majors that are tried
+_MIGRATING = 0x6D70_7265_6673  # advisory lock, "mprefs"
+_TROUBLE = ("08", "53", "57P", "40", "25006")  # SQLSTATEs of a database that is gone, full, stopping, or read only
+
+
+@cache
+def sql_folder() -> Path:
+    """Return the folder of our SQL: inside an installed package, else at the repository's root (an editable install)."""
+    inside = Path(__file__).parent / "sql"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "sql"
+
+
+@cache
+def queries(room: str) -> Any:
+    """Return the named queries of one room, each an async function of a connection and keyword parameters."""
+    return aiosql.from_path(sql_folder() / "queries" / f"{room}.sql", "asyncpg", mandatory_parameters=False)
+
+
+def text(room: str, name: str) -> str:
+    """Return the SQL of one query with ``$n`` in place of its names, for asyncpg's own verbs where a call is hot or streams."""
+    return str(getattr(queries(room), name).sql)
+
+
+async def _no_reset(_connection: Any) -> None:
+    """Skip asyncpg's RESET ALL on release: our pooled connections hold no session state, and it doubles the latency of a call."""
+
+
+async def pool(url: str, *, size: int, command_timeout: float, purpose: str) -> Pool:
+    """Open a pool of connections. Raises Unavailable or Misconfigured, neither of which repeats the URL."""
+    try:
+        return await asyncpg.create_pool(
+            url,
+            min_size=1,
+            max_size=size,
+            timeout=CONNECT,
+            command_timeout=command_timeout,
+            max_inactive_connection_lifetime=60,
+            reset=_no_reset,
+            server_settings={"application_name": f"mailprefs {purpose}", "timezone": "UTC"},
+        )
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise connecting(error) from None
+    except ValueError:
+        raise Misconfigured("DATABASE_URL is not a PostgreSQL URL, such as postgresql://name:password@host/database") from None
+
+
+async def connect(url: str) -> asyncpg.Connection:
+    """Open one connection, for a command or a migration. Raises Unavailable or Misconfigured."""
+    try:
+        return await asyncpg.connect(url, timeout=CONNECT, server_settings={"application_name": "mailprefs", "timezone": "UTC"})
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise connecting(error) from None
+    except ValueError:
+        raise Misconfigured("DATABASE_URL is not a PostgreSQL URL, such as postgresql://name:password@host/database") from None
+
+
+def connecting(error: BaseException) -> Unavailable:
+    """Return what a person is told when the database cannot be reached: the kind of trouble, never the URL."""
+    code = getattr(error, "sqlstate", None)
+    return Unavailable(f"the database cannot be reached ({type(error).__name__}{f' {code}' if code else ''}). Is DATABASE_URL right, and is it running?")
+
+
+def is_trouble(error: BaseException) -> bool:
+    """True for an error that says the database is gone, full or stopping: the caller answers 503 and nothing was acknowledged."""
+    if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | Unavailable):
+        return True
+    code = getattr(error, "sqlstate", None) or ""
+    return isinstance(error, asyncpg.PostgresError) and (not code or code.startswith(_TROUBLE))
+
+
+@asynccontextmanager
+async def acquired(pool: Pool) -> AsyncIterator[PoolConnectionProxy]:
+    """Lend a connection, waiting at most half a second. Raises Unavailable for trouble of the database, inside the block too."""
+    try:
+        async with pool.acquire(timeout=ACQUIRE) as connection:
+            yield connection
+    except Exception as error:
+        if is_trouble(error):
+            raise Unavailable("the database cannot be reached. Try again.") from error
+        raise
+
+
+async def durable(connection: Connection) -> None:
+    """Assert that a commit is on disk when it is acknowledged, and that the server is one we know. Raises Misconfigured."""
+    row = await queries("db").durability(connection)
+    wrong = [
+        f"{name} is {row[name]}, and must be {' or '.join(right)}"
+        for name, right in {"fsync": ("on",), "full_page_writes": ("on",), "synchronous_commit": ("on", "remote_apply")}.items()
+        if row[name] not in right
+    ]
+    major = int(row["server_version_num"]) // 10000
+    if not OLDEST <= major <= NEWEST:
+        wrong.append(f"PostgreSQL {major} is not one of {OLDEST} to {NEWEST}")
+    if wrong:
+        raise Misconfigured(f"the database would lose acknowledged opt-outs in a crash: {'; '.join(wrong)}")
+
+
+async def migrate(connection: asyncpg.Connection, *, patience: timedelta = timedelta(minutes=2)) -> list[str]:
+    """Bring the schema up to date and return the names of what was applied. Raises Misconfigured if an applied file was edited."""
+    await _lock(connection, patience)
+    try:
+        await queries("db").create_ledger_of_migrations(connection)
+        known = {row["name"]: row["digest"] async for row in queries("db").applied(connection)}
+        return [path.name for path in _files() if await _applied(connection, path, known)]
+    finally:
+        await queries("db").unlock(connection, lock=_MIGRATING)
+
+
+async def pending(connection: Connection) -> list[str]:
+    """Return the names of migrations that this version brings and the database lacks."""
+    if not await queries("db").has_migrations(connection):
+        return [path.name for path in _files()]
+    known = {row["name"] async for row in queries("db").applied(connection)}
+    return [path.name for path in _files() if path.name not in known]
+
+
+async def _lock(connection: asyncpg.Connection, patience: timedelta) -> None:
+    # Polled: waiting inside pg_advisory_lock deadlocks with CREATE INDEX CONCURRENTLY.
+    for _ in range(int(patience.total_seconds() * 10)):
+        if await queries("db").try_lock(connection, lock=_MIGRATING):
+            return
+        await asyncio.sleep(0.1)
+    raise Unavailable("another migration is still running")
+
+
+async def _applied(connection: asyncpg.Connection, path: Path, known: dict[str, str]) -> bool:
+    script = path.read_text(encoding="utf-8")
+    digest = sha256(script.encode()).hexdigest()
+    if path.name in known:
+        if known[path.name] != digest:
+            raise Misconfigured(f"the migration {path.name} was edited after it was applied; write a new one instead")
+        return False
+    async with connection.transaction():
+        await connection.execute(script)
+        await queries("db").remember(connection, name=path.name, digest=digest)
+    return True
+
+
+def _files() -> list[Path]:
+    return sorted(path for path in (sql_folder() / "migrations").glob("*.sql") if re.match(r"\d{4}_", path.name))

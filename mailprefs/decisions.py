@@ -1,0 +1,107 @@
+"""May we send? One address or ten thousand, with every reason why not. The rule itself is SQL, one definition for all who ask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from mailprefs.catalogue import Catalogue, Scope
+from mailprefs.db import Connection, queries
+from mailprefs.errors import UnknownScope
+from mailprefs.words import Address, Channel, Decision, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """May this address be sent this topic? ``asked`` and ``topic`` are given back as they came."""
+
+    address: Address
+    asked: str
+    topic: str
+
+
+async def decide(connection: Connection, questions: Sequence[Question], catalogue: Catalogue, *, now: datetime) -> list[Decision]:
+    """Answer each question, in order. An unknown topic, or any doubt, is no.
+
+    A denied Decision carries every hold on the topic's path and, where consent is wanted and missing, ``consent_missing``.
+    """
+    scopes = [_scope(catalogue, q.topic) for q in questions]
+    known = [(q, s) for q, s in zip(questions, scopes, strict=True) if s is not None]
+    rows = await _asked(connection, known, now)
+    denied = [q.address for (q, _), row in zip(known, rows, strict=True) if not row["allowed"]]
+    holds = await _holds(connection, denied, now) if denied else {}
+    answers = iter([_decision(q, s, row, holds, catalogue) for (q, s), row in zip(known, rows, strict=True)])
+    return [next(answers) if s is not None else _unknown(q) for q, s in zip(questions, scopes, strict=True)]
+
+
+async def why(connection: Connection, address: Address, asked: str, topics: Sequence[Scope], catalogue: Catalogue, *, now: datetime) -> dict[str, Any]:
+    """Return everything behind the answers about one address, as JSON values: decisions, history, and who was told."""
+    questions = [Question(address, asked, topic.name) for topic in topics]
+    place = {"bucket": address.bucket, "key": address.key}
+    history = [dict(row) async for row in queries("decisions").history(connection, **place)]
+    told = [dict(row) async for row in queries("decisions").told(connection, **place)]
+    for row in (*history, *told):
+        row["scope"] = name_of(catalogue, row["scope"])
+    return {"address": asked, "decisions": await decide(connection, questions, catalogue, now=now), "history": history, "told": told}
+
+
+def name_of(catalogue: Catalogue, number: int) -> str:
+    """Return a scope's name, or its number where the catalogue does not know it."""
+    scope = catalogue.by_number.get(number)
+    return scope.name if scope else str(number)
+
+
+def _scope(catalogue: Catalogue, topic: str) -> Scope | None:
+    try:
+        scope = catalogue.topic(topic)
+    except UnknownScope:
+        return None
+    return None if scope.retired else scope
+
+
+async def _asked(connection: Connection, known: Sequence[tuple[Question, Scope]], now: datetime) -> list[Any]:
+    rows = queries("decisions").decide(
+        connection,
+        bucket=[q.address.bucket for q, _ in known],
+        key=[q.address.key for q, _ in known],
+        channel=[q.address.channel for q, _ in known],
+        scope=[s.number for _, s in known],
+        now=now,
+    )
+    return [row async for row in rows]
+
+
+async def _holds(connection: Connection, addresses: Sequence[Address], now: datetime) -> Mapping[UUID, list[Any]]:
+    holds: dict[UUID, list[Any]] = {}
+    rows = queries("decisions").holds(connection, bucket=[a.bucket for a in addresses], key=[a.key for a in addresses], now=now)
+    async for row in rows:
+        holds.setdefault(row["key"], []).append(row)
+    return holds
+
+
+def _decision(question: Question, scope: Scope, row: Any, holds: Mapping[UUID, list[Any]], catalogue: Catalogue) -> Decision:
+    if row["allowed"]:
+        return Decision(question.asked, question.topic, True)
+    reasons = [
+        Reason(name_of(catalogue, hold["scope"]), hold["cause"], hold["off_at"], hold["until"])
+        for hold in holds.get(question.address.key, ())
+        if hold["scope"] in scope.path
+    ]
+    if not row["consented"]:
+        reasons.append(Reason(scope.name, "consent_missing"))
+    return Decision(question.asked, question.topic, False, tuple(reasons))
+
+
+def _unknown(question: Question) -> Decision:
+    return Decision(question.asked, question.topic, False, (Reason(question.topic, "unknown_topic"),))
+
+
+def channel_of(text: str) -> Channel:
+    """Return the channel named by a text, ``email`` or ``sms``. Raises UnknownScope."""
+    try:
+        return Channel(text)
+    except ValueError:
+        raise UnknownScope("no such channel; there are: email, sms") from None

@@ -1,0 +1,135 @@
+"""The one write path. A Change that is recorded here is on disk when the caller's transaction has committed.
+
+Who may set and lift what is ``state.md`` §2: a table here, because the closed list is the design.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import asyncpg
+
+from mailprefs.db import Connection, queries, text
+from mailprefs.errors import NotEntitled
+from mailprefs.words import ADS, MARKETING, ROOT, Cause, Change, Door, Effect
+
+UNDO = timedelta(minutes=30)  # how long a stop made on a page can be taken back from it
+
+_PRESSES = frozenset({Door.LINK, Door.PAGE, Door.MANAGE, Door.MAIL, Door.SMS})  # a recipient's own stops
+_UNDOABLE = frozenset({Door.PAGE, Door.MANAGE})
+
+_MAY_STOP = {
+    Cause.CHOICE: frozenset(Door),
+    Cause.PAUSE: frozenset({Door.PAGE, Door.MANAGE}),
+    Cause.COMPLAINT: frozenset({Door.PROVIDER, Door.MAIL, Door.IMPORT, Door.STAFF, Door.RECONCILE}),
+    Cause.MINOR: frozenset({Door.STAFF, Door.IMPORT, Door.SYSTEM}),
+    Cause.STAFF: frozenset({Door.STAFF}),
+    Cause.BOUNCE: frozenset({Door.PROVIDER, Door.MAIL, Door.IMPORT, Door.STAFF, Door.RECONCILE}),
+    Cause.INVALID: frozenset({Door.PROVIDER, Door.MAIL, Door.IMPORT, Door.STAFF, Door.RECONCILE}),
+    Cause.SOFT: frozenset({Door.PROVIDER, Door.MAIL}),
+}
+_MAY_GO = {
+    Cause.CHOICE: frozenset({Door.MANAGE, Door.SMS}),
+    Cause.PAUSE: frozenset({Door.MANAGE}),
+    Cause.COMPLAINT: frozenset({Door.MANAGE}),  # only where the brand says liftable: the door that records it has asked
+    Cause.MINOR: frozenset({Door.STAFF}),
+    Cause.STAFF: frozenset({Door.STAFF}),
+    Cause.BOUNCE: frozenset({Door.STAFF}),
+    Cause.INVALID: frozenset({Door.STAFF}),
+    Cause.SOFT: frozenset[Door](),
+}
+_MAY_GRANT = frozenset({Door.MANAGE, Door.SMS, Door.IMPORT})
+
+
+def is_own(change: Change) -> bool:
+    """True for a recipient's own act, which counts from a time that outranks everything in its ledger (state.md §4)."""
+    if change.effect is Effect.GO:
+        return change.door is Door.MANAGE
+    return change.effect in (Effect.STOP, Effect.WITHDRAW) and change.door in _PRESSES
+
+
+def entitled(change: Change) -> None:
+    """Raise NotEntitled unless this door may make this Change on this node. The message names words, never an address."""
+    if not _door_may(change):
+        raise NotEntitled(f"the door '{change.door}' may not make a {change.effect} of {change.cause}")
+    if not _node_fits(change):
+        raise NotEntitled(f"a {change.effect} of {change.cause} does not sit on scope {change.scope}")
+    if change.effect is Effect.STOP and change.cause.ends != (change.until is not None):
+        raise NotEntitled(f"a stop of {change.cause} {'wants' if change.cause.ends else 'has no'} end")
+
+
+def _door_may(change: Change) -> bool:
+    match change.effect:
+        case Effect.STOP:
+            return change.door in _MAY_STOP[change.cause]
+        case Effect.GO:
+            return change.door in _MAY_GO[change.cause]
+        case Effect.GRANT:
+            return change.cause is Cause.CHOICE and change.door in _MAY_GRANT
+        case Effect.WITHDRAW:
+            return change.door in _UNDOABLE and change.id.partition(":")[0] in _UNDOABLE
+        case Effect.NOTE:
+            return True
+
+
+def _node_fits(change: Change) -> bool:
+    node = change.scope & 255  # 0 a brand, 1 marketing, 2 transactional, 3 ads, from 16 a topic
+    match change.cause:
+        case Cause.BOUNCE | Cause.INVALID | Cause.SOFT:
+            return change.scope == ROOT
+        case Cause.COMPLAINT:
+            return node == MARKETING
+        case Cause.MINOR:
+            return node in (MARKETING, ADS)
+        case Cause.CHOICE | Cause.PAUSE:
+            return change.scope != ROOT
+        case Cause.STAFF:
+            return True
+
+
+async def record(connection: Connection, changes: Sequence[Change], *, now: datetime) -> list[bool]:
+    """Record Changes in one call, in the caller's transaction; return for each, in order, whether it added a row.
+
+    False is a fact that was known already, or a press that changes nothing: both are answered as done. The pushes that are owed
+    are left in the same transaction. Raises NotEntitled before anything is written.
+    """
+    for change in changes:
+        entitled(change)
+    if not changes:
+        return []
+    try:
+        added = set(await connection.fetchval(text("ledger", "record"), *_columns(changes), now, UNDO))
+    except asyncpg.CheckViolationError as error:  # the wall between the streams, or a scope nobody knows
+        raise NotEntitled(f"refused by the ledger: {error.constraint_name or 'a scope that cannot be stopped this way'}") from None
+    return [n in added for n in range(1, len(changes) + 1)]
+
+
+def _columns(changes: Sequence[Change]) -> tuple[list[Any], ...]:
+    """Turn rows into the parallel arrays that ``record`` takes, in its order."""
+    return (
+        [c.address.bucket for c in changes],
+        [c.address.key for c in changes],
+        [c.address.channel for c in changes],
+        [c.scope for c in changes],
+        [c.cause for c in changes],
+        [c.effect for c in changes],
+        [c.door for c in changes],
+        [c.by for c in changes],
+        [is_own(c) for c in changes],
+        [c.happened_at for c in changes],
+        [c.until for c in changes],
+        [c.evidence for c in changes],
+    )
+
+
+def withdrawal(stop: Change, *, now: datetime) -> Change:
+    """Return the Change that takes back this very stop, and nothing else, through the door that made it."""
+    return replace(stop, effect=Effect.WITHDRAW, id=stop.evidence, happened_at=now, until=None)
+
+
+async def differing(connection: Connection) -> int:
+    """Return how many addresses have a summary other than the fold of their ledger: 0, always."""
+    return int(await queries("ledger").differing(connection))

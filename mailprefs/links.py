@@ -1,0 +1,360 @@
+"""Keys, tokens, headers. Opens no socket; a link minted here stops mail for as long as its key is kept.
+
+Bytes and numbers: ``docs/tokens.md``. A token is ``b64url(key id · scope · address key) "." b64url(tag)``, 45 characters;
+the tag is the first 13 bytes of an HMAC-SHA256 under a subkey of the ring's key.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+import secrets
+import struct
+from base64 import b64decode, b64encode
+from binascii import b2a_base64
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date
+from email.message import EmailMessage, Message
+from enum import StrEnum
+from functools import cache, cached_property
+from hashlib import sha256
+from html import unescape
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import UUID
+
+from itsdangerous import Signer, URLSafeTimedSerializer
+from itsdangerous.signer import SigningAlgorithm
+
+from mailprefs.addresses import keyed
+from mailprefs.errors import Forged, Misconfigured, NotMintable, Unguarded
+from mailprefs.words import Stream
+
+LENGTH = 45  # characters of a token
+LONGEST_WORD = 74  # octets of a bracketed header word that every email.policy leaves alone
+TAG = 13  # bytes: 104 bits, and its base64 ends in A, Q, g or w, which no linkifier cuts off
+ONE_CLICK = "List-Unsubscribe=One-Click"  # RFC 8058 §3.1
+
+_HEAD = struct.Struct(">BH")  # key id, scope
+_URLSAFE = bytes.maketrans(b"+/", b"-_")
+_SPELLING = re.compile(r"[A-Za-z0-9_-]{26}\.[A-Za-z0-9_-]{17}[AQgw]\Z")
+
+
+class KeyState(StrEnum):
+    """What a key may still do. No state keeps an old link from stopping mail."""
+
+    MINT = "mint"
+    VERIFY = "verify"
+    COMPROMISED = "compromised"  # may stop, nothing else
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One signing key of the ring."""
+
+    id: int
+    secret: bytes = field(repr=False)
+    state: KeyState
+    created: date
+
+
+@dataclass(frozen=True)
+class KeyRing:
+    """The digest key, which never rotates, and the signing keys: many verify, one mints."""
+
+    digest: bytes = field(repr=False)
+    keys: tuple[Key, ...]
+    export: bytes = field(repr=False)  # Ed25519 seed
+
+    @property
+    def minting(self) -> Key:
+        return next(key for key in self.keys if key.state is KeyState.MINT)
+
+    def key(self, number: int) -> Key | None:
+        return next((key for key in self.keys if key.id == number), None)
+
+    def signer(self, number: int) -> Signer | None:
+        """Return the signer of unsubscribe tokens under one key, None if the ring does not hold it."""
+        return self._signers.get(number)
+
+    @cached_property
+    def _signers(self) -> Mapping[int, Signer]:
+        return {key.id: TokenSigner(_subkey(key.secret, "mailprefs/u/1")) for key in self.keys}
+
+    def timed(self, kind: str) -> URLSafeTimedSerializer:
+        """Return the serializer of short-lived values of one kind, such as "undo". Loading wants ``max_age``, always."""
+        trusted = [key for key in self.keys if key.state is not KeyState.COMPROMISED]
+        trusted.sort(key=lambda key: key.state is KeyState.MINT)  # the last one signs
+        return URLSafeTimedSerializer(
+            [_subkey(key.secret, f"mailprefs/{kind}/1") for key in trusted],
+            salt=f"mailprefs/{kind}",
+            signer_kwargs={"digest_method": sha256, "key_derivation": "hmac"},
+        )
+
+    def retired(self, number: int) -> KeyRing:
+        """Return the ring with one key only verifying. Raises Misconfigured if nothing would mint any more."""
+        if self.key(number) is None:
+            raise Misconfigured(f"the key ring has no key {number}")
+        keys = tuple(replace(key, state=KeyState.VERIFY) if key.id == number and key.state is KeyState.MINT else key for key in self.keys)
+        if not any(key.state is KeyState.MINT for key in keys):
+            raise Misconfigured(f"key {number} is the one that mints; make a new one first: mailprefs keys new")
+        return replace(self, keys=keys)
+
+    def renewed(self, today: date) -> KeyRing:
+        """Return the ring with a new minting key; the old one goes on verifying."""
+        number = max((key.id for key in self.keys), default=0) + 1
+        if number > 255:
+            raise Misconfigured("all 255 key ids have been used")
+        old = tuple(replace(key, state=KeyState.VERIFY) if key.state is KeyState.MINT else key for key in self.keys)
+        return replace(self, keys=(*old, Key(number, secrets.token_bytes(32), KeyState.MINT, today)))
+
+    def dumped(self) -> str:
+        """Return the key ring file, ready to be kept with mode 0600."""
+        keys = [{"id": k.id, "secret": _b64(k.secret), "state": k.state.value, "created": k.created.isoformat()} for k in self.keys]
+        return json.dumps({"digest": _b64(self.digest), "keys": keys, "export": _b64(self.export)}, indent=2) + "\n"
+
+    @classmethod
+    def new(cls, today: date) -> KeyRing:
+        """Return a fresh ring with one minting key."""
+        return cls(secrets.token_bytes(32), (), secrets.token_bytes(32)).renewed(today)
+
+    @classmethod
+    def load(cls, source: str) -> KeyRing:
+        """Read a key ring from a file, or from its JSON. Raises Misconfigured, which never repeats a secret."""
+        if source.lstrip().startswith("{"):
+            return cls.parse(source)
+        path = Path(source)
+        try:
+            if path.stat().st_mode & 0o077:
+                raise Misconfigured(f"the key ring {path} is open to others. Close it: chmod 600 {path}")
+            return cls.parse(path.read_text(encoding="ascii"))
+        except FileNotFoundError:
+            raise Misconfigured(f"the key ring {path} does not exist. `mailprefs keys new` makes one; MAILPREFS_KEYS names it.") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise Misconfigured(f"the key ring {path} cannot be read: {type(error).__name__}") from None
+
+    @classmethod
+    def parse(cls, text: str) -> KeyRing:
+        """Read a key ring from its JSON. Raises Misconfigured."""
+        try:
+            raw = json.loads(text)
+            keys = tuple(_key(entry) for entry in raw["keys"])
+            ring = cls(_secret(raw["digest"]), keys, _secret(raw["export"]))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise Misconfigured("the key ring is not in its form: digest, keys (id, secret, state, created), export") from None
+        if len({key.id for key in keys}) != len(keys) or sum(key.state is KeyState.MINT for key in keys) != 1:
+            raise Misconfigured("the key ring wants distinct key ids and exactly one key with the state mint")
+        return ring
+
+
+class _Truncated(SigningAlgorithm):
+    """HMAC-SHA256 cut to 13 bytes. One keyed context for each key, copied for each message: that is where the time goes."""
+
+    def get_signature(self, key: bytes, value: bytes) -> bytes:
+        context = _context(key).copy()
+        context.update(value)
+        return context.digest()[:TAG]
+
+
+class TokenSigner(Signer):
+    """Signs unsubscribe tokens: SHA-256 over our own subkey, nothing derived from it."""
+
+    def __init__(self, subkey: bytes) -> None:
+        super().__init__(subkey, key_derivation="none", digest_method=sha256, algorithm=_Truncated())
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What an unsubscribe link says: whose, and what it stops."""
+
+    key_id: int
+    scope: int
+    address: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    """The body link of one message and its three headers, made by one function so that they cannot differ."""
+
+    url: str
+    list_unsubscribe: str
+    list_unsubscribe_post: str
+    list_id: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers by name, for any mail library."""
+        return {
+            "List-Unsubscribe": self.list_unsubscribe,
+            "List-Unsubscribe-Post": self.list_unsubscribe_post,
+            "List-Id": self.list_id,
+        }
+
+    def put_on(self, message: Message[Any, Any]) -> None:
+        """Set the three headers on a message, in place of any it had: RFC 2369 §3 allows one of each."""
+        for name, value in self.headers.items():
+            del message[name]
+            message[name] = value
+
+
+class Mintable(Protocol):
+    """What a link needs to know of a topic: its permanent number, its stream, and the name its List-Id goes by."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def stream(self) -> Stream | None: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def sensitive(self) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Links:
+    """Mints the links of one brand."""
+
+    ring: KeyRing = field(repr=False)
+    host: str
+    mailto: str
+
+    def mint(self, address: UUID, topic: Mintable) -> Minted:
+        """Return the body link and the headers for one recipient of a topic. Raises NotMintable for a transactional one."""
+        return self._minted(self.token(address, topic), _list_id(topic, self.host))
+
+    def token(self, address: UUID, topic: Mintable) -> str:
+        """Return the signed token alone. Raises NotMintable."""
+        _marketing(topic)
+        key = self.ring.minting
+        signer = self.ring._signers[key.id]
+        return signer.sign(_b64url(_HEAD.pack(key.id, topic.number) + address.bytes)).decode("ascii")
+
+    def stream(self, addresses: Iterable[UUID], topic: Mintable) -> Iterator[str]:
+        """Yield a token for each address, in order: the same bytes as :meth:`token`, for millions. Raises NotMintable at once."""
+        _marketing(topic)
+        return self._streamed(addresses, topic)
+
+    def minted_stream(self, addresses: Iterable[UUID], topic: Mintable) -> Iterator[Minted]:
+        """Yield the body link and headers for each address, in order. Raises NotMintable at once."""
+        list_id = _list_id(topic, self.host)
+        return (self._minted(token, list_id) for token in self.stream(addresses, topic))
+
+    def url(self, token: str) -> str:
+        return f"https://{self.host}/u/{token}"
+
+    def word(self, token: str) -> str:
+        """Return the mailto form of a token: ``mailto:u+TOKEN@host``."""
+        local, _, host = self.mailto.partition("@")
+        return f"mailto:{local}+{token}@{host}"
+
+    @property
+    def longest(self) -> int:
+        """Octets of the longest bracketed header word it mints. Over 74, a mail library may encode it beyond recognition."""
+        token = "x" * LENGTH
+        return max(len(self.url(token)), len(self.word(token)))
+
+    def _minted(self, token: str, list_id: str) -> Minted:
+        url = self.url(token)
+        return Minted(url, f"<{url}>, <{self.word(token)}>", ONE_CLICK, list_id)
+
+    def _streamed(self, addresses: Iterable[UUID], topic: Mintable) -> Iterator[str]:
+        key = self.ring.minting
+        head = _HEAD.pack(key.id, topic.number)
+        copy = _context(_subkey(key.secret, "mailprefs/u/1")).copy
+        for address in addresses:
+            body = b2a_base64(head + address.bytes, newline=False).translate(_URLSAFE, b"=")
+            context = copy()
+            context.update(body)
+            tag = b2a_base64(context.digest()[:TAG], newline=False).translate(_URLSAFE, b"=")
+            yield f"{body.decode()}.{tag.decode()}"
+
+
+def read(ring: KeyRing, text: str) -> Token:
+    """Return what a token says. Raises Forged for every text but the one canonical spelling, whatever the reason."""
+    if not _SPELLING.match(text):
+        raise Forged
+    body = text[:26].encode()
+    raw = b64decode(body + b"==", altchars=b"-_")
+    signer = ring.signer(raw[0])
+    if signer is None or not hmac.compare_digest(signer.sign(body), text.encode()):
+        raise Forged
+    key_id, scope = _HEAD.unpack_from(raw)
+    return Token(key_id, scope, UUID(bytes=raw[3:19]))
+
+
+def guard(message: EmailMessage, *, stream: Stream, ring: KeyRing) -> None:
+    """Refuse a marketing message that lacks its headers or, in any text part, its visible link. Raises Unguarded, which says what.
+
+    One function minted both, so both must be the same link; RFC 8058 §3.1 for the headers, CAN-SPAM and the mailbox providers for the body.
+    """
+    if stream is Stream.TRANSACTIONAL:
+        return
+    url = _header_url(message)
+    try:
+        read(ring, url.rpartition("/u/")[2])
+    except Forged:
+        raise Unguarded("the List-Unsubscribe link was not minted by this key ring") from None
+    parts = [part for part in message.walk() if part.get_content_type() in ("text/plain", "text/html") and not part.is_attachment()]
+    if not parts:
+        raise Unguarded("the message has no text part, so no visible link")
+    for part in parts:
+        text = part.get_content()
+        if url not in (unescape(text) if part.get_content_type() == "text/html" else text):
+            raise Unguarded(f"the {part.get_content_type()} part lacks the visible unsubscribe link")
+
+
+def _header_url(message: Message[Any, Any]) -> str:
+    for name in ("List-Unsubscribe", "List-Unsubscribe-Post"):
+        if len(message.get_all(name, [])) != 1:
+            raise Unguarded(f"the message wants exactly one {name} header")
+    if str(message["List-Unsubscribe-Post"]).strip() != ONE_CLICK:
+        raise Unguarded(f"List-Unsubscribe-Post must be {ONE_CLICK}")
+    urls = re.findall(r"<(https:[^>\s]+)>", str(message["List-Unsubscribe"]))
+    if len(urls) != 1:
+        raise Unguarded("List-Unsubscribe wants exactly one https link")
+    return str(urls[0])
+
+
+def _marketing(topic: Mintable) -> None:
+    if topic.stream is not Stream.MARKETING:
+        raise NotMintable
+
+
+def _list_id(topic: Mintable, host: str) -> str:
+    """Name the list in a domain of the sender's (RFC 2919). A sensitive topic's mail goes by its brand alone."""
+    brand, _, name = topic.name.partition("/")
+    return f"<{brand if topic.sensitive or not name else name}.{host.partition(':')[0]}>"
+
+
+_context = cache(keyed)
+
+
+def _subkey(secret: bytes, kind: str) -> bytes:
+    """A token of one kind never works as another."""
+    return hmac.digest(secret, kind.encode(), "sha256")
+
+
+def _b64url(raw: bytes) -> bytes:
+    return b2a_base64(raw, newline=False).translate(_URLSAFE, b"=")
+
+
+def _b64(raw: bytes) -> str:
+    return b64encode(raw).decode("ascii")
+
+
+def _secret(text: str) -> bytes:
+    raw = b64decode(text, validate=True)
+    if len(raw) != 32:
+        raise ValueError("a key of the ring is 32 bytes")
+    return raw
+
+
+def _key(entry: Mapping[str, Any]) -> Key:
+    number = entry["id"]
+    if type(number) is not int or not 0 <= number <= 255:
+        raise ValueError("a key id is 0 to 255")
+    return Key(number, _secret(entry["secret"]), KeyState(entry["state"]), date.fromisoformat(entry["created"]))
+
+

@@ -1,0 +1,89 @@
+"""The numbers that can never change: scopes, accounts, key ids. The database remembers every one the catalogue ever gave out.
+
+A token says a scope by its number and lives for years, so a number that came to mean something else would stop the wrong mail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+from mailprefs.catalogue import Account, Catalogue, Scope
+from mailprefs.db import Connection, queries
+from mailprefs.errors import Misconfigured
+from mailprefs.words import ADS, Channel, Stream, Wanted
+
+_WANTS = {Wanted.OPT_OUT: 0, Wanted.OPT_IN: 1, Wanted.DOUBLE_OPT_IN: 2}
+
+
+async def register(
+    connection: Connection, catalogue: Catalogue, keys: Sequence[int], channels: Mapping[str, Channel], *, now: datetime
+) -> None:
+    """Make the database know the catalogue's numbers and the ring's key ids.
+
+    ``channels`` says how each provider reaches people. Raises Misconfigured, before anything is written, for a number used again
+    for something else, a topic whose stream changed or that vanished, and a key id that is no longer in the ring.
+    """
+    async with connection.transaction():
+        await queries("numbers").lock(connection)
+        known = {row["scope"]: row async for row in queries("numbers").scopes(connection)}
+        _unchanged(catalogue, {n: (row["name"], tuple(row["path"])) for n, row in known.items()})
+        await _keep_keys(connection, keys, now)
+        await _keep_scopes(connection, catalogue.scopes)
+        await _keep_accounts(connection, catalogue, channels, now)
+
+
+def wants(scope: Scope, channel: Channel) -> int:
+    """Return the consent a topic wants on a channel: 0 none, 1 any evidence, 2 confirmed. Marketing by SMS always wants consent."""
+    least = 1 if channel is Channel.SMS and scope.stream is Stream.MARKETING and scope.is_topic else 0
+    return max(least, _WANTS[scope.wanted])
+
+
+def _unchanged(catalogue: Catalogue, known: Mapping[int, tuple[str, tuple[int, ...]]]) -> None:
+    for number, (name, path) in known.items():
+        scope = catalogue.by_number.get(number)
+        if scope is None:
+            if number & 255 != ADS:
+                raise Misconfigured(f"'{name}' (number {number}) is gone from the catalogue. Old links name it: write retired = true instead.")
+        elif scope.name != name:
+            raise Misconfigured(f"number {number} was given to '{name}' for ever and cannot mean '{scope.name}'. Give it a number of its own.")
+        elif scope.path != path:
+            raise Misconfigured(f"'{name}' changed its stream. Consent was given to the old one: make a new topic instead.")
+
+
+async def _keep_keys(connection: Connection, keys: Sequence[int], now: datetime) -> None:
+    issued = [row["id"] async for row in queries("numbers").signing_keys(connection)]
+    if lost := sorted(set(issued) - set(keys)):
+        raise Misconfigured(f"the key ring lacks the key {', '.join(map(str, lost))}: links in people's inboxes were signed with it.")
+    await queries("numbers").keep_signing_keys(connection, ids=list(keys), now=now)
+
+
+async def _keep_scopes(connection: Connection, scopes: Sequence[Scope]) -> None:
+    for scope in scopes:
+        await queries("numbers").keep_scope(
+            connection,
+            scope=scope.number,
+            path=list(scope.path),
+            name=scope.name,
+            stream=scope.stream,
+            wants_email=wants(scope, Channel.EMAIL),
+            wants_sms=wants(scope, Channel.SMS),
+            retired=scope.retired,
+        )
+
+
+async def _keep_accounts(connection: Connection, catalogue: Catalogue, channels: Mapping[str, Channel], now: datetime) -> None:
+    wanted: list[tuple[int, int, list[int]]] = []
+    for account in catalogue.account:
+        number = await queries("numbers").keep_account(connection, name=account.name, channel=channels[account.provider])
+        wanted += [(number, scope, _path_for(account, catalogue.by_number[scope])) for scope in catalogue.mapped(account)]
+    await queries("numbers").drop_mappings(connection, accounts=[w[0] for w in wanted], scopes=[w[1] for w in wanted])
+    for number, scope, path in wanted:
+        if await queries("numbers").keep_mapping(connection, account=number, scope=scope, path=path):
+            # whoever is mapped anew believes nothing yet, and owes nobody a message
+            await queries("numbers").owe_everything_held(connection, account=number, scope=scope, now=now)
+
+
+def _path_for(account: Account, scope: Scope) -> list[int]:
+    """Return the part of the path whose holds count for this account (state.md §6)."""
+    return list(scope.path if account.share_bounces else scope.path[2:])

@@ -1,0 +1,167 @@
+-- The fold and the one write path.
+
+-- The registers of each (address, scope, cause): its latest stop, its latest go, its grants, over the rows not withdrawn.
+-- Registers only rise, so the order and the repetition of rows do not matter. Ties hold.
+create function fold(p_bucket smallint[], p_key uuid[])
+returns table (bucket smallint, key uuid, scope int, cause text, off_at timestamptz, until timestamptz, on_at timestamptz,
+               held boolean, granted boolean, claimed boolean)
+language sql stable as $$
+  select r.bucket, r.key, r.scope, r.cause, r.off_at, r.until, r.on_at,
+    r.off_at is not null and (r.on_at is null or r.off_at >= r.on_at),
+    r.granted, r.claimed
+  from (
+    select c.bucket, c.key, c.scope, c.cause,
+      max(c.at) filter (where c.effect = 'stop') off_at,
+      (array_agg(c.until order by c.at desc, c.until desc) filter (where c.effect = 'stop'))[1] until,
+      max(c.at) filter (where c.effect = 'go') on_at,
+      coalesce(bool_or(c.effect = 'grant' and c.door <> 'import'), false) granted,
+      coalesce(bool_or(c.effect = 'grant' and c.door = 'import'), false) claimed
+    from (select distinct u.b bucket, u.k key from unnest(p_bucket, p_key) u(b, k)) t
+    join consent c on c.bucket = t.bucket and c.key = t.key
+    left join consent w on w.bucket = c.bucket and w.key = c.key and w.evidence = 'undo:' || c.evidence
+    where c.effect in ('stop', 'go', 'grant') and w.key is null
+    group by c.bucket, c.key, c.scope, c.cause) r
+$$;
+
+-- The summary that the rule reads, one row for each address asked for, whether or not anything is left in its ledger.
+create function summary(p_bucket smallint[], p_key uuid[])
+returns table (bucket smallint, key uuid, stops int[], goes int[], grants int[], claims int[], pauses pause[])
+language sql stable as $$
+  with register as (
+    select f.*, s.path, cardinality(s.path) = 4 is_topic
+    from fold(p_bucket, p_key) f join scope s on s.scope = f.scope),
+  -- chosen back: no choice stop on the path is as late, and no other cause holds anything on it
+  chosen as (
+    select r.bucket, r.key, array_agg(r.scope order by r.scope) goes
+    from register r
+    left join (
+      select g.bucket, g.key, g.scope
+      from register g join register b on b.bucket = g.bucket and b.key = g.key and b.scope = any(g.path)
+      where g.cause = 'choice' and g.is_topic
+        and (b.cause = 'choice' and b.off_at >= g.on_at or b.cause <> 'choice' and b.held and b.until = 'infinity')
+      group by g.bucket, g.key, g.scope) barred
+      on barred.bucket = r.bucket and barred.key = r.key and barred.scope = r.scope
+    where r.cause = 'choice' and r.is_topic and r.on_at is not null and barred.key is null
+    group by r.bucket, r.key),
+  folded as (
+    select r.bucket, r.key,
+      array_agg(distinct r.scope order by r.scope) filter (where r.held and r.until = 'infinity') stops,
+      array_agg(r.scope order by r.scope) filter (where r.is_topic and r.cause = 'choice' and (r.granted or r.on_at is not null)) grants,
+      array_agg(r.scope order by r.scope) filter (where r.is_topic and r.cause = 'choice' and r.claimed and not r.granted and r.on_at is null) claims,
+      array_agg(row(r.scope, r.until)::pause order by r.scope, r.until) filter (where r.held and r.until < 'infinity') pauses
+    from register r
+    group by r.bucket, r.key)
+  select t.bucket, t.key, f.stops, c.goes, f.grants, f.claims, f.pauses
+  from (select distinct u.b bucket, u.k key from unnest(p_bucket, p_key) u(b, k)) t
+  left join folded f on f.bucket = t.bucket and f.key = t.key
+  left join chosen c on c.bucket = t.bucket and c.key = t.key
+$$;
+
+-- For people who look: the standing of every (address, scope, cause).
+create view standing as
+  select f.* from address a cross join lateral fold(array[a.bucket], array[a.key]) f;
+
+-- Records Changes: locks their addresses in key order, appends to the ledger, renews the summaries, and leaves the pushes that are
+-- owed. Several statements on purpose: a single one reads with a snapshot older than the lock it waits for, and loses a concurrent stop.
+-- Returns the ordinals (from 1) of the Changes that were added; a fact that was known already adds nothing.
+create function record(
+  p_bucket smallint[], p_key uuid[], p_channel text[], p_scope int[], p_cause text[], p_effect text[], p_door text[], p_teller text[],
+  p_own boolean[], p_happened timestamptz[], p_until timestamptz[], p_evidence text[], p_now timestamptz, p_undo interval)
+returns int[] language plpgsql set plan_cache_mode = force_generic_plan as $$
+declare
+  added int[];
+begin
+  -- the wall: by e-mail, nothing that a recipient, a provider or an import says can land outside marketing and ads
+  if exists (
+    select from unnest(p_channel, p_scope, p_cause, p_effect) c(channel, scope, cause, effect) left join scope s on s.scope = c.scope
+    where s.scope is null
+      or c.effect = 'stop' and c.cause in ('choice', 'pause') and c.channel is distinct from 'sms'
+        and s.stream is distinct from 'marketing' and s.scope & 255 <> 3) then
+    raise check_violation using message = 'a scope that is unknown or cannot be stopped this way', constraint = 'wall';
+  end if;
+
+  insert into address as a (bucket, key, channel)
+  select distinct on (u.b, u.k) u.b, u.k, u.c::channel
+  from unnest(p_bucket, p_key, p_channel) u(b, k, c)
+  order by u.b, u.k, u.c nulls last
+  on conflict (bucket, key) do update set channel = coalesce(a.channel, excluded.channel);
+
+  with change as (
+    select * from unnest(p_bucket, p_key, p_scope, p_cause, p_effect, p_door, p_teller, p_own, p_happened, p_until, p_evidence)
+      with ordinality u(bucket, key, scope, cause, effect, door, teller, own, happened, until, evidence, n)),
+  -- an own act counts from a time later than everything in its address's ledger: no clock step can undo it
+  latest as (
+    select c.bucket, c.key, max(s.at) at
+    from (select distinct bucket, key from change where own) c join consent s on s.bucket = c.bucket and s.key = c.key
+    group by c.bucket, c.key),
+  -- a press that changes nothing adds no row: held through the same door by a stop later than every go at or under its scope
+  -- that can no longer be undone
+  repeated as (
+    select distinct c.n
+    from change c
+    join consent s on s.bucket = c.bucket and s.key = c.key and s.scope = c.scope and s.door = c.door
+      and s.cause = 'choice' and s.effect = 'stop'
+    left join consent w on w.bucket = s.bucket and w.key = s.key and w.evidence = 'undo:' || s.evidence
+    left join (consent g join scope t on t.scope = g.scope)
+      on g.bucket = s.bucket and g.key = s.key and g.cause = 'choice' and g.effect = 'go' and c.scope = any(t.path) and g.at >= s.at
+    where c.own and c.cause = 'choice' and c.effect = 'stop' and w.key is null and g.key is null
+      and (s.door not in ('page', 'manage') or s.received_at < p_now - p_undo)),
+  inserted as (
+    insert into consent (bucket, key, evidence, scope, cause, effect, door, teller, happened_at, received_at, at, until)
+    select c.bucket, c.key, c.evidence, c.scope, c.cause, c.effect, c.door, c.teller, c.happened, p_now,
+      case when c.own
+        then greatest(p_now, l.at + interval '1 microsecond')
+          + (row_number() over (partition by c.bucket, c.key, c.own order by c.n) - 1) * interval '1 microsecond'
+        else least(c.happened, p_now) end,
+      coalesce(c.until, 'infinity')
+    from change c
+    left join latest l on l.bucket = c.bucket and l.key = c.key
+    left join repeated r on r.n = c.n
+    where r.n is null
+    order by c.bucket, c.key, c.evidence
+    on conflict do nothing
+    returning bucket, key, evidence)
+  select array_agg(first.n) into added
+  from (
+    select min(c.n)::int n
+    from change c join inserted i on i.bucket = c.bucket and i.key = c.key and i.evidence = c.evidence
+    group by c.bucket, c.key, c.evidence) first;
+
+  if added is null then
+    return '{}';
+  end if;
+
+  -- `address` is read here as it was before, `fresh` is as it is now; the pushes owed are the difference
+  with fresh as materialized (
+    select * from summary(p_bucket, p_key)),
+  -- what a provider told us just now is what it believes, whatever the rule said before
+  said as (
+    select distinct on (c.bucket, c.key, c.teller, c.scope) c.bucket, c.key, c.teller, c.scope, c.effect = 'stop' stop
+    from unnest(p_bucket, p_key, p_scope, p_effect, p_door, p_teller, p_happened)
+      with ordinality c(bucket, key, scope, effect, door, teller, happened, n)
+    where c.door = 'provider' and c.effect in ('stop', 'note') and c.n = any(added)
+    order by c.bucket, c.key, c.teller, c.scope, c.happened desc, c.n desc),
+  owed as (
+    select a.bucket, m.account, a.key, m.scope, a.plaintext is null unknown,
+      held(f.stops, f.goes, f.pauses, m.path, p_now) stop,
+      coalesce(y.stop, held(a.stops, a.goes, a.pauses, m.path, p_now)) believed
+    from fresh f
+    join address a on a.bucket = f.bucket and a.key = f.key
+    join account ac on a.channel is null or ac.channel = a.channel
+    join mapping m on m.account = ac.account
+    left join said y on y.bucket = a.bucket and y.key = a.key and y.teller = ac.name and y.scope = m.scope),
+  pushed as (
+    insert into push as p (bucket, account, key, scope, stop, since, due_at)
+    select o.bucket, o.account, o.key, o.scope, o.stop, p_now, case when o.unknown then 'infinity' else p_now end
+    from owed o
+    where o.stop <> o.believed
+    order by o.bucket, o.account, o.key, o.scope
+    on conflict (bucket, account, key, scope) do update
+    set want = p.want + 1, stop = excluded.stop, since = least(p.since, excluded.since), due_at = least(p.due_at, excluded.due_at), refused = null)
+  update address a
+  set stops = f.stops, goes = f.goes, grants = f.grants, claims = f.claims, pauses = f.pauses
+  from fresh f
+  where a.bucket = f.bucket and a.key = f.key
+    and (a.stops, a.goes, a.grants, a.claims, a.pauses) is distinct from (f.stops, f.goes, f.grants, f.claims, f.pauses);
+  return added;
+end $$;

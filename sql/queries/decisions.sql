@@ -1,0 +1,35 @@
+-- name: decide
+-- The rule for each (address, topic) asked, in order. An address we never met has nothing on hold; one whose channel nobody knows
+-- is asked for the stricter consent.
+select allowed(a.stops, a.goes, a.grants, a.claims, a.pauses, s.path, w.wants, :now) allowed,
+  consented(a.grants, a.claims, s.scope, w.wants) consented
+from unnest(:bucket::smallint[], :key::uuid[], :channel::text[], :scope::int[]) with ordinality q(bucket, key, channel, scope, n)
+join scope s on s.scope = q.scope
+cross join lateral (select case when q.channel = 'email' then s.wants_email else s.wants_sms end wants) w
+left join address a on a.bucket = q.bucket and a.key = q.key
+order by q.n;
+
+-- name: holds
+-- Everything on hold for these addresses, the oldest first.
+select f.key, f.scope, f.cause, f.off_at, nullif(f.until, 'infinity') until
+from fold(:bucket, :key) f
+where f.held and f.until > :now
+order by f.key, f.off_at, f.scope, f.cause;
+
+-- name: history
+-- One address's ledger, in the order it counts.
+select c.at, c.scope, c.cause, c.effect, c.door, c.evidence
+from consent c
+where c.bucket = :bucket and c.key = :key
+order by c.at, c.evidence;
+
+-- name: told
+-- What was told to whom about one address; the unsettled ones have no time of sending.
+select n.name account, t.scope, t.asked_at, t.sent_at, t.confirmed_at
+from told t join account n on n.account = t.account
+where t.bucket = :bucket and t.key = :key
+union all
+select n.name, p.scope, p.since, null, null
+from push p join account n on n.account = p.account
+where p.bucket = :bucket and p.key = :key
+order by 3, 1, 2;

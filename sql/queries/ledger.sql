@@ -1,0 +1,13 @@
+-- name: record$
+-- The one write path (sql/migrations/0003_ledger.sql): the ordinals of the Changes that were added.
+select record(:bucket, :key, :channel, :scope, :cause, :effect, :door, :teller, :own, :happened, :until, :evidence, :now, :undo);
+
+-- name: differing$
+-- Folds every ledger anew and counts the summaries that are not what their ledger says.
+with everyone as (
+  select array_agg(bucket) buckets, array_agg(key) keys from address),
+fresh as (
+  select s.* from everyone e cross join lateral summary(e.buckets, e.keys) s)
+select count(*)
+from address a left join fresh f on f.bucket = a.bucket and f.key = a.key
+where (a.stops, a.goes, a.grants, a.claims, a.pauses) is distinct from (f.stops, f.goes, f.grants, f.claims, f.pauses);

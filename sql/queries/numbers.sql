@@ -1,0 +1,56 @@
+-- name: lock#
+-- One registration at a time; readers are not held up.
+lock table account in share row exclusive mode;
+
+-- name: scopes
+select scope, name, path from scope order by scope;
+
+-- name: signing_keys
+select id from signing_key order by id;
+
+-- name: keep_signing_keys!
+insert into signing_key (id, first_seen_at)
+select i, :now from unnest(:ids::smallint[]) i order by i
+on conflict (id) do nothing;
+
+-- name: keep_scope!
+-- The number, name and path are for ever; what a topic wants and whether it is retired may change.
+insert into scope as s (scope, path, name, stream, wants_email, wants_sms, retired)
+values (:scope, :path, :name, :stream, :wants_email, :wants_sms, :retired)
+on conflict (scope) do update
+set wants_email = excluded.wants_email, wants_sms = excluded.wants_sms, retired = excluded.retired
+where (s.wants_email, s.wants_sms, s.retired) is distinct from (excluded.wants_email, excluded.wants_sms, excluded.retired);
+
+-- name: keep_account$
+-- An account's number is given once; the caller holds the lock.
+insert into account as a (account, name, channel)
+values ((select coalesce(max(account), 0) + 1 from account), :name, :channel::text::channel)
+on conflict (name) do update set channel = excluded.channel
+returning account;
+
+-- name: drop_mappings!
+-- Forgets what is mapped no longer, and the pushes that nobody is there to hear.
+with gone as (
+  delete from mapping m
+  where not exists (select from unnest(:accounts::smallint[], :scopes::int[]) w(account, scope) where w.account = m.account and w.scope = m.scope)
+  returning m.account, m.scope)
+delete from push p using gone g where p.account = g.account and p.scope = g.scope;
+
+-- name: keep_mapping$
+-- True if the mapping is new.
+insert into mapping as m (account, scope, path)
+values (:account, :scope, :path)
+on conflict (account, scope) do update set path = excluded.path
+returning xmax = 0;
+
+-- name: owe_everything_held!
+-- Every address that the rule holds back from the newly mapped scope is owed a push.
+insert into push (bucket, account, key, scope, stop, since, due_at)
+select a.bucket, m.account, a.key, m.scope, true, :now, case when a.plaintext is null then 'infinity' else :now end
+from mapping m join account c on c.account = m.account join address a on a.channel is null or a.channel = c.channel
+where m.account = :account and m.scope = :scope and held(a.stops, a.goes, a.pauses, m.path, :now)
+order by 1, 2, 3, 4
+on conflict do nothing;
+
+-- name: accounts
+select account, name, channel from account order by account;

@@ -1,0 +1,106 @@
+"""Real PostgreSQL for every test: one server for a worker, one fresh database for a test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, date, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from mailprefs import catalogue, db, embedded, numbers
+from mailprefs.addresses import Addresses
+from mailprefs.catalogue import Catalogue
+from mailprefs.links import KeyRing, Links
+from mailprefs.words import Channel
+
+HERE = Path(__file__).parent
+CHANNELS = {"sendgrid": Channel.EMAIL, "twilio": Channel.SMS}
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def now() -> datetime:
+    return NOW
+
+
+@pytest.fixture(scope="session")
+def shared_catalogue() -> Catalogue:
+    return catalogue.load(HERE / "catalogue.toml")
+
+
+@pytest.fixture(scope="session")
+def ring() -> KeyRing:
+    return KeyRing.new(date(2026, 11, 22))
+
+
+@pytest.fixture(scope="session")
+def addresses(ring: KeyRing) -> Addresses:
+    return Addresses(ring.digest)
+
+
+@pytest.fixture(scope="session")
+def links(ring: KeyRing) -> Links:
+    return Links(ring, "go.example.com", "u@go.example.com")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server to make databases on: MAILPREFS_TEST_DATABASE_URL, or our embedded one with the binaries of MAILPREFS_TEST_BINARIES."""
+    if url := os.environ.get("MAILPREFS_TEST_DATABASE_URL"):
+        yield url
+        return
+    binaries = os.environ.get("MAILPREFS_TEST_BINARIES")
+    running = embedded.running(tmp_path_factory.mktemp("postgres") / "data", Path(binaries) if binaries else None)
+    with asyncio.Runner() as runner:
+        url = runner.run(running.__aenter__())
+        yield url
+        runner.run(running.__aexit__(None, None, None))
+
+
+@pytest.fixture(scope="session")
+def template(server: str, shared_catalogue: Catalogue, ring: KeyRing) -> str:
+    """The name of a migrated database that knows the shared catalogue."""
+    name = f"template_{uuid4().hex}"
+
+    async def make() -> None:
+        await _admin(server, f'create database "{name}"')
+        connection = await asyncpg.connect(database_url(server, name))
+        await db.migrate(connection)
+        await numbers.register(connection, shared_catalogue, [key.id for key in ring.keys], CHANNELS, now=NOW)
+        await connection.close()
+
+    asyncio.run(make())
+    return name
+
+
+@pytest.fixture
+async def database(server: str, template: str) -> AsyncIterator[str]:
+    """The URL of a fresh migrated database."""
+    name = f"test_{uuid4().hex}"
+    await _admin(server, f'create database "{name}" template "{template}"')
+    yield database_url(server, name)
+    await _admin(server, f'drop database "{name}" with (force)')
+
+
+@pytest.fixture
+async def conn(database: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(database, server_settings={"timezone": "UTC"})
+    yield connection
+    await connection.close()
+
+
+def database_url(server: str, name: str) -> str:
+    """Return a server's URL with another database in it."""
+    return re.sub(r"(//[^/]*/)[^?]*", rf"\g<1>{name}", server)
+
+
+async def _admin(server: str, statement: str) -> None:
+    connection = await asyncpg.connect(server)
+    await connection.execute(statement)
+    await connection.close()
