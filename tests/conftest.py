@@ -13,7 +13,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from mailprefs import catalogue, db, embedded, numbers
+from mailprefs import catalogue, db, numbers
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
 from mailprefs.links import KeyRing, Links
@@ -55,6 +55,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if url := os.environ.get("MAILPREFS_TEST_DATABASE_URL"):
         yield url
         return
+    from mailprefs import embedded
+
     binaries = os.environ.get("MAILPREFS_TEST_BINARIES")
     running = embedded.running(tmp_path_factory.mktemp("postgres") / "data", Path(binaries) if binaries else None)
     with asyncio.Runner() as runner:
@@ -71,9 +73,11 @@ def template(server: str, shared_catalogue: Catalogue, ring: KeyRing) -> str:
     async def make() -> None:
         await _admin(server, f'create database "{name}"')
         connection = await asyncpg.connect(database_url(server, name))
-        await db.migrate(connection)
-        await numbers.register(connection, shared_catalogue, [key.id for key in ring.keys], CHANNELS, now=NOW)
-        await connection.close()
+        try:
+            await db.migrate(connection)
+            await numbers.register(connection, shared_catalogue, [key.id for key in ring.keys], CHANNELS, now=NOW)
+        finally:
+            await connection.close()
 
     asyncio.run(make())
     return name

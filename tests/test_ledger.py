@@ -1,0 +1,185 @@
+"""What the ledger promises, on the real thing."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import asyncpg
+import pytest
+
+from mailprefs import ledger
+from mailprefs.addresses import Addresses
+from mailprefs.errors import NotEntitled
+from mailprefs.words import Address, Cause, Change, Door, Effect
+
+MARKETING, NEWSLETTER, OFFERS, ORDERS, RECOVERY = 257, 272, 273, 288, 276
+
+
+@pytest.fixture
+def jane(addresses: Addresses) -> Address:
+    return addresses.read("jane@example.org")
+
+
+def stop(address: Address, scope: int, now: datetime, *, door: Door = Door.LINK, id: str = "1", cause: Cause = Cause.CHOICE) -> Change:
+    return Change(address, scope, cause, Effect.STOP, door, id, now)
+
+
+async def pushes(conn: asyncpg.Connection) -> list[tuple[str, int, bool]]:
+    rows = await conn.fetch("select name, scope, stop from push join account using (account) order by name, scope")
+    return [(row["name"], row["scope"], row["stop"]) for row in rows]
+
+
+async def summary(conn: asyncpg.Connection, address: Address) -> asyncpg.Record:
+    row = await conn.fetchrow("select stops, goes, grants, claims, pauses from address where key = $1", address.key)
+    assert row is not None
+    return row
+
+
+async def test_the_same_fact_twice_is_one_row(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    change = stop(jane, NEWSLETTER, now, door=Door.PROVIDER)
+    assert await ledger.record(conn, [change, change], now=now) == [True, False]
+    assert await ledger.record(conn, [change], now=now) == [False]
+    assert await conn.fetchval("select count(*) from consent") == 1
+
+
+async def test_one_click_twice_adds_no_second_row(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await ledger.record(conn, [stop(jane, NEWSLETTER, now)], now=now)
+    assert await ledger.record(conn, [stop(jane, NEWSLETTER, now, id="2")], now=now) == [False]
+    assert (await summary(conn, jane))["stops"] == [NEWSLETTER]
+
+
+async def test_a_link_stops_again_after_a_go(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await ledger.record(conn, [stop(jane, NEWSLETTER, now)], now=now)
+    await ledger.record(conn, [Change(jane, NEWSLETTER, Cause.CHOICE, Effect.GO, Door.MANAGE, "g", now)], now=now)
+    assert (await summary(conn, jane))["stops"] is None
+    assert await ledger.record(conn, [stop(jane, NEWSLETTER, now, id="2")], now=now) == [True]
+    assert (await summary(conn, jane))["stops"] == [NEWSLETTER]
+
+
+async def test_a_press_through_another_door_is_a_row_of_its_own(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await ledger.record(conn, [stop(jane, NEWSLETTER, now)], now=now)
+    assert await ledger.record(conn, [stop(jane, NEWSLETTER, now, door=Door.PAGE)], now=now) == [True]
+
+
+async def test_a_page_press_can_be_repeated_while_the_first_can_be_undone(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await ledger.record(conn, [stop(jane, NEWSLETTER, now, door=Door.PAGE)], now=now)
+    assert await ledger.record(conn, [stop(jane, NEWSLETTER, now, door=Door.PAGE, id="2")], now=now) == [True]
+    later = now + ledger.UNDO + timedelta(seconds=1)
+    assert await ledger.record(conn, [stop(jane, NEWSLETTER, later, door=Door.PAGE, id="3")], now=later) == [False]
+
+
+async def test_undo_takes_back_its_own_stop_alone(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    pressed = stop(jane, NEWSLETTER, now, door=Door.PAGE)
+    await ledger.record(conn, [pressed, stop(jane, NEWSLETTER, now)], now=now)
+    await ledger.record(conn, [ledger.withdrawal(pressed, now=now)], now=now)
+    assert (await summary(conn, jane))["stops"] == [NEWSLETTER]
+
+
+async def test_undo_of_the_only_stop_empties_the_summary(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    pressed = stop(jane, NEWSLETTER, now, door=Door.PAGE)
+    await ledger.record(conn, [pressed], now=now)
+    await ledger.record(conn, [ledger.withdrawal(pressed, now=now)], now=now)
+    assert (await summary(conn, jane))["stops"] is None
+
+
+async def test_undo_before_its_stop_works_too(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    pressed = stop(jane, NEWSLETTER, now, door=Door.PAGE)
+    await ledger.record(conn, [ledger.withdrawal(pressed, now=now)], now=now)
+    await ledger.record(conn, [pressed], now=now)
+    assert (await summary(conn, jane))["stops"] is None
+
+
+@pytest.mark.parametrize("cause", [Cause.CHOICE, Cause.PAUSE])
+async def test_no_choice_by_email_lands_outside_marketing(conn: asyncpg.Connection, jane: Address, now: datetime, cause: Cause) -> None:
+    until = now + timedelta(days=1) if cause is Cause.PAUSE else None
+    for scope in (ORDERS, 258, 256):
+        with pytest.raises(NotEntitled):
+            change = replace(stop(jane, scope, now, cause=cause, door=Door.PAGE), until=until)
+            await ledger.record(conn, [change], now=now)
+    assert await conn.fetchval("select count(*) from consent") == 0
+
+
+async def test_a_scope_that_nobody_knows_is_refused(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    with pytest.raises(NotEntitled):
+        await ledger.record(conn, [stop(jane, 300, now)], now=now)
+
+
+async def test_a_stop_of_marketing_reaches_the_groups_of_every_topic(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await ledger.record(conn, [stop(jane, MARKETING, now)], now=now)
+    assert await pushes(conn) == [("sendgrid-main", 272, True), ("sendgrid-main", 273, True), ("sendgrid-second", 272, True)]
+
+
+async def test_whoever_told_us_is_not_told_back(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    heard = replace(stop(jane, NEWSLETTER, now, door=Door.PROVIDER, id="sendgrid-main/e1"), by="sendgrid-main")
+    await ledger.record(conn, [heard], now=now)
+    assert await pushes(conn) == [("sendgrid-second", 272, True)]
+
+
+async def test_a_provider_that_says_resubscribed_is_told_stop_again(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await ledger.record(conn, [stop(jane, NEWSLETTER, now)], now=now)
+    await conn.execute("delete from push")
+    note = Change(jane, NEWSLETTER, Cause.CHOICE, Effect.NOTE, Door.PROVIDER, "sendgrid-main/e2", now, by="sendgrid-main")
+    await ledger.record(conn, [note], now=now)
+    assert await pushes(conn) == [("sendgrid-main", 272, True)]
+    await conn.execute("delete from push")
+    await ledger.record(conn, [note], now=now)
+    assert await pushes(conn) == []  # the same event again is no news
+
+
+async def test_a_second_stop_of_what_is_stopped_tells_nobody(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await ledger.record(conn, [stop(jane, MARKETING, now)], now=now)
+    await conn.execute("delete from push")
+    await ledger.record(conn, [stop(jane, NEWSLETTER, now), stop(jane, MARKETING, now, door=Door.PAGE)], now=now)
+    assert await pushes(conn) == []
+
+
+async def test_a_bounce_and_a_sensitive_topic_are_told_to_nobody(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    bounce = stop(jane, 0, now, door=Door.PROVIDER, cause=Cause.BOUNCE)
+    await ledger.record(conn, [bounce, stop(jane, RECOVERY, now)], now=now)
+    assert (await summary(conn, jane))["stops"] == [0, RECOVERY]
+    assert await pushes(conn) == []
+
+
+async def test_an_address_known_by_key_waits_to_be_told(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await ledger.record(conn, [stop(Address(jane.key), NEWSLETTER, now)], now=now)
+    assert await conn.fetchval("select count(*) from push where due_at = 'infinity'") == 2
+
+
+async def test_writers_at_once_lose_nothing_and_do_not_deadlock(database: str, addresses: Addresses, now: datetime) -> None:
+    people = [addresses.read(f"p{n}@example.org") for n in range(40)]
+    scopes = [NEWSLETTER, OFFERS, 274, 275]
+
+    async def writer(offset: int) -> None:
+        connection = await asyncpg.connect(database)
+        for turn in range(10):
+            batch = [stop(p, scopes[(n + turn + offset) % 4], now, id=f"{offset}-{turn}-{n}") for n, p in enumerate(people)]
+            await ledger.record(connection, batch[turn::2] + batch[offset::3], now=now)
+        await connection.close()
+
+    await asyncio.gather(*(writer(n) for n in range(6)))
+    connection = await asyncpg.connect(database)
+    assert await ledger.differing(connection) == 0
+    assert await connection.fetchval("select count(*) from address where stops = '{272,273,274,275}'") == len(people)
+    await connection.close()
+
+
+async def test_the_check_of_the_summaries_can_fail(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await ledger.record(conn, [stop(jane, NEWSLETTER, now)], now=now)
+    await conn.execute("update address set stops = null")
+    assert await ledger.differing(conn) == 1
+
+
+async def test_two_acts_at_one_moment_keep_their_order(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    go = Change(jane, NEWSLETTER, Cause.CHOICE, Effect.GO, Door.MANAGE, "g", now)
+    await ledger.record(conn, [stop(jane, MARKETING, now, door=Door.MANAGE), go], now=now)
+    row = await summary(conn, jane)
+    assert (row["stops"], row["goes"], row["grants"]) == ([MARKETING], [NEWSLETTER], [NEWSLETTER])
+
+
+async def test_a_clock_set_back_cannot_undo_an_opt_out(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await ledger.record(conn, [Change(jane, NEWSLETTER, Cause.CHOICE, Effect.GO, Door.MANAGE, "g", now)], now=now)
+    earlier = now - timedelta(hours=1)
+    await ledger.record(conn, [stop(jane, NEWSLETTER, earlier)], now=earlier)
+    assert (await summary(conn, jane))["stops"] == [NEWSLETTER]
