@@ -1,0 +1,76 @@
+"""Logs without addresses, metrics, alarms. Every value that is said here is a code, a count or the name of an account."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from functools import cache
+from typing import Any
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger("mailprefs")
+
+
+def start(*, json: bool, level: int = logging.INFO) -> None:
+    """Send our log to stderr, as JSON lines or for a person to read. An exception shows its kind and place, never its text or locals."""
+    last: Any = structlog.processors.JSONRenderer() if json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True), _nameless, last],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    for noisy in ("asyncio", "aiohttp.access", "aiohttp.server"):  # they quote request lines, which hold tokens
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+
+
+def count(name: str, amount: float = 1, **labels: str) -> None:
+    """Add to a counter, such as ``count("opt_outs", door="link")``."""
+    counter = _counter(name, tuple(sorted(labels)))
+    (counter.labels(*_values(labels)) if labels else counter).inc(amount)
+
+
+def gauge(name: str, value: float, **labels: str) -> None:
+    """Set a gauge, such as ``gauge("waiting", 3, account="sendgrid-main")``."""
+    shown = _gauge(name, tuple(sorted(labels)))
+    (shown.labels(*_values(labels)) if labels else shown).set(value)
+
+
+def alarm(name: str, **labels: str) -> None:
+    """Say that a person should look: a line in the log and a counter that an alert watches."""
+    count("alarms", alarm=name, account=labels.get("account", ""))
+    log.warning(name, alarm=True, **labels)
+
+
+def _values(labels: dict[str, str]) -> list[str]:
+    return [labels[name] for name in sorted(labels)]
+
+
+@cache
+def _counter(name: str, labels: tuple[str, ...]) -> Counter:
+    return Counter(f"mailprefs_{name}", name.replace("_", " "), labels)
+
+
+@cache
+def _gauge(name: str, labels: tuple[str, ...]) -> Gauge:
+    return Gauge(f"mailprefs_{name}", name.replace("_", " "), labels)
+
+
+def _nameless(_logger: Any, _method: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """Say only the kind of an exception: its text may repeat an address, a row or a signature."""
+    error = entry.pop("exc_info", None)
+    if error is True:
+        error = sys.exc_info()[1]
+    if isinstance(error, BaseException):
+        entry["error"] = type(error).__name__
+        entry["sqlstate"] = getattr(error, "sqlstate", None)
+        entry["at"] = _place(error)
+    return entry
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}" if trace else ""
