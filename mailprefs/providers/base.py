@@ -12,11 +12,24 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from mailprefs.errors import MailprefsError
-from mailprefs.words import Channel, Event
+from mailprefs.errors import MailprefsError, Misconfigured
+from mailprefs.words import Channel, Event, Kind
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
+
+OURS = "mailprefs"  # the name under which our token travels in a provider's custom arguments
+MOVING = frozenset(  # the kinds that can change a standing: they become Events, the others are counted
+    {
+        Kind.BOUNCED_HARD,
+        Kind.BOUNCED_SOFT,
+        Kind.BLOCKED,
+        Kind.COMPLAINED,
+        Kind.COMPLAINT_RETRACTED,
+        Kind.UNSUBSCRIBED,
+        Kind.RESUBSCRIBED,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +40,24 @@ class Credential:
     secrets: Mapping[str, str] = field(repr=False)
     options: Mapping[str, object] = field(default_factory=dict)
     api_base: str | None = None  # a loopback address or one of the provider's own hosts; None is the provider's usual one
+    groups: tuple[str, ...] = ()  # the provider's ids that the catalogue maps; none: the account is heard, never told
 
     def valid(self, secret: str) -> tuple[str, ...]:
         """Return the values of one secret that are valid now: itself and, in a rotation, its ``_next``."""
         return tuple(v for name in (secret, f"{secret}_next") if (v := self.secrets.get(name)))
+
+    def needed(self, secret: str, shortest: int, advice: str) -> str:
+        """Return a secret that is there, in printable ASCII and not too short. Raises Misconfigured, which ends in the advice."""
+        value = self.secrets.get(secret, "")
+        if not value:
+            raise self.wrong(secret, "is missing", advice)
+        if len(value) < shortest or not value.isascii() or not value.isprintable() or " " in value:
+            raise self.wrong(secret, "is not one, or only a part of one", advice)
+        return value
+
+    def wrong(self, secret: str, what: str, advice: str) -> Misconfigured:
+        """Return the error for a secret, which names it and never shows it."""
+        return Misconfigured(f"Account '{self.account}': the secret {secret} {what}. {advice}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +152,14 @@ class Rejected(MailprefsError):
     """The provider refuses the whole request because of something in it: halve it to find the one."""
 
 
+class Unclear(MailprefsError):
+    """The provider's answer did not come, or is not what it documents."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__()
+        self.detail = detail  # a code, such as "http_500"
+
+
 class Unsafe(MailprefsError):
     """What was asked would do harm at the provider, such as a group that no longer exists."""
 
@@ -135,6 +170,7 @@ class Provider(Protocol):
     name: ClassVar[str]
     channel: ClassVar[Channel]
     answers: ClassVar[Answers]
+    kinds: ClassVar[Mapping[str, Kind | str]]  # its word for an event → ours, or the reason why it changes nothing
     secrets_in: ClassVar[tuple[str, ...]]  # needed to hear it
     secrets_out: ClassVar[tuple[str, ...]]  # needed to tell it
     hosts: ClassVar[tuple[str, ...]]  # of its own, which an api_base may name
@@ -142,7 +178,7 @@ class Provider(Protocol):
     pace: ClassVar[float]  # requests per second and account
 
     def check(self, credential: Credential) -> None:
-        """Raise Misconfigured, naming account and setting, if a secret is missing or too short to be one."""
+        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard and, if it is mapped, told."""
 
     def verify(self, credential: Credential, delivery: Delivery) -> None:
         """Raise Forged unless the raw bytes were signed for this account."""
@@ -154,11 +190,11 @@ class Provider(Protocol):
     async def tell(self, http: ClientSession, credential: Credential, tellings: Sequence[Telling]) -> list[Settlement]:
         """Assert each telling (all of one group, all stops or all goes) and return a settlement for each, in order.
 
-        Raises Slow (429), Barred (401, 403), Rejected (the request as a whole), Unsafe (nothing was sent).
+        Raises Slow (429), Barred (401, 403), Rejected (the request as a whole), Unsafe (the mapping must be mended first).
         Any other trouble is an UNKNOWN settlement, never an exception.
         """
         ...
 
     def pull(self, http: ClientSession, credential: Credential, group: str) -> AsyncIterator[Listed]:
-        """List everyone the provider holds stopped in a group. Raises the errors of ``tell``."""
+        """List everyone the provider holds stopped in a group. Raises the errors of ``tell``, and Unclear if the listing is not whole."""
         ...

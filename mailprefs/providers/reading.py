@@ -1,0 +1,162 @@
+"""Strict JSON from bytes that anyone may have written. One poison element never costs its neighbours.
+
+Refused: NaN and Infinity, a key twice in one object, ``\\u0000``, a lone surrogate, a byte that is not UTF-8, a byte order mark,
+more than 200 levels, an integer of more than 4,300 digits. Nothing here recurses over its input.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from jiter import from_json
+
+from mailprefs.errors import Unreadable
+
+_SPACE = b" \t\r\n"
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*+\\u0000")  # escaped by an odd number of backslashes; no other spelling decodes to NUL
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{},"]', re.DOTALL)  # a lone quote is a string that never ends
+_STRINGS = re.compile(rb'(?:[ \t\r\n]*+"(?:[^"\\]++|\\.)*+"[ \t\r\n]*+,)*+', re.DOTALL)
+LONGEST = 1 << 20  # bytes that one string of a streamed array may take, with the space around it
+
+
+def value(body: bytes) -> Any:
+    """Return the one JSON value that the body is. Raises Unreadable, whose text says nothing of the body."""
+    if b"\\u0000" in body and _NUL.search(body):
+        raise Unreadable("The JSON holds a NUL.")  # jiter takes it, PostgreSQL does not (SQLSTATE 22021, 22P05)
+    try:
+        return from_json(body, allow_inf_nan=False, cache_mode="keys", catch_duplicate_keys=True)
+    except ValueError:
+        raise Unreadable("The JSON is not strict.") from None  # jiter's own text may quote a key
+
+
+@dataclass(slots=True)
+class Batch:
+    """A JSON array, read: the values that could be, in their order, and aside what could not."""
+
+    values: list[Any]
+    aside: list[tuple[str, bytes]] = field(default_factory=list)  # why not, in a fixed word, and its bytes
+    whole: bytes = b""
+    pieces: list[bytes] | None = None  # the bytes of each value; found when they are first asked for
+
+    def raw(self, n: int) -> bytes:
+        """Return the bytes of the n-th value, as they came."""
+        if self.pieces is None:
+            self.pieces, _ = _cut(self.whole)
+        return self.pieces[n]
+
+
+def batch(body: bytes) -> Batch:
+    """Read a body that should be one JSON array. Never raises: what is no array is kept whole, what is no element is kept alone."""
+    try:
+        found = value(body)
+    except Unreadable:
+        return _salvage(body)
+    return Batch(found, whole=body) if isinstance(found, list) else Batch([], [("no_array", body)])
+
+
+def _salvage(body: bytes) -> Batch:
+    """Read an array element by element, after it could not be read in one."""
+    if body.lstrip(_SPACE)[:1] != b"[":
+        return Batch([], [("no_array", body)])
+    pieces, rest = _cut(body)
+    values, sound, aside = [], [], []
+    for piece in pieces:
+        try:
+            values.append(value(piece))
+            sound.append(piece)
+        except Unreadable:
+            aside.append(("unreadable", piece))
+    if rest:
+        aside.append(("unreadable", rest))
+    return Batch(values, aside, body, sound)
+
+
+class _Depth:
+    """How deep a scan stands in an array. A bracket that closes nothing is passed over, so a broken element ends where it should."""
+
+    __slots__ = ("braces", "open", "squares")
+
+    def __init__(self) -> None:
+        self.open: list[int] = []  # the brackets that stand open inside the array
+        self.braces = self.squares = 0
+
+    def step(self, bracket: int) -> None:
+        if bracket == 0x7B:  # {
+            self.open.append(bracket)
+            self.braces += 1
+        elif bracket == 0x5B:  # [
+            self.open.append(bracket)
+            self.squares += 1
+        elif bracket == 0x7D and self.braces:
+            self._back_to(0x7B)
+        elif bracket == 0x5D and self.squares:
+            self._back_to(0x5B)
+
+    def _back_to(self, opener: int) -> None:
+        while True:
+            last = self.open.pop()
+            if last == 0x7B:
+                self.braces -= 1
+            else:
+                self.squares -= 1
+            if last == opener:
+                return
+
+
+def _cut(body: bytes) -> tuple[list[bytes], bytes]:
+    """Cut an array into the bytes of its elements, and the rest: an element that never ends, or what follows the array."""
+    start = body.index(b"[") + 1
+    pieces: list[bytes] = []
+    depth = _Depth()
+    for found in _TOKEN.finditer(body, start):
+        token = body[found.start()]
+        if token == 0x22:  # "
+            if found.end() - found.start() == 1:
+                break  # the string never ends; to look on behind it would take the square of its length
+        elif depth.open:
+            depth.step(token)
+        elif token == 0x2C:  # ,
+            pieces.append(body[start : found.start()].strip(_SPACE))
+            start = found.end()
+        elif token == 0x5D:  # ]
+            last = body[start : found.start()].strip(_SPACE)
+            return pieces + [last] * bool(last or pieces), body[found.end() :].strip(_SPACE)
+        else:
+            depth.step(token)
+    return pieces, body[start:].strip(_SPACE)
+
+
+async def strings(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
+    """Yield the strings of one JSON array while it arrives; memory stays flat. Raises Unreadable, at the latest at its end."""
+    rest, opened, some = b"", False, False
+    async for chunk in chunks:
+        rest += chunk
+        if not opened and (rest := rest.lstrip(_SPACE)):
+            opened, rest = True, _inside(rest)
+        if opened and (found := _STRINGS.match(rest)) and (end := found.end()):
+            for text in _texts(rest[:end].rstrip(_SPACE)[:-1] + b"]"):
+                yield text
+            rest, some = rest[end:], True
+        if len(rest) > LONGEST:
+            raise Unreadable("A string of the array is too long.")
+    last = _texts(rest if opened else b"")
+    if some and not last:
+        raise Unreadable("The array ends in a comma.")
+    for text in last:
+        yield text
+
+
+def _inside(array: bytes) -> bytes:
+    if array[:1] != b"[":
+        raise Unreadable("That is no array.")
+    return array[1:]
+
+
+def _texts(inside: bytes) -> list[str]:
+    texts: list[str] = value(b"[" + inside)
+    if not all(isinstance(text, str) for text in texts):
+        raise Unreadable("The array holds something other than strings.")
+    return texts
