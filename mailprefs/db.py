@@ -82,7 +82,8 @@ async def connect(url: str) -> asyncpg.Connection:
 def connecting(error: BaseException) -> Unavailable:
     """Return what a person is told when the database cannot be reached: the kind of trouble, never the URL."""
     code = getattr(error, "sqlstate", None)
-    return Unavailable(f"the database cannot be reached ({type(error).__name__}{f' {code}' if code else ''}). Is DATABASE_URL right, and is it running?")
+    kind = f"{type(error).__name__} {code}" if code else type(error).__name__
+    return Unavailable(f"the database cannot be reached ({kind}). Is DATABASE_URL right, and is it running?")
 
 
 def is_trouble(error: BaseException) -> bool:
@@ -103,6 +104,25 @@ async def acquired(pool: Pool) -> AsyncIterator[PoolConnectionProxy]:
         if is_trouble(error):
             raise Unavailable("the database cannot be reached. Try again.") from error
         raise
+
+
+@asynccontextmanager
+async def sure(connection: PoolConnectionProxy | asyncpg.Connection) -> AsyncIterator[None]:
+    """Raise Unavailable at the end if the server said that it gave up waiting for its standby: then a commit's outcome is unknown."""
+    doubts: list[str] = []
+
+    def listener(_connection: Any, message: Any) -> None:
+        if "synchronous replication" in str(message):
+            doubts.append(message.sqlstate)
+
+    connection.add_log_listener(listener)
+    try:
+        yield
+        await asyncio.sleep(0)  # asyncpg hands notices over on the next turn of the loop
+    finally:
+        connection.remove_log_listener(listener)
+    if doubts:
+        raise Unavailable("the standby did not confirm. Try again.")
 
 
 async def durable(connection: Connection) -> None:

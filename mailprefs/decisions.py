@@ -37,7 +37,9 @@ async def decide(connection: Connection, questions: Sequence[Question], catalogu
     return [next(answers) if s is not None else _unknown(q) for q, s in zip(questions, scopes, strict=True)]
 
 
-async def why(connection: Connection, address: Address, asked: str, topics: Sequence[Scope], catalogue: Catalogue, *, now: datetime) -> dict[str, Any]:
+async def why(
+    connection: Connection, address: Address, asked: str, topics: Sequence[Scope], catalogue: Catalogue, *, now: datetime
+) -> dict[str, Any]:
     """Return everything behind the answers about one address, as JSON values: decisions, history, and who was told."""
     questions = [Question(address, asked, topic.name) for topic in topics]
     place = {"bucket": address.bucket, "key": address.key}
@@ -46,6 +48,11 @@ async def why(connection: Connection, address: Address, asked: str, topics: Sequ
     for row in (*history, *told):
         row["scope"] = name_of(catalogue, row["scope"])
     return {"address": asked, "decisions": await decide(connection, questions, catalogue, now=now), "history": history, "told": told}
+
+
+async def is_held(connection: Connection, address: Address, scope: int, *, now: datetime) -> bool:
+    """Return whether a hold keeps this scope from this address: what a page reads back after a press."""
+    return bool(await queries("decisions").is_held(connection, bucket=address.bucket, key=address.key, scope=scope, now=now))
 
 
 def name_of(catalogue: Catalogue, number: int) -> str:

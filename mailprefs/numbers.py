@@ -44,9 +44,9 @@ def _unchanged(catalogue: Catalogue, known: Mapping[int, tuple[str, tuple[int, .
         scope = catalogue.by_number.get(number)
         if scope is None:
             if number & 255 != ADS:
-                raise Misconfigured(f"'{name}' (number {number}) is gone from the catalogue. Old links name it: write retired = true instead.")
+                raise Misconfigured(f"'{name}' (number {number}) is gone from the catalogue, but old links name it: write retired = true.")
         elif scope.name != name:
-            raise Misconfigured(f"number {number} was given to '{name}' for ever and cannot mean '{scope.name}'. Give it a number of its own.")
+            raise Misconfigured(f"number {number} is '{name}' for ever and cannot mean '{scope.name}'. Give that one a number of its own.")
         elif scope.path != path:
             raise Misconfigured(f"'{name}' changed its stream. Consent was given to the old one: make a new topic instead.")
 

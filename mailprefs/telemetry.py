@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from functools import cache
 from typing import Any
 
@@ -57,7 +58,7 @@ def _gauge(name: str, labels: tuple[str, ...]) -> Gauge:
     return Gauge(f"mailprefs_{name}", name.replace("_", " "), labels)
 
 
-def _nameless(_logger: Any, _method: str, entry: dict[str, Any]) -> dict[str, Any]:
+def _nameless(_logger: Any, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Say only the kind of an exception: its text may repeat an address, a row or a signature."""
     error = entry.pop("exc_info", None)
     if error is True:

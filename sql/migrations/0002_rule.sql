@@ -20,3 +20,17 @@ $$ select wants = 0 or coalesce(topic = any(grants), false) or (wants = 1 and co
 create function allowed(stops int[], goes int[], grants int[], claims int[], pauses pause[], path int[], wants smallint, now timestamptz)
 returns boolean language sql stable parallel safe as
 $$ select not held(stops, goes, pauses, path, now) and consented(grants, claims, path[cardinality(path)], wants) $$;
+
+-- Everyone whose text we know and who may be sent the topic at the end of `path`, over `reach`, at `now`.
+create function audience(path int[], wants smallint, reach channel, now timestamptz)
+returns table (address text, locale text, region text, party text) language sql stable parallel safe as
+$$
+  select a.plaintext, a.locale, a.region, a.party
+  from address a
+  where a.channel = reach and a.plaintext is not null
+    and allowed(a.stops, a.goes, a.grants, a.claims, a.pauses, path, wants, now)
+$$;
+
+-- The column of an audience that a caller names; the planner folds the choice away.
+create function chosen(name text, address text, locale text, region text, party text) returns text language sql immutable parallel safe as
+$$ select case name when 'address' then address when 'locale' then locale when 'region' then region when 'party' then party end $$;

@@ -33,3 +33,9 @@ select n.name, p.scope, p.since, null, null
 from push p join account n on n.account = p.account
 where p.bucket = :bucket and p.key = :key
 order by 3, 1, 2;
+
+-- name: is_held$
+-- True while a hold keeps this scope from being sent to this address, whatever consent says.
+select coalesce(held(a.stops, a.goes, a.pauses, s.path, :now), false)
+from scope s left join address a on a.bucket = :bucket and a.key = :key
+where s.scope = :scope;

@@ -1,0 +1,106 @@
+"""A verified delivery's Events become Changes, in one transaction with the pushes that are now owed."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from hashlib import sha256
+
+from mailprefs import ledger, links, telemetry
+from mailprefs.addresses import Addresses
+from mailprefs.catalogue import Account, Catalogue
+from mailprefs.db import Connection, queries
+from mailprefs.errors import Forged
+from mailprefs.links import KeyRing
+from mailprefs.providers.base import Heard, Kept
+from mailprefs.words import ROOT, Address, Cause, Change, Channel, Door, Effect, Event, Kind
+
+_PLAIN_ID = re.compile(r"[!-~]{1,100}\Z")
+
+_EFFECTS: Mapping[Kind, tuple[Cause, Effect]] = {
+    Kind.BOUNCED_HARD: (Cause.BOUNCE, Effect.STOP),
+    Kind.COMPLAINED: (Cause.COMPLAINT, Effect.STOP),
+    Kind.COMPLAINT_RETRACTED: (Cause.COMPLAINT, Effect.NOTE),
+    Kind.UNSUBSCRIBED: (Cause.CHOICE, Effect.STOP),
+    Kind.RESUBSCRIBED: (Cause.CHOICE, Effect.NOTE),  # lifts nothing: no provider does
+}
+
+
+@dataclass(frozen=True)
+class Inbox:
+    """Places what one account tells: whose it is, and which scope of ours it means."""
+
+    account: Account
+    catalogue: Catalogue
+    addresses: Addresses = field(repr=False)
+    ring: KeyRing = field(repr=False)
+    channel: Channel
+
+    async def keep(self, connection: Connection, heard: Heard, *, now: datetime) -> int:
+        """Record a delivery in the caller's transaction and return how many rows the ledger gained.
+
+        What cannot be placed is kept aside and alarmed; nothing else of the delivery is lost by it.
+        """
+        placed = [self._change(event) for event in heard.events if event.kind in _EFFECTS]
+        changes = [change for change in placed if isinstance(change, Change)]
+        kept = [*heard.kept, *(one for one in placed if isinstance(one, Kept))]
+        added = await ledger.record(connection, changes, now=now)
+        await self._aside(connection, kept, now)
+        await self._tally(connection, heard, now)
+        return sum(added)
+
+    def _change(self, event: Event) -> Change | Kept:
+        address = self._whose(event)
+        if address is None:
+            return Kept("no_recipient", f"{event.kind} {event.id}".encode("utf-8", "replace"))
+        cause, effect = _EFFECTS[event.kind]
+        scope = self._scope(event, cause)
+        return Change(address, scope, cause, effect, Door.PROVIDER, self._id(event), event.happened_at, by=self.account.name)
+
+    def _whose(self, event: Event) -> Address | None:
+        """Our own token says it best; then the provider's field for the recipient."""
+        if event.token:
+            try:
+                return Address(links.read(self.ring, event.token).address, self.channel)
+            except Forged:
+                telemetry.count("foreign_tokens", account=self.account.name)
+        return self.addresses.heard(event.address) if event.address else None
+
+    def _scope(self, event: Event, cause: Cause) -> int:
+        if cause is Cause.BOUNCE:
+            return ROOT
+        marketing = self.catalogue.marketing_of(self.account)
+        if cause is Cause.COMPLAINT or event.group is None:
+            return marketing
+        scope = self.catalogue.heard(self.account).get(event.group)
+        if scope is None:  # stopping too much is the safe reading of a group nobody mapped
+            telemetry.alarm("unmapped_group", account=self.account.name)
+        return scope or marketing
+
+    def _id(self, event: Event) -> str:
+        """Name the fact at its door. Whatever a provider calls an event, it fits in an index and holds nothing odd."""
+        own = event.id if _PLAIN_ID.match(event.id) else sha256(event.id.encode("utf-8", "surrogatepass")).hexdigest()
+        return f"{self.account.name}/{own}"
+
+    async def _aside(self, connection: Connection, kept: list[Kept], now: datetime) -> None:
+        for one in kept:
+            telemetry.alarm("kept_aside", account=self.account.name, reason=one.reason)
+        if kept:
+            await queries("inbox").set_aside(
+                connection,
+                account=self.account.name,
+                id=[sha256(one.raw).hexdigest() for one in kept],
+                reason=[one.reason for one in kept],
+                raw=[one.raw for one in kept],
+                now=now,
+            )
+
+    async def _tally(self, connection: Connection, heard: Heard, now: datetime) -> None:
+        kinds = Counter(heard.counted) + Counter(str(event.kind) for event in heard.events)
+        for kind, events in kinds.items():
+            telemetry.count("events", events, account=self.account.name, kind=kind)
+        if kinds:
+            await queries("inbox").tally(connection, account=self.account.name, kind=list(kinds), events=list(kinds.values()), now=now)

@@ -1,0 +1,1 @@
+"""The service's doors over HTTP, one per actor."""

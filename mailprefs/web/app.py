@@ -1,0 +1,133 @@
+"""The only wiring: rooms, doors and what stands between them and the world."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from aiohttp import http_parser, web
+
+from mailprefs import db, numbers, telemetry
+from mailprefs.addresses import Addresses
+from mailprefs.catalogue import Account, Catalogue
+from mailprefs.errors import MailprefsError, Misconfigured
+from mailprefs.groupcommit import GroupCommit
+from mailprefs.inbox import Inbox
+from mailprefs.links import KeyRing, Links
+from mailprefs.providers import PROVIDERS
+from mailprefs.providers.base import Credential
+from mailprefs.settings import Settings
+from mailprefs.web import admin, marketer, pages, problems, provider, recipient
+from mailprefs.web.keys import HOOKS, HOUSE, POOL, PRESSES, Ear, House
+
+COMMAND = 2.0  # seconds a statement of ours may take before the request is told to come back
+AT_ONCE = 4  # deliveries of one account that are recorded at once
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def create_app(settings: Settings, catalogue: Catalogue, ring: KeyRing, *, database_url: str) -> web.Application:
+    """Return the service, ready to run. Raises Misconfigured if an account could not be heard or would do harm."""
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        raise Misconfigured("aiohttp runs without its C parser here; install it from a wheel")
+    app = web.Application(middlewares=[_outermost], client_max_size=marketer.BODY)
+    app[HOUSE] = house(settings, catalogue, ring)
+    for door in (recipient, provider, marketer, admin):
+        app.add_routes(door.routes)
+    app.on_response_prepare.append(_dress)
+    app.cleanup_ctx.append(_opened(database_url))
+    return app
+
+
+def runner(app: web.Application) -> web.AppRunner:
+    """Return what runs the service: bounded in every direction, and never inflating a body."""
+    return web.AppRunner(
+        app,
+        access_log=None,  # the usual one quotes the request line, which holds the token
+        auto_decompress=False,
+        keepalive_timeout=20,
+        lingering_time=2,
+        max_line_size=4096,
+        max_field_size=4096,
+        max_headers=64,
+        shutdown_timeout=20,
+    )
+
+
+def house(settings: Settings, catalogue: Catalogue, ring: KeyRing) -> House:
+    """Return what the doors share."""
+    addresses = Addresses(ring.digest)
+    minters = {brand.number: Links(ring, brand.link_host, brand.mailto) for brand in catalogue.brand}
+    ears = {account.name: _ear(settings, catalogue, ring, addresses, account) for account in catalogue.account}
+    return House(catalogue, ring, addresses, minters, ears)
+
+
+def _ear(settings: Settings, catalogue: Catalogue, ring: KeyRing, addresses: Addresses, account: Account) -> Ear:
+    each = PROVIDERS.get(account.provider)
+    if each is None:
+        raise Misconfigured(f"account '{account.name}' names the provider '{account.provider}'; there are: {', '.join(PROVIDERS)}")
+    credential = Credential(account.name, settings.secrets_of(account), account.model_dump(), account.api_base)
+    each.check(credential)
+    inbox = Inbox(account, catalogue, addresses, ring, each.channel)
+    return Ear(account, each, credential, inbox, asyncio.Semaphore(AT_ONCE))
+
+
+def _opened(url: str) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def opened(app: web.Application) -> AsyncIterator[None]:
+        """Open the pools, one for each class of request, and refuse a database that would lose what we acknowledge."""
+        app[POOL] = await db.pool(url, size=8, command_timeout=COMMAND, purpose="web")
+        app[HOOKS] = await db.pool(url, size=4, command_timeout=10, purpose="hooks")
+        presses = await db.pool(url, size=2, command_timeout=COMMAND, purpose="presses")
+        app[PRESSES] = GroupCommit(presses)
+        try:
+            await _sound(app)
+            async with app[PRESSES].running():
+                yield
+        finally:
+            for pool in (app[POOL], app[HOOKS], presses):
+                pool.terminate()  # nothing is in flight here, and close() can hang on a frozen server
+
+    return opened
+
+
+async def _sound(app: web.Application) -> None:
+    shared = app[HOUSE]
+    async with app[POOL].acquire() as connection:
+        await db.durable(connection)
+        if lacking := await db.pending(connection):
+            raise Misconfigured(f"the database lacks {', '.join(lacking)}. Bring it up to date: mailprefs migrate")
+        channels = {name: each.channel for name, each in PROVIDERS.items()}
+        keys = [key.id for key in shared.ring.keys]
+        await numbers.register(connection, shared.catalogue, keys, channels, now=shared.clock())
+
+
+@web.middleware
+async def _outermost(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let through what HTTP/1.x in origin form is, and turn what nobody caught into a plain 500 that says nothing."""
+    if request.version < (1, 0) or request.version >= (2, 0) or not request.raw_path.startswith("/"):
+        return problems.problem(400, "not-http-1", "Only HTTP/1.0 and 1.1 in origin form are spoken here.")
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        kind = {404: "not-found", 405: "method-not-allowed"}.get(error.status, "refused")
+        answer = problems.problem(error.status, kind, "There is nothing here for that.")
+        return _allowing(answer, error)
+    except MailprefsError as error:
+        return problems.answer(error)
+    except Exception as error:
+        telemetry.alarm("unexpected", at=type(error).__name__)
+        telemetry.log.error("unexpected", exc_info=error)
+        return problems.answer(MailprefsError())
+
+
+def _allowing(answer: web.Response, error: web.HTTPException) -> web.Response:
+    if "Allow" in error.headers:
+        answer.headers["Allow"] = error.headers["Allow"]
+    return answer
+
+
+async def _dress(_request: web.Request, response: web.StreamResponse) -> None:
+    """Put the protective headers on every answer, whatever its status."""
+    for name, value in pages.headers().items():
+        response.headers.setdefault(name, value)
+    response.headers.pop("Server", None)

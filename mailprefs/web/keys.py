@@ -1,0 +1,52 @@
+"""What a request finds in its application, by type."""
+
+from __future__ import annotations
+
+from asyncio import Semaphore
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from aiohttp import web
+
+from mailprefs.addresses import Addresses
+from mailprefs.catalogue import Account, Catalogue
+from mailprefs.db import Pool
+from mailprefs.groupcommit import GroupCommit
+from mailprefs.inbox import Inbox
+from mailprefs.links import KeyRing, Links
+from mailprefs.providers.base import Credential, Provider
+
+
+def utcnow() -> datetime:
+    """The machine's time, read here for all doors."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True)
+class Ear:
+    """Everything needed to hear one account."""
+
+    account: Account
+    provider: Provider
+    credential: Credential
+    inbox: Inbox
+    places: Semaphore  # a flood at one account holds up no other
+
+
+@dataclass(frozen=True)
+class House:
+    """What the doors share. Made once at start, never changed."""
+
+    catalogue: Catalogue
+    ring: KeyRing = field(repr=False)
+    addresses: Addresses = field(repr=False)
+    links: Mapping[int, Links]  # by the number of the brand
+    ears: Mapping[str, Ear]  # by the name of the account
+    clock: Callable[[], datetime] = utcnow
+
+
+HOUSE = web.AppKey("house", House)
+POOL = web.AppKey("pool", Pool)  # for answers
+HOOKS = web.AppKey("hooks", Pool)  # for providers, so that their floods hold up nobody else
+PRESSES = web.AppKey("presses", GroupCommit)

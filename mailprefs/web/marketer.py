@@ -1,0 +1,184 @@
+"""The applications' and marketing's door: links, decisions, audiences. Every route wants a key with the power it names."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Awaitable, Callable
+from functools import wraps
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from mailprefs import apikeys, audience, db, decisions
+from mailprefs.apikeys import Power
+from mailprefs.audience import Format
+from mailprefs.decisions import Question
+from mailprefs.errors import Forged, MailprefsError, Unreadable
+from mailprefs.web import problems
+from mailprefs.web.keys import HOUSE, POOL
+from mailprefs.words import Address
+
+BODY = 8 * 1024 * 1024  # bytes
+PATIENCE = 30.0  # seconds
+MOST = 10_000  # entries in one request
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Model = TypeVar("Model", bound=BaseModel)
+Text = Annotated[str, StringConstraints(min_length=1, max_length=320)]
+
+routes = web.RouteTableDef()
+
+
+class _Asked(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class LinksAsked(_Asked):
+    """``POST /v1/links``"""
+
+    topic: Text
+    addresses: list[Text] = Field(max_length=MOST)
+
+
+class Pair(_Asked):
+    address: Text
+    topic: Text
+
+
+class DecisionsAsked(_Asked):
+    """``POST /v1/decisions``"""
+
+    pairs: list[Pair] = Field(max_length=MOST)
+
+
+class LookupAsked(_Asked):
+    """``POST /v1/addresses/lookup``"""
+
+    address: Text
+
+
+def wants(power: Power) -> Callable[[Handler], Handler]:
+    """Let a request through only with a key that has this power. Whoever has none learns nothing else."""
+
+    def around(handler: Handler) -> Handler:
+        @wraps(handler)
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            try:
+                await _let_in(request, power)
+                return await handler(request)
+            except MailprefsError as error:
+                return problems.answer(error)
+
+        return guarded
+
+    return around
+
+
+async def _let_in(request: web.Request, power: Power) -> None:
+    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        raise Forged("an API key is wanted: Authorization: Bearer mp_…")
+    async with db.acquired(request.app[POOL]) as connection:
+        key = await apikeys.recognise(connection, text.strip(), now=request.app[HOUSE].clock())
+    if power not in key.powers:
+        raise problems.Powerless(f"the API key lacks the power '{power}'")
+
+
+async def asked(request: web.Request, model: type[Model]) -> Model:
+    """Return the body as a model. Raises Unreadable, which says where it is wrong and never repeats what was sent."""
+    body = await problems.read_body(request, limit=BODY, seconds=PATIENCE)
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_context=False, include_url=False)[0]
+        raise Unreadable(f"{'.'.join(map(str, first['loc'])) or 'the body'}: {first['msg']}") from None
+
+
+@routes.post("/v1/links")
+@wants(Power.LINKS)
+async def links(request: web.Request) -> web.Response:
+    """Mint the body link and the headers for up to 10,000 addresses of a topic."""
+    house = request.app[HOUSE]
+    wanted = await asked(request, LinksAsked)
+    topic = house.catalogue.topic(wanted.topic)
+    minter = house.links[topic.brand]
+    minted = [(text, minter.mint(house.addresses.read(text).key, topic)) for text in wanted.addresses]
+    return web.json_response({"links": [{"address": text, "url": each.url, "headers": each.headers} for text, each in minted]})
+
+
+@routes.post("/v1/decisions")
+@wants(Power.DECIDE)
+async def decide(request: web.Request) -> web.Response:
+    """Answer up to 10,000 pairs of address and topic, in order, each with its reasons."""
+    house = request.app[HOUSE]
+    wanted = await asked(request, DecisionsAsked)
+    now = house.clock()
+    # an address we would not accept is asked about under the key a provider's report of it would have
+    questions = [Question(house.addresses.heard(pair.address), pair.address, pair.topic) for pair in wanted.pairs]
+    async with db.acquired(request.app[POOL]) as connection:
+        answers = await decisions.decide(connection, questions, house.catalogue, now=now)
+    return web.json_response({"as_of": now.isoformat(), "decisions": answers}, dumps=dumps)
+
+
+@routes.get("/v1/audiences/{brand}/{topic}")
+@wants(Power.EXPORT)
+async def everyone(request: web.Request) -> web.StreamResponse:
+    """Stream everyone who may be sent a topic: ``?channel=``, ``?format=csv|ndjson``, ``?columns=address,locale,…``."""
+    house = request.app[HOUSE]
+    topic = house.catalogue.topic(f"{request.match_info['brand']}/{request.match_info['topic']}")
+    channel = decisions.channel_of(request.query.get("channel", "email"))
+    format, columns = _shape(request)
+    audience.sound(topic, columns)
+    response = web.StreamResponse(headers={"Content-Type": "text/csv; charset=utf-8" if format is Format.CSV else "application/x-ndjson"})
+    async with db.acquired(request.app[POOL]) as connection:
+        await response.prepare(request)
+        await audience.stream(connection, topic, channel, response.write, now=house.clock(), columns=columns, format=format)
+    await response.write_eof()
+    return response
+
+
+def _shape(request: web.Request) -> tuple[Format, tuple[str, ...]]:
+    format = request.query.get("format", "csv")
+    if format not in list(Format):
+        raise Unreadable(f"the formats are: {', '.join(Format)}")
+    return Format(format), tuple(request.query.get("columns", "address").split(","))
+
+
+@routes.post("/v1/addresses/lookup")
+@wants(Power.PRIVACY)
+async def lookup(request: web.Request) -> web.Response:
+    """Return the key of an address, to ask about it without ever putting it into a URL."""
+    house = request.app[HOUSE]
+    wanted = await asked(request, LookupAsked)
+    return web.json_response({"address": wanted.address, "key": str(house.addresses.heard(wanted.address).key)})
+
+
+@routes.get("/v1/addresses/{key}")
+@wants(Power.PRIVACY)
+async def why(request: web.Request) -> web.Response:
+    """Return the decisions about one address, the history behind them, and who was told."""
+    house = request.app[HOUSE]
+    channel = decisions.channel_of(request.query["channel"]) if "channel" in request.query else None
+    address = Address(_key(request.match_info["key"]), channel)
+    async with db.acquired(request.app[POOL]) as connection:
+        whole = await decisions.why(connection, address, str(address.key), house.catalogue.topics, house.catalogue, now=house.clock())
+    return web.json_response(whole, dumps=dumps)
+
+
+def _key(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise Unreadable("that is no key of an address; ask /v1/addresses/lookup for it") from None
+
+
+def dumps(value: Any) -> str:
+    """Write JSON with Decisions as objects and times in ISO 8601."""
+    return json.dumps(value, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value.isoformat()

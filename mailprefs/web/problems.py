@@ -1,0 +1,69 @@
+"""Errors become answers here, and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from aiohttp import web
+
+from mailprefs import errors
+
+RETRY = {"Retry-After": "5"}  # seconds
+
+
+class Powerless(errors.MailprefsError):
+    """The API key may not do this."""
+
+
+class TooLarge(errors.MailprefsError):
+    """The request is larger than this door takes."""
+
+
+class TooSlow(errors.MailprefsError):
+    """The request took too long to arrive."""
+
+
+_KINDS: tuple[tuple[type[errors.MailprefsError], int, str], ...] = (
+    (errors.Forged, 401, "unauthorised"),
+    (errors.Unreadable, 400, "unreadable"),
+    (errors.UnknownScope, 404, "unknown-scope"),
+    (errors.NotEntitled, 422, "not-entitled"),
+    (errors.NotMintable, 422, "not-mintable"),
+    (Powerless, 403, "powerless"),
+    (TooLarge, 413, "too-large"),
+    (TooSlow, 408, "too-slow"),
+    (errors.Unavailable, 503, "unavailable"),
+)
+
+
+def problem(status: int, kind: str, detail: str, **more: Any) -> web.Response:
+    """Return an ``application/problem+json`` answer (RFC 9457). ``detail`` never repeats what was sent."""
+    body = {"type": f"/docs/errors/{kind}", "title": kind.replace("-", " "), "status": status, "detail": detail, **more}
+    headers = RETRY if status == 503 else {}
+    return web.Response(status=status, body=json.dumps(body).encode(), content_type="application/problem+json", headers=headers)
+
+
+def answer(error: errors.MailprefsError) -> web.Response:
+    """Return the answer to one of our own errors."""
+    for kind, status, name in _KINDS:
+        if isinstance(error, kind):
+            return problem(status, name, str(error))
+    return problem(500, "internal", "Something went wrong here. Nothing was acknowledged.")
+
+
+async def read_body(request: web.Request, *, limit: int, seconds: float) -> bytes:
+    """Return the raw body. Raises TooLarge past ``limit`` bytes and TooSlow past ``seconds``; never inflates anything."""
+    taken = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.content.iter_chunked(65_536):
+                taken += chunk
+                if len(taken) > limit:
+                    raise TooLarge
+    except TimeoutError:
+        raise TooSlow from None
+    except (web.HTTPException, ConnectionError, ValueError, web.RequestPayloadError):
+        raise errors.Unreadable("the request broke off") from None
+    return bytes(taken)

@@ -1,0 +1,15 @@
+-- name: set_aside!
+-- Keeps what could not be read or placed; the same bytes twice are one row.
+insert into event (account, id, received_at, reason, raw)
+select distinct on (e.id) :account, e.id, :now::timestamptz, e.reason, e.raw
+from unnest(:id::text[], :reason::text[], :raw::bytea[]) e(id, reason, raw)
+order by e.id
+on conflict do nothing;
+
+-- name: tally!
+-- Counts what an account said, by kind, so that its silence shows.
+insert into heard as h (account, kind, events, last_at)
+select :account, k.kind, k.events, :now::timestamptz
+from unnest(:kind::text[], :events::bigint[]) k(kind, events)
+order by k.kind
+on conflict (account, kind) do update set events = h.events + excluded.events, last_at = greatest(h.last_at, excluded.last_at);

@@ -1,0 +1,235 @@
+"""What a recipient, a mailbox provider and a scanner get at the link of a message."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import asyncpg
+import pytest
+from aiohttp import ClientSession
+
+from mailprefs.addresses import Addresses
+from mailprefs.catalogue import Catalogue
+from mailprefs.links import Links
+
+ONE_CLICK = b"List-Unsubscribe=One-Click"
+
+
+@pytest.fixture
+def path(links: Links, addresses: Addresses, shared_catalogue: Catalogue) -> str:
+    return "/u/" + links.token(addresses.read("jane@example.org").key, shared_catalogue.topic("newsletter"))
+
+
+async def rows(conn: asyncpg.Connection) -> list[tuple[int, str, str]]:
+    return [(r["scope"], r["door"], r["effect"]) for r in await conn.fetch("select scope, door, effect from consent order by at")]
+
+
+async def stops(conn: asyncpg.Connection) -> list[int] | None:
+    found: list[int] | None = await conn.fetchval("select stops from address")
+    return found
+
+
+async def test_one_click_stops_and_answers_empty_without_cookie_or_redirect(
+    base: str, http: ClientSession, conn: asyncpg.Connection, path: str
+) -> None:
+    async with http.post(base + path, data=ONE_CLICK, headers={"Content-Type": "application/x-www-form-urlencoded"}) as answer:
+        assert (answer.status, await answer.read()) == (200, b"")
+        assert "Set-Cookie" not in answer.headers and "Location" not in answer.headers
+    assert await rows(conn) == [(272, "link", "stop")]
+
+
+BOUNDARY = b'--b\r\nContent-Disposition: form-data; name="List-Unsubscribe"\r\n\r\nOne-Click\r\n--b--\r\n'
+BODIES: list[tuple[str | None, bytes, dict[str, str]]] = [
+    (kind, body, extra)
+    for kind in ("application/x-www-form-urlencoded", "application/x-www-form-urlencoded; charset=nonsense", "multipart/form-data; boundary=b",
+                 "multipart/form-data", "text/plain", "application/json", None)
+    for body in (ONE_CLICK, BOUNDARY, b"", b"%%%=\xff\xfe\x00", b"{" * 5000, b"x" * 20_000, b"=" * 100 + b"&" * 100)
+    for extra in ({}, {"Content-Encoding": "gzip"}, {"Cookie": "a=b", "Origin": "https://elsewhere.example.net"})
+]  # fmt: skip
+
+
+async def test_no_body_vetoes_an_opt_out(
+    base: str, http: ClientSession, conn: asyncpg.Connection, links: Links, addresses: Addresses, shared_catalogue: Catalogue
+) -> None:
+    topic = shared_catalogue.topic("newsletter")
+    for n, (kind, body, extra) in enumerate(BODIES):
+        token = links.token(addresses.read(f"p{n}@example.org").key, topic)
+        headers = {**extra, **({"Content-Type": kind} if kind else {})}
+        async with http.post(f"{base}/u/{token}", data=body, headers=headers, skip_auto_headers=["Content-Type"]) as answer:
+            assert answer.status == 200, (kind, body[:20], extra)
+    assert await conn.fetchval("select count(*) from address where stops = '{272}'") == len(BODIES) > 100
+
+
+WIRES = {
+    "http-1.0": b"POST %s HTTP/1.0\r\nHost: x\r\n\r\n",
+    "chunked": b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n",
+    "expect": b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nab",
+    "cut": b"POST %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 100\r\n\r\nList-Unsub",
+}
+
+
+@pytest.mark.parametrize("wire", WIRES.values(), ids=WIRES.keys())
+async def test_an_odd_request_stops_all_the_same(base: str, conn: asyncpg.Connection, path: str, wire: bytes) -> None:
+    host, port = base.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(wire % path.encode())
+    assert b" 200 " in await reader.read()  # the one that was cut is answered when our patience with its body ends
+    writer.close()
+    await writer.wait_closed()
+    assert await stops(conn) == [272]
+
+
+async def test_whoever_hangs_up_in_the_middle_has_left_all_the_same(base: str, conn: asyncpg.Connection, path: str) -> None:
+    host, port = base.removeprefix("http://").split(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    writer.write(WIRES["cut"] % path.encode())
+    await writer.drain()
+    await asyncio.sleep(0.3)
+    writer.close()
+    await writer.wait_closed()
+    for _ in range(50):
+        if await stops(conn) == [272]:
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("the stop was lost")
+
+
+async def test_get_and_head_change_nothing(base: str, http: ClientSession, conn: asyncpg.Connection, path: str) -> None:
+    for method in ("GET", "HEAD", "OPTIONS"):
+        for _ in range(20):
+            async with http.request(method, base + path, headers={"Purpose": "prefetch", "Sec-Purpose": "prefetch"}) as answer:
+                assert answer.status == (405 if method == "OPTIONS" else 200)
+    assert await conn.fetchval("select count(*) from address") == 0
+    await http.post(base + path, data=ONE_CLICK)  # the control: the same link does change something
+    assert await conn.fetchval("select count(*) from address") == 1
+
+
+async def test_one_click_twice_is_one_opt_out(base: str, http: ClientSession, conn: asyncpg.Connection, path: str) -> None:
+    answers = await asyncio.gather(*(http.post(base + path, data=ONE_CLICK) for _ in range(20)))
+    assert {answer.status for answer in answers} == {200}
+    assert await rows(conn) == [(272, "link", "stop")]
+
+
+async def test_a_forged_or_altered_token_is_refused_and_changes_nothing(
+    base: str, http: ClientSession, conn: asyncpg.Connection, path: str
+) -> None:
+    bodies = set()
+    altered = [path[:-1] + ("A" if path[-1] != "A" else "Q"), path[:-2], path + "A", "/u/x", "/u/" + "A" * 45, path.lower(), path + "%00"]
+    for wrong in altered:
+        for method in ("GET", "POST"):
+            async with http.request(method, base + wrong, data=ONE_CLICK) as answer:
+                assert answer.status == 404, wrong
+                bodies.add(await answer.read())
+    assert len(bodies) == 1
+    assert await rows(conn) == []
+
+
+async def pressed(http: ClientSession, url: str, stop: str) -> str:
+    async with http.get(url) as answer:
+        form = re.search(r'name="form" value="([^"]+)"', await answer.text())
+    assert form
+    async with http.post(url, data={"form": form[1], "stop": stop}) as answer:
+        assert answer.status == 200
+        return await answer.text()
+
+
+async def test_a_press_on_the_page_stops_and_says_so(base: str, http: ClientSession, conn: asyncpg.Connection, path: str) -> None:
+    page = await pressed(http, base + path, "this")
+    assert "These emails are stopped" in page and "Monthly newsletter" in page
+    assert await rows(conn) == [(272, "page", "stop")]
+
+
+async def test_stop_everything_on_the_page_stops_all_marketing(base: str, http: ClientSession, conn: asyncpg.Connection, path: str) -> None:
+    assert "All marketing emails are stopped" in await pressed(http, base + path, "all")
+    assert await stops(conn) == [257]
+
+
+async def test_undo_takes_back_the_press_and_nothing_else(base: str, http: ClientSession, conn: asyncpg.Connection, path: str) -> None:
+    page = await pressed(http, base + path, "this")
+    undo = re.search(r'name="undo" value="([^"]+)"', page)
+    assert undo
+    async with http.post(base + path, data={"undo": undo[1]}) as answer:
+        assert "Your stop is undone" in await answer.text()
+    assert await stops(conn) is None
+    await http.post(base + path, data=ONE_CLICK)
+    async with http.post(base + path, data={"undo": undo[1]}) as answer:
+        assert "Stopped" in await answer.text()
+    assert await stops(conn) == [272]
+
+
+async def test_a_form_sent_again_after_its_undo_stops_again(base: str, http: ClientSession, conn: asyncpg.Connection, path: str) -> None:
+    async with http.get(base + path) as answer:
+        form = re.search(r'name="form" value="([^"]+)"', await answer.text())
+    assert form
+    fields = {"form": form[1], "stop": "this"}
+    async with http.post(base + path, data=fields) as answer:
+        undo = re.search(r'name="undo" value="([^"]+)"', await answer.text())
+    assert undo
+    await http.post(base + path, data={"undo": undo[1]})
+    await http.post(base + path, data=fields)
+    assert await stops(conn) == [272]
+
+
+async def test_a_reloaded_result_page_is_no_second_press(base: str, http: ClientSession, conn: asyncpg.Connection, path: str) -> None:
+    async with http.get(base + path) as answer:
+        form = re.search(r'name="form" value="([^"]+)"', await answer.text())
+    assert form
+    for _ in range(3):
+        await http.post(base + path, data={"form": form[1], "stop": "this"})
+    assert len(await rows(conn)) == 1
+
+
+async def test_an_undo_of_somebody_elses_press_does_nothing(
+    base: str, http: ClientSession, conn: asyncpg.Connection, path: str, links: Links, addresses: Addresses, shared_catalogue: Catalogue
+) -> None:
+    page = await pressed(http, base + path, "this")
+    undo = re.search(r'name="undo" value="([^"]+)"', page)
+    assert undo
+    other = links.token(addresses.read("other@example.org").key, shared_catalogue.topic("newsletter"))
+    await http.post(f"{base}/u/{other}", data={"undo": undo[1]})
+    assert await stops(conn) == [272]
+
+
+async def test_every_answer_wears_the_protective_headers(base: str, http: ClientSession, path: str) -> None:
+    for method, url in (
+        ("GET", path),
+        ("POST", path),
+        ("GET", "/u/forged"),
+        ("GET", "/nowhere"),
+        ("TRACE", path),
+        ("POST", "/v1/decisions"),
+    ):
+        async with http.request(method, base + url) as answer:
+            assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; style-src 'sha256-"), url
+            assert answer.headers["Cache-Control"] == "no-store"
+            assert answer.headers["Referrer-Policy"] == "same-origin"
+            assert "Server" not in answer.headers
+
+
+async def test_the_page_has_a_button_and_no_script(base: str, http: ClientSession, path: str) -> None:
+    async with http.get(base + path) as answer:
+        page = await answer.text()
+    assert "<button" in page and not re.search(r"<script|onload|http-equiv|style=|src=|href=", page)
+    assert len(page.encode()) < 15_000
+
+
+async def test_a_sensitive_topic_is_never_named(
+    base: str, http: ClientSession, links: Links, addresses: Addresses, shared_catalogue: Catalogue
+) -> None:
+    token = links.token(addresses.read("jane@example.org").key, shared_catalogue.topic("recovery"))
+    async with http.get(f"{base}/u/{token}") as answer:
+        assert "A subject of its own" not in await answer.text()
+
+
+async def test_a_link_to_an_unknown_number_stops_all_marketing(
+    base: str, http: ClientSession, conn: asyncpg.Connection, links: Links, addresses: Addresses, shared_catalogue: Catalogue
+) -> None:
+    from dataclasses import replace
+
+    for number in (256 + 200, 7 * 256 + 16):  # a topic of ours that nobody knows, a brand that nobody knows
+        gone = replace(shared_catalogue.topic("newsletter"), number=number)
+        token = links.token(addresses.read(f"p{number}@example.org").key, gone)
+        async with http.post(f"{base}/u/{token}", data=ONE_CLICK) as answer:
+            assert answer.status == 200
+    assert [r["stops"] for r in await conn.fetch("select stops from address")] == [[257], [257]]
