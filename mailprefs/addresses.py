@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 import re
 import unicodedata
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Protocol
 from uuid import UUID
@@ -23,7 +24,7 @@ _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
 _LABEL = r"(?![A-Za-z0-9]{2}--)[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _SPECIAL = r"(?:arpa|invalid|local|localhost|onion|test)"
 _PLAIN = re.compile(
-    rf"(?=.{{1,{LONGEST}}}\Z)(?=[^@]{{1,{LONGEST_LOCAL}}}@){_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}\.)+(?!{_SPECIAL}\Z)(?=[A-Za-z-]){_LABEL}\Z",
+    rf"(?=.{{1,{LONGEST}}}\Z)(?=[^@]{{1,{LONGEST_LOCAL}}}@){_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}\.)+(?!{_SPECIAL}\Z){_LABEL}(?<=[A-Za-z])\Z",
     re.IGNORECASE | re.ASCII,  # without ASCII, the Kelvin sign would count as a k
 )
 _PHONE = re.compile(r"\+[0-9 ().\-]{6,24}\Z")
@@ -46,12 +47,17 @@ class Addresses:
         raise Unreadable("neither an e-mail address nor a phone number with its country code")
 
     def heard(self, text: str) -> Address:
-        """Return the address a provider reports, whatever it looks like: what we would not accept is keyed as it is spelled."""
+        """Return the address a provider reports, whatever it looks like: what we would not accept is keyed as it is spelled.
+
+        Its text is kept only where it is printable and no longer than an address can be; else it is known by its key alone.
+        """
         try:
             return self.read(text)
         except Unreadable:
-            channel = Channel.SMS if text.strip().startswith("+") and "@" not in text else Channel.EMAIL
-            return self._found(channel, text.strip().casefold(), text.strip())
+            trimmed = text.strip()
+            channel = Channel.SMS if trimmed.startswith("+") and "@" not in trimmed else Channel.EMAIL
+            found = self._found(channel, trimmed.casefold(), trimmed)
+            return found if len(trimmed) <= LONGEST and trimmed.isprintable() else replace(found, text=None)
 
     def key(self, channel: Channel, canonical: str) -> UUID:
         """Return the key of a canonical address: 16 bytes of HMAC-SHA256 over channel, NUL and text (state.md §1)."""
@@ -93,9 +99,17 @@ def _unusual_email(text: str) -> str:
         validate_email(text, strict=True, check_deliverability=False)
         local, _, domain = text.rpartition("@")
         ascii_domain = idna.encode(domain, uts46=True).decode().lower()
+        octets = len(local.encode())
     except (EmailNotValidError, UnicodeError, ValueError):  # the library's message repeats the address
         raise Unreadable("not an e-mail address") from None
-    return f"{unicodedata.normalize('NFKC', local).casefold()}@{ascii_domain}"
+    if octets > LONGEST_LOCAL:  # the library counts characters
+        raise Unreadable("longer than an address can be")
+    return f"{_folded(local)}@{ascii_domain}"
+
+
+def _folded(local: str) -> str:
+    """Folding undoes NFKC for 26 letters, such as ΐ and ǰ: without the second pass their capitals would be another address."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", local).casefold())
 
 
 class Context(Protocol):

@@ -16,21 +16,23 @@ from binascii import b2a_base64
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
-from email.message import EmailMessage, Message
 from enum import StrEnum
 from functools import cache, cached_property
 from hashlib import sha256
-from html import unescape
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
 from itsdangerous import Signer, URLSafeTimedSerializer
 from itsdangerous.signer import SigningAlgorithm
 
+from mailprefs import bodies
 from mailprefs.addresses import keyed
 from mailprefs.errors import Forged, Misconfigured, NotMintable, Unguarded
 from mailprefs.words import Stream
+
+if TYPE_CHECKING:  # email.message brings in socket
+    from email.message import Message
 
 LENGTH = 45  # characters of a token
 LONGEST_WORD = 74  # octets of a bracketed header word that every email.policy leaves alone
@@ -40,6 +42,9 @@ ONE_CLICK = "List-Unsubscribe=One-Click"  # RFC 8058 §3.1
 _HEAD = struct.Struct(">BH")  # key id, scope
 _URLSAFE = bytes.maketrans(b"+/", b"-_")
 _SPELLING = re.compile(r"[A-Za-z0-9_-]{26}\.[A-Za-z0-9_-]{17}[AQgw]\Z")
+_URL = re.compile(r"https://[^/?#@\s]+/u/([^/?#\s]+)\Z")  # nothing before the host's path, nothing after the token: no redirector
+_WORD = re.compile(r"<\s*(https?:[^>]*?)\s*>", re.IGNORECASE)
+_NAMEABLE = re.compile(r'(?![\w+/-]{43}=?\Z)[^"{\x00-\x1f]{1,200}\Z')  # a path to name in an error: not a secret given in its place
 
 
 class KeyState(StrEnum):
@@ -126,14 +131,15 @@ class KeyRing:
         if source.lstrip().startswith("{"):
             return cls.parse(source)
         path = Path(source)
+        named = f"the key ring {path}" if _NAMEABLE.match(source) else "the key ring that MAILPREFS_KEYS names"
         try:
             if path.stat().st_mode & 0o077:
-                raise Misconfigured(f"the key ring {path} is open to others. Close it: chmod 600 {path}")
+                raise Misconfigured(f"{named} is open to others. Close it: chmod 600 {path}")
             return cls.parse(path.read_text(encoding="ascii"))
         except FileNotFoundError:
-            raise Misconfigured(f"the key ring {path} does not exist. `mailprefs keys new` makes one; MAILPREFS_KEYS names it.") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise Misconfigured(f"the key ring {path} cannot be read: {type(error).__name__}") from None
+            raise Misconfigured(f"{named} does not exist. `mailprefs keys new` makes one; MAILPREFS_KEYS names it.") from None
+        except (OSError, ValueError) as error:  # ValueError: not ASCII, or a NUL in the path
+            raise Misconfigured(f"{named} cannot be read: {type(error).__name__}") from None
 
     @classmethod
     def parse(cls, text: str) -> KeyRing:
@@ -142,7 +148,7 @@ class KeyRing:
             raw = json.loads(text)
             keys = tuple(_key(entry) for entry in raw["keys"])
             ring = cls(_secret(raw["digest"]), keys, _secret(raw["export"]))
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise Misconfigured("the key ring is not in its form: digest, keys (id, secret, state, created), export") from None
         if len({key.id for key in keys}) != len(keys) or sum(key.state is KeyState.MINT for key in keys) != 1:
             raise Misconfigured("the key ring wants distinct key ids and exactly one key with the state mint")
@@ -284,7 +290,7 @@ def read(ring: KeyRing, text: str) -> Token:
     return Token(key_id, scope, UUID(bytes=raw[3:19]))
 
 
-def guard(message: EmailMessage, *, stream: Stream, ring: KeyRing) -> None:
+def guard(message: Message[Any, Any], *, stream: Stream, ring: KeyRing) -> None:
     """Refuse a marketing message that lacks its headers or, in any text part, its visible link. Raises Unguarded, which says what.
 
     One function minted both, so both must be the same link; RFC 8058 §3.1 for the headers, CAN-SPAM and the mailbox providers for the body.
@@ -292,16 +298,16 @@ def guard(message: EmailMessage, *, stream: Stream, ring: KeyRing) -> None:
     if stream is Stream.TRANSACTIONAL:
         return
     url = _header_url(message)
+    found = _URL.match(url)
     try:
-        read(ring, url.rpartition("/u/")[2])
+        read(ring, found[1] if found else "")
     except Forged:
         raise Unguarded("the List-Unsubscribe link was not minted by this key ring") from None
-    parts = [part for part in message.walk() if part.get_content_type() in ("text/plain", "text/html") and not part.is_attachment()]
+    parts = list(bodies.shown(message))
     if not parts:
         raise Unguarded("the message has no text part, so no visible link")
     for part in parts:
-        text = part.get_content()
-        if url not in (unescape(text) if part.get_content_type() == "text/html" else text):
+        if not bodies.shows(part, url):
             raise Unguarded(f"the {part.get_content_type()} part lacks the visible unsubscribe link")
 
 
@@ -311,8 +317,8 @@ def _header_url(message: Message[Any, Any]) -> str:
             raise Unguarded(f"the message wants exactly one {name} header")
     if str(message["List-Unsubscribe-Post"]).strip() != ONE_CLICK:
         raise Unguarded(f"List-Unsubscribe-Post must be {ONE_CLICK}")
-    urls = re.findall(r"<(https:[^>\s]+)>", str(message["List-Unsubscribe"]))
-    if len(urls) != 1:
+    urls = _WORD.findall(str(message["List-Unsubscribe"]))
+    if len(urls) != 1 or not urls[0].startswith("https:"):
         raise Unguarded("List-Unsubscribe wants exactly one https link")
     return str(urls[0])
 
@@ -356,5 +362,3 @@ def _key(entry: Mapping[str, Any]) -> Key:
     if type(number) is not int or not 0 <= number <= 255:
         raise ValueError("a key id is 0 to 255")
     return Key(number, _secret(entry["secret"]), KeyState(entry["state"]), date.fromisoformat(entry["created"]))
-
-
