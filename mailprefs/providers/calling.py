@@ -11,7 +11,16 @@ from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout
+from aiohttp import (
+    ClientError,
+    ClientHandlerType,
+    ClientOSError,
+    ClientRequest,
+    ClientResponse,
+    ClientSession,
+    ClientTimeout,
+    ServerDisconnectedError,
+)
 from yarl import URL
 
 from mailprefs.errors import Misconfigured, Unreadable
@@ -60,7 +69,8 @@ class Line:
 
     async def call(self, method: str, path: str, *, json: object = None) -> Answer:
         """Return the answer to one request. Raises Slow, Barred, and Unclear for whatever leaves its outcome unknown."""
-        async with self._ask(method, path, json=json) as response:
+        once = None if method == "GET" else (_once,)
+        async with self._ask(method, path, json=json, middlewares=once) as response:
             return Answer(response.status, response.content_type, await _whole(response))
 
     async def chunks(self, path: str) -> AsyncGenerator[bytes, None]:
@@ -83,6 +93,18 @@ class Line:
                 yield response
         except (ClientError, OSError, ValueError):  # OSError: timeouts and resets; ValueError: aiohttp's for a broken answer
             raise Unclear("no_answer") from None
+
+
+async def _once(request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
+    """A write whose connection breaks is unclear. By itself aiohttp would send a PUT or DELETE again (its issue 10790).
+
+    That second one would be answered, and the first could still land after a later write to the contrary: the case that the
+    courier's settle delay is for, and it must know of it.
+    """
+    try:
+        return await send(request)
+    except (ClientOSError, ServerDisconnectedError):
+        raise Unclear("no_answer") from None
 
 
 async def _whole(response: ClientResponse) -> bytes:

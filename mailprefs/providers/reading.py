@@ -69,8 +69,8 @@ def _salvage(body: bytes) -> Batch:
             sound.append(piece)
         except Unreadable:
             aside.append(("unreadable", piece))
-    if rest:
-        aside.append(("unreadable", rest))
+    if rest or not aside:
+        aside.append(("unreadable", rest or body))  # no element was at fault: the array itself is, and that is not passed over
     return Batch(values, aside, body, sound)
 
 

@@ -1,0 +1,186 @@
+"""Strict JSON from bytes that anyone may have written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterable
+from random import Random
+from time import process_time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mailprefs.errors import Unreadable
+from mailprefs.providers import reading
+
+from .test_promises import POISON
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@given(found=VALUES, ascii_only=st.booleans(), indent=st.sampled_from([None, 2]))
+@settings(deadline=None)
+def test_lawful_json_reads_as_the_standard_library_reads_it(found: Any, ascii_only: bool, indent: int | None) -> None:
+    body = json.dumps(found, ensure_ascii=ascii_only, indent=indent).encode()
+    assert reading.value(body) == found == json.loads(body)
+
+
+@pytest.mark.parametrize("poison", POISON.values(), ids=POISON)
+def test_poison_is_unreadable_and_the_error_says_nothing_of_it(poison: bytes) -> None:
+    with pytest.raises(Unreadable) as refused:
+        reading.value(poison)
+    assert len(str(refused.value)) < 40
+
+
+@given(backslashes=st.integers(0, 9))
+def test_a_nul_is_found_behind_any_number_of_backslashes(backslashes: int) -> None:
+    body = b'["' + b"\\" * backslashes + b'u0000"]'
+    lawful = backslashes == 0 or (backslashes % 2 == 0)
+    if lawful:
+        assert "\0" not in reading.value(body)[0]  # an escaped backslash, then four noughts
+    else:
+        with pytest.raises(Unreadable):
+            reading.value(body)
+
+
+@given(values=st.lists(VALUES, min_size=1, max_size=8), indent=st.sampled_from([None, 1]), at=st.integers(0, 8))
+@settings(deadline=None)
+def test_an_element_is_found_as_it_came_in_either_way_of_reading(values: list[Any], indent: int | None, at: int) -> None:
+    elements = [json.dumps(value, indent=indent).encode() for value in values]
+    quick = reading.batch(b" [" + b" ,\n".join(elements) + b"]\r\n")
+    assert [quick.raw(n) for n in range(len(values))] == elements
+    assert not quick.aside
+    slow = reading.batch(b"[" + b",".join([*elements[:at], b"NaN", *elements[at:]]) + b"]")
+    assert slow.values == quick.values
+    assert [slow.raw(n) for n in range(len(values))] == elements
+    assert slow.aside == [("unreadable", b"NaN")]
+
+
+@pytest.mark.parametrize(
+    ("body", "values", "aside"),
+    [
+        (b"[]", [], []),
+        (b" [ ] ", [], []),
+        (b"", [], [("no_array", b"")]),
+        (b"{}", [], [("no_array", b"{}")]),
+        (b"7", [], [("no_array", b"7")]),
+        (b"\xef\xbb\xbf[]", [], [("no_array", b"\xef\xbb\xbf[]")]),
+        (b"[", [], [("unreadable", b"[")]),
+        (b"[1,2", [1], [("unreadable", b"2")]),
+        (b"[1,", [1], [("unreadable", b"[1,")]),
+        (b"[1,,2]", [1, 2], [("unreadable", b"")]),
+        (b"[1,2,]", [1, 2], [("unreadable", b"")]),
+        (b"[1] 2", [1], [("unreadable", b"2")]),
+        (b"[1][2]", [1], [("unreadable", b"[2]")]),
+        (b'[{"a": 1]}, 2]', [2], [("unreadable", b'{"a": 1]}')]),
+        (b'[{"a": [1}, 2]', [2], [("unreadable", b'{"a": [1}')]),
+        (b'[1}, 2, "]", 3]', [2, "]", 3], [("unreadable", b"1}")]),
+        (b'["a, 2]', [], [("unreadable", b'"a, 2]')]),
+        (rb'["\"]", NaN, "\\"]', ['"]', "\\"], [("unreadable", b"NaN")]),
+    ],
+)
+def test_a_broken_array_gives_what_can_be_read_and_keeps_the_rest(body: bytes, values: list[Any], aside: list[tuple[str, bytes]]) -> None:
+    batch = reading.batch(body)
+    assert (batch.values, batch.aside) == (values, aside)
+
+
+@given(body=st.binary(max_size=60) | st.text('[]{}",:\\ 1aN', max_size=40).map(str.encode))
+@settings(max_examples=1000, deadline=None)
+def test_no_bytes_raise_anything(body: bytes) -> None:
+    batch = reading.batch(body)
+    for n in range(len(batch.values)):
+        assert batch.raw(n) in body
+    try:
+        lawful = reading.value(body)
+    except Unreadable:
+        assert batch.aside
+    else:
+        assert batch.values == lawful if isinstance(lawful, list) else batch.aside
+
+
+def test_salvage_takes_time_that_grows_with_the_body() -> None:
+    def seconds(body: bytes) -> float:
+        start = process_time()
+        reading.batch(body)
+        return process_time() - start
+
+    for body in (
+        b'[NaN,"' + b'\\"' * 50_000,
+        b"[NaN" + b"[{" * 50_000,
+        b"[NaN" + b",[}" * 50_000,
+        b"[NaN," + b"[" * 50_000 + b"}" * 50_000,
+    ):
+        assert seconds(body * 8) < 8 * 8 * max(seconds(body), 0.001)  # a square would be 64 times
+
+
+async def arriving(body: bytes, cuts: Iterable[int]) -> AsyncIterator[bytes]:
+    start = 0
+    for cut in [*sorted(cuts), len(body)]:
+        yield body[start:cut]
+        start = max(start, cut)
+
+
+@given(texts=st.lists(TEXT, max_size=20), indent=st.sampled_from([None, 2]), data=st.data())
+@settings(deadline=None)
+async def test_a_listing_reads_the_same_however_it_arrives(texts: list[str], indent: int | None, data: st.DataObject) -> None:
+    body = json.dumps(texts, indent=indent).encode() + b"\n"
+    cuts = data.draw(st.lists(st.integers(0, len(body)), max_size=10))
+    assert [text async for text in reading.strings(arriving(body, cuts))] == texts
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b" ",
+        b"{}",
+        b'"a"',
+        b"[",
+        b'["a"',
+        b'["a",',
+        b'["a"]]',
+        b'["a"] x',
+        b'["a",]',
+        b"[,]",
+        b"[1]",
+        b'["a", 1]',
+        b'["a", null, "b"]',
+        b'["\xff"]',
+        b'["\\u0000"]',
+        b"<html>",
+        b'["a" "b"]',
+        b'["' + b"a" * (reading.LONGEST + 1),
+    ],
+)
+async def test_a_listing_that_is_not_whole_is_never_taken_for_one(body: bytes) -> None:
+    random = Random(4)
+    for _ in range(20):
+        cuts = [random.randrange(len(body) + 1) for _ in range(3)]
+        with pytest.raises(Unreadable):
+            [_ async for _ in reading.strings(arriving(body, cuts))]
+
+
+async def test_a_listing_is_not_held_in_memory() -> None:
+    import tracemalloc
+
+    async def long() -> AsyncIterator[bytes]:
+        yield b'["a@example.com"'
+        for n in range(2_000):
+            yield b"".join(b', "person%d@example.com"' % (n * 100 + m) for m in range(100))
+        yield b"]"
+
+    tracemalloc.start()
+    count = 0
+    async for _ in reading.strings(long()):
+        count += 1
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 200_001  # 5 MB of text
+    assert peak < 500_000
