@@ -8,6 +8,8 @@ from random import Random
 from .oracle import (
     ADS,
     BOUNCE,
+    BRAND,
+    CARE,
     CHOICE,
     COMPLAINT,
     GO,
@@ -27,15 +29,16 @@ from .oracle import (
     STAFF,
     STOP,
     STUDIES,
-    UNDO,
     WITHDRAW,
     Change,
     Row,
-    is_own,
+    can_be_undone,
 )
 
 EPOCH = 1_700_000_000 * 1_000_000  # when every history begins, in microseconds
 TICK = 11 * MINUTE  # between two steps: an undo reaches back two of them, a repeated press is one from the third on
+
+TELLER = "sendgrid-main"  # the account behind the provider's Changes
 
 Kind = Callable[[int, int, tuple[Row, ...]], Change]  # (step, now, history)
 
@@ -51,10 +54,11 @@ def _kind(scope: int, cause: str, effect: str, door: str, dated: int = 0, lastin
 
 
 def _undo(step: int, now: int, history: tuple[Row, ...]) -> Change:
-    """Takes back the latest own stop that still can be; where there is none, a press of the page that is still on its way."""
-    presses = [row for row in history if row.effect == STOP and is_own(STOP, row.door) and 0 <= now - row.received_at <= UNDO]
-    named = presses[-1].evidence if presses else f"page:{step + 1}"
-    return Change(MARKETING, CHOICE, WITHDRAW, "page", named, now)
+    """Takes back the latest stop of a page that still can be; where there is none, a press that is still on its way."""
+    presses = [row for row in history if row.effect == STOP and can_be_undone(row, now)]
+    if presses:
+        return Change(presses[-1].scope, presses[-1].cause, WITHDRAW, presses[-1].door, presses[-1].evidence, now)
+    return Change(MARKETING, CHOICE, WITHDRAW, "page", f"page:{step + 1}", now)
 
 
 # Eleven, so that every clause is at work in some history: an own act against one dated before, at and after it; ties of a choice and
@@ -64,9 +68,9 @@ ELEVEN: dict[str, Kind] = {
     "page stops all marketing": _kind(MARKETING, CHOICE, STOP, "page"),
     "manage turns newsletter on": _kind(NEWSLETTER, CHOICE, GO, "manage"),
     "manage turns marketing on": _kind(MARKETING, CHOICE, GO, "manage"),
-    "provider's unsubscribe, two ticks late": _kind(NEWSLETTER, CHOICE, STOP, "provider", dated=-2, by="post"),
-    "complaint": _kind(MARKETING, COMPLAINT, STOP, "provider", by="post"),
-    "bounce, a tick late": _kind(ROOT, BOUNCE, STOP, "provider", dated=-1, by="post"),
+    "provider's unsubscribe, two ticks late": _kind(NEWSLETTER, CHOICE, STOP, "provider", dated=-2, by=TELLER),
+    "complaint": _kind(MARKETING, COMPLAINT, STOP, "provider", by=TELLER),
+    "bounce, a tick late": _kind(ROOT, BOUNCE, STOP, "provider", dated=-1, by=TELLER),
     "staff lift the bounce, dated in the future": _kind(ROOT, BOUNCE, GO, "staff", dated=5),
     "import of a consent": _kind(NEWSLETTER, CHOICE, GRANT, "import", dated=-1),
     "newsletter paused for two ticks": _kind(NEWSLETTER, PAUSE, STOP, "manage", lasting=2),
@@ -82,8 +86,8 @@ MORE: dict[str, Kind] = {
     "mail stops newsletter": _kind(NEWSLETTER, CHOICE, STOP, "mail", dated=-1),
     "staff record a stop of offers": _kind(OFFERS, CHOICE, STOP, "staff"),
     "reconciliation finds offers stopped": _kind(OFFERS, CHOICE, STOP, "reconcile", dated=-3),
-    "provider's unsubscribe from all, dated in the future": _kind(MARKETING, CHOICE, STOP, "provider", dated=4, by="post"),
-    "provider says resubscribed": _kind(NEWSLETTER, CHOICE, NOTE, "provider", by="post"),
+    "provider's unsubscribe from all, dated in the future": _kind(MARKETING, CHOICE, STOP, "provider", dated=4, by=TELLER),
+    "provider says resubscribed": _kind(NEWSLETTER, CHOICE, NOTE, "provider", by=TELLER),
     "manage turns offers on": _kind(OFFERS, CHOICE, GO, "manage"),
     "manage turns partners on": _kind(PARTNERS, CHOICE, GO, "manage"),
     "manage grants partners": _kind(PARTNERS, CHOICE, GRANT, "manage", dated=-1),
@@ -93,8 +97,8 @@ MORE: dict[str, Kind] = {
     "marketing paused for one tick": _kind(MARKETING, PAUSE, STOP, "page", lasting=1),
     "newsletter paused for five ticks": _kind(NEWSLETTER, PAUSE, STOP, "page", lasting=5),
     "manage ends the pause": _kind(NEWSLETTER, PAUSE, GO, "manage"),
-    "soft bounces, for three ticks": _kind(ROOT, SOFT, STOP, "provider", lasting=3, by="post"),
-    "soft bounces told late, for one tick": _kind(ROOT, SOFT, STOP, "provider", dated=-2, lasting=1, by="post"),
+    "soft bounces, for three ticks": _kind(ROOT, SOFT, STOP, "provider", lasting=3, by=TELLER),
+    "soft bounces told late, for one tick": _kind(ROOT, SOFT, STOP, "provider", dated=-2, lasting=1, by=TELLER),
     "invalid address": _kind(ROOT, INVALID, STOP, "import", dated=-1),
     "staff lift the invalid address": _kind(ROOT, INVALID, GO, "staff"),
     "complaint by mail": _kind(MARKETING, COMPLAINT, STOP, "mail"),
@@ -105,6 +109,17 @@ MORE: dict[str, Kind] = {
     "staff lift offers": _kind(OFFERS, STAFF, GO, "staff", dated=-1),
     "staff hold orders": _kind(ORDERS, STAFF, STOP, "staff"),
     "staff lift orders": _kind(ORDERS, STAFF, GO, "staff"),
+}
+
+TEXTED: dict[str, Kind] = {
+    **MORE,
+    "STOP for all marketing": _kind(MARKETING, CHOICE, STOP, "sms", by="twilio"),
+    "STOP for the brand": _kind(BRAND, CHOICE, STOP, "sms", by="twilio"),
+    "STOP for messages about care": _kind(CARE, CHOICE, STOP, "sms", dated=-1, by="twilio"),
+    "START for all marketing, a tick late": _kind(MARKETING, CHOICE, GO, "sms", dated=-1, by="twilio"),
+    "START for the brand, three ticks late": _kind(BRAND, CHOICE, GO, "sms", dated=-3, by="twilio"),
+    "START for messages about care": _kind(CARE, CHOICE, GO, "sms", by="twilio"),
+    "START grants offers": _kind(OFFERS, CHOICE, GRANT, "sms", by="twilio"),
 }
 
 

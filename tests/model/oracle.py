@@ -21,7 +21,9 @@ CHOICE, COMPLAINT, MINOR, STAFF, BOUNCE, INVALID, PAUSE, SOFT = (
 )  # fmt: skip
 ENDING = frozenset({PAUSE, SOFT})  # the causes whose stops carry an until, always; the others never do
 OWN_STOPS = frozenset({"link", "page", "manage", "mail", "sms"})  # §4: doors whose stops are the recipient's own acts
+PRESSES = OWN_STOPS - {"sms"}  # §5: STOP by text is never spared its row, since a START that was sent between may still be on its way
 OWN_GOES = frozenset({"manage"})
+PAGES = frozenset({"page", "manage"})  # §5: doors that offer an undo of what was pressed there
 CONFIRMED = frozenset({"manage", "sms"})  # doors whose grants satisfy double-opt-in
 TOLD = frozenset({CHOICE, COMPLAINT, MINOR, STAFF, PAUSE})  # §6: the causes that providers are told
 EVERY_DOOR = frozenset({"link", "page", "manage", "mail", "sms", "provider", "import", "staff", "reconcile", "system"})
@@ -50,7 +52,7 @@ class Tree:
 
 
 ROOT, BRAND, MARKETING, TRANSACTIONAL, ADS = 0, 256, 257, 258, 259
-NEWSLETTER, OFFERS, PARTNERS, STUDIES, RECOVERY, ORDERS = 272, 273, 274, 275, 276, 288
+NEWSLETTER, OFFERS, PARTNERS, STUDIES, RECOVERY, ORDERS, CARE = 272, 273, 274, 275, 276, 288, 289
 SMALL = Tree(
     paths={
         ROOT: (ROOT,),
@@ -59,9 +61,13 @@ SMALL = Tree(
         TRANSACTIONAL: (ROOT, BRAND, TRANSACTIONAL),
         ADS: (ROOT, BRAND, ADS),
         **{topic: (ROOT, BRAND, MARKETING, topic) for topic in (NEWSLETTER, OFFERS, PARTNERS, STUDIES, RECOVERY)},
-        ORDERS: (ROOT, BRAND, TRANSACTIONAL, ORDERS),
+        **{topic: (ROOT, BRAND, TRANSACTIONAL, topic) for topic in (ORDERS, CARE)},
     },
-    wanted={NEWSLETTER: "opt-out", OFFERS: "opt-out", PARTNERS: "opt-in", STUDIES: "double-opt-in", RECOVERY: "opt-out", ORDERS: "opt-out"},
+    wanted={
+        **dict.fromkeys((NEWSLETTER, OFFERS, RECOVERY, ORDERS, CARE), "opt-out"),
+        PARTNERS: "opt-in",
+        STUDIES: "double-opt-in",
+    },
 )
 
 
@@ -270,11 +276,12 @@ def reasons(topic: int, rows: Iterable[Row], now: int, wanted: str = "opt-out", 
 
 def record(history: tuple[Row, ...], changes: Sequence[Change], now: int) -> tuple[tuple[Row, ...], tuple[bool, ...]]:
     """The ledger of one address after one call, and for each Change whether it added a row."""
-    latest = max((row.at for row in history), default=None)
+    before = history
+    latest = max((row.at for row in before), default=None)
     turn = now if latest is None else max(now, latest + 1)  # what the call's next own act counts from
     added = []
     for change in changes:
-        fresh = all(row.evidence != change.evidence for row in history) and not repeats_a_press(history, change, now)
+        fresh = all(row.evidence != change.evidence for row in history) and not repeats_a_press(before, history, change, now)
         own = is_own(change.effect, change.door)
         if fresh:
             history = (*history, kept(change, turn if own else min(change.happened_at, now), now))
@@ -291,20 +298,27 @@ def kept(change: Change, at: int, now: int) -> Row:
     return Row(change.evidence, change.scope, change.cause, change.effect, change.door, at, now, until)
 
 
-def repeats_a_press(history: tuple[Row, ...], change: Change, now: int, tree: Tree = SMALL) -> bool:
-    """True where a stop needs no row: held through the same door by one past undoing and later than every go at or under its scope."""
-    if change.effect != STOP or change.cause != CHOICE or change.door not in OWN_STOPS:
+def repeats_a_press(before: tuple[Row, ...], history: tuple[Row, ...], change: Change, now: int, tree: Tree = SMALL) -> bool:
+    """True where a stop needs no row: before this call it was held through the same door by one past undoing, and no go came since.
+
+    "Since" is later at the scope or under it, in this call or earlier. Goes of other causes never touch a choice (§2).
+    """
+    if change.effect != STOP or change.cause != CHOICE or change.door not in PRESSES:
         return False
-    rows = standing_rows(history)
     under = {scope for scope, path in tree.paths.items() if change.scope in path}
-    goes = [row.at for row in rows if row.effect == GO and row.scope in under]
+    goes = [row.at for row in history if row.effect == GO and row.cause == CHOICE and row.scope in under]
     return any(
         row.effect == STOP
         and (row.scope, row.cause, row.door) == (change.scope, CHOICE, change.door)
-        and now - row.received_at > UNDO
+        and not can_be_undone(row, now)
         and all(row.at > went for went in goes)
-        for row in rows
+        for row in standing_rows(before)
     )
+
+
+def can_be_undone(stop: Row, now: int) -> bool:
+    """True for thirty minutes, for a stop made on a page: a mailbox provider's one-click shows nobody an undo."""
+    return stop.door in PAGES and now - stop.received_at <= UNDO
 
 
 def entitled(change: Change, liftable: bool = False) -> bool:
@@ -314,7 +328,7 @@ def entitled(change: Change, liftable: bool = False) -> bool:
     if change.effect == GO:
         return change.door in MAY_LIFT[change.cause] or (liftable and change.cause == COMPLAINT and change.door == "manage")
     if change.effect == GRANT:
-        return change.door in CONFIRMED | {"import"}
+        return change.cause == CHOICE and change.door in CONFIRMED | {"import"}
     return True
 
 
@@ -381,9 +395,6 @@ def owed(
 
 
 def believes(account: Account, scope: int, before: tuple[Row, ...], told: Sequence[Change], now: int, tree: Tree = SMALL) -> bool:
-    """What an account holds about a mapped scope: what it has just told us of it, else the answer before the call."""
-    path = tree.paths[scope]
-    heard = [change for change in told if change.by == account.name and change.scope in (path if account.share_bounces else path[2:])]
-    if not heard:
-        return answer(scope, before, now, account.share_bounces, tree)
-    return heard[-1].effect == STOP
+    """What an account holds about a mapped scope: what it has just told us of that very scope, else the answer before the call."""
+    heard = [change for change in told if change.by == account.name and change.scope == scope]
+    return heard[-1].effect == STOP if heard else answer(scope, before, now, account.share_bounces, tree)

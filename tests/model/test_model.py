@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from .kinds import ELEVEN, EPOCH, MORE, TICK, moments
+from .kinds import ELEVEN, EPOCH, MORE, TELLER, TICK, moments
 from .oracle import (
     BOUNCE,
     CHOICE,
@@ -26,6 +26,7 @@ from .oracle import (
     NOTE,
     OFFERS,
     ORDERS,
+    OWN_STOPS,
     PARTNERS,
     PAUSE,
     SMALL,
@@ -446,22 +447,34 @@ def test_an_undo_of_all_that_was_leaves_nothing_to_say() -> None:
 
 
 @pytest.mark.parametrize(
-    ("later", "door", "between", "adds"),
+    ("first", "later", "door", "between", "adds"),
     [
-        (UNDO + 1, "link", None, False),
-        (UNDO, "link", None, True),  # the first can still be undone
-        (UNDO + 1, "page", None, True),  # through another door
-        (UNDO + 1, "link", NEWSLETTER, True),  # a go since, under the scope
-        (UNDO + 1, "link", MARKETING, True),  # a go since, at the scope
-        (UNDO + 1, "link", ORDERS, False),  # a go elsewhere
+        ("page", UNDO + 1, "page", None, False),
+        ("page", UNDO, "page", None, True),  # the first can still be undone
+        ("link", 0, "link", None, False),  # nobody can undo a one-click
+        ("link", UNDO + 1, "page", None, True),  # through another door
+        ("link", UNDO + 1, "link", NEWSLETTER, True),  # a go since, under the scope
+        ("link", UNDO + 1, "link", MARKETING, True),  # a go since, at the scope
+        ("link", UNDO + 1, "link", ORDERS, False),  # a go elsewhere
     ],
 )
-def test_a_repeated_press_adds_a_row_unless_nothing_could_come_of_it(later: int, door: str, between: int | None, adds: bool) -> None:
-    rows, _ = record((), [Change(MARKETING, CHOICE, STOP, "link", "1", EPOCH)], EPOCH)
+def test_a_repeated_press_adds_a_row_unless_nothing_could_come_of_it(
+    first: str, later: int, door: str, between: int | None, adds: bool
+) -> None:
+    rows, _ = record((), [Change(MARKETING, CHOICE, STOP, first, "1", EPOCH)], EPOCH)
     if between:
         rows, _ = record(rows, [Change(between, CHOICE, GO, "manage", "2", EPOCH + 1)], EPOCH + 1)
     _, added = record(rows, [Change(MARKETING, CHOICE, STOP, door, "3", EPOCH + later)], EPOCH + later)
     assert added == (adds,)
+
+
+@pytest.mark.parametrize("door", sorted(OWN_STOPS))
+def test_a_go_told_late_never_opens_what_was_stopped_since(door: str) -> None:
+    """START counts from when it was sent: a stop after it, acknowledged before it arrived, must have left a row."""
+    rows, _ = record((), [Change(MARKETING, CHOICE, STOP, "sms", "1", EPOCH)], EPOCH)
+    rows, _ = record(rows, [Change(MARKETING, CHOICE, STOP, door, "2", EPOCH + 2 * HOUR)], EPOCH + 2 * HOUR)
+    rows, _ = record(rows, [Change(MARKETING, CHOICE, GO, "sms", "3", EPOCH + HOUR)], EPOCH + 3 * HOUR)
+    assert not allowed(NEWSLETTER, rows, EPOCH + 3 * HOUR)
 
 
 def test_a_go_in_the_same_call_makes_the_press_after_it_count() -> None:
@@ -483,7 +496,7 @@ def test_the_histories_are_made_of_what_the_doors_may_do() -> None:
 
 # Who must be told, §6
 
-POST = Account("post", (NEWSLETTER, OFFERS))
+POST = Account(TELLER, (NEWSLETTER, OFFERS))
 BELL = Account("bell", (MARKETING, NEWSLETTER))
 OPEN = Account("open", (NEWSLETTER,), share_bounces=True)
 ACCOUNTS = (POST, BELL, OPEN)
@@ -500,30 +513,30 @@ def test_a_stop_of_marketing_reaches_the_groups_of_every_topic() -> None:
 
 
 def test_the_teller_is_not_told_what_it_told_us_and_the_others_are() -> None:
-    _, told = told_after((), Change(NEWSLETTER, CHOICE, STOP, "provider", "1", EPOCH, by="post"))
+    _, told = told_after((), Change(NEWSLETTER, CHOICE, STOP, "provider", "1", EPOCH, by=TELLER))
     assert told == {("bell", NEWSLETTER, True), ("open", NEWSLETTER, True)}
 
 
 def test_a_provider_that_says_resubscribed_is_told_stop_again() -> None:
     rows, _ = record((), [Change(NEWSLETTER, CHOICE, STOP, "link", "1", EPOCH)], EPOCH)
-    _, told = told_after(rows, Change(NEWSLETTER, CHOICE, NOTE, "provider", "2", EPOCH, by="post"))
-    assert told == {("post", NEWSLETTER, True)}
+    _, told = told_after(rows, Change(NEWSLETTER, CHOICE, NOTE, "provider", "2", EPOCH, by=TELLER))
+    assert told == {(TELLER, NEWSLETTER, True)}
 
 
 def test_a_late_unsubscribe_that_changes_nothing_is_answered_with_go() -> None:
     rows, _ = record((), [Change(NEWSLETTER, CHOICE, GO, "manage", "1", EPOCH)], EPOCH)
-    _, told = told_after(rows, Change(NEWSLETTER, CHOICE, STOP, "provider", "2", EPOCH - 1, by="post"))
-    assert told == {("post", NEWSLETTER, False)}
+    _, told = told_after(rows, Change(NEWSLETTER, CHOICE, STOP, "provider", "2", EPOCH - 1, by=TELLER))
+    assert told == {(TELLER, NEWSLETTER, False)}
 
 
 def test_a_repeated_event_tells_nobody() -> None:
-    event = Change(NEWSLETTER, CHOICE, STOP, "provider", "1", EPOCH, by="post")
+    event = Change(NEWSLETTER, CHOICE, STOP, "provider", "1", EPOCH, by=TELLER)
     rows, _ = told_after((), event)
     assert told_after(rows, event)[1] == frozenset()
 
 
 def test_a_bounce_is_told_only_where_bounces_are_shared() -> None:
-    bounce = Change(0, BOUNCE, STOP, "provider", "1", EPOCH, by="post")
+    bounce = Change(0, BOUNCE, STOP, "provider", "1", EPOCH, by=TELLER)
     assert told_after((), bounce)[1] == {("open", NEWSLETTER, True)}
 
 
@@ -535,10 +548,7 @@ def test_a_bounce_is_not_told_by_way_of_a_topic_that_was_chosen_back() -> None:
 
 
 def test_providers_that_report_back_what_they_were_told_soon_fall_silent() -> None:
-    """Whatever happened, in two rounds at most.
-
-    The second comes of an echo of a shared bounce, which reads as a choice, and of "resubscribed" to a node, which says so of all under it.
-    """
+    """Whatever happened, in two rounds at most: an echo of a shared bounce reads as a choice, which the others must hear of."""
     rounds = set[int]()
     for history in up_to(3):
         rows, now = history.rows, history.now
@@ -574,9 +584,8 @@ def _believe_the_answer(kinds: Sequence[str], times: Iterable[int]) -> None:
     for step, (kind, now) in enumerate(zip(kinds, times, strict=True)):
         change = MORE[kind](step, now, rows)
         after, (added,) = record(rows, [change], now)
-        if added and SMALL.marketing(change.scope):
-            heard = [(name, scope) for name, scope in beliefs if name == change.by and change.scope in SMALL.paths[scope]]
-            beliefs.update(dict.fromkeys(heard, change.effect == STOP))
+        if added and change.by is not None and (change.by, change.scope) in beliefs:
+            beliefs[change.by, change.scope] = change.effect == STOP
         beliefs.update({(name, scope): stop for name, scope, stop in owed(rows, after, [change] if added else [], ACCOUNTS, now)})
         rows = after
         for (name, scope), belief in beliefs.items():
