@@ -40,7 +40,12 @@ class Credential:
     secrets: Mapping[str, str] = field(repr=False)
     options: Mapping[str, object] = field(default_factory=dict)
     api_base: str | None = None  # a loopback address or one of the provider's own hosts; None is the provider's usual one
-    groups: tuple[str, ...] = ()  # the provider's ids that the catalogue maps; none: the account is heard, never told
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """The provider's ids that the account's ``scopes`` map to. None: it is heard, never told."""
+        scopes = self.options.get("scopes")
+        return tuple(map(str, scopes.values())) if isinstance(scopes, Mapping) else ()
 
     def valid(self, secret: str) -> tuple[str, ...]:
         """Return the values of one secret that are valid now: itself and, in a rotation, its ``_next``."""

@@ -28,6 +28,7 @@ from mailprefs.providers.base import (
     Outcome,
     Rejected,
     Settlement,
+    Slow,
     Telling,
     Unclear,
     Unsafe,
@@ -239,7 +240,12 @@ async def _settle(line: Line, group: str, stop: bool, addresses: list[str], sett
         settled |= await _added(line, group, addresses)
     else:
         for address in addresses:
-            settled[address] = await _removed(line, group, address)
+            try:
+                settled[address] = await _removed(line, group, address)
+            except (Slow, Barred):
+                if all(settlement.outcome is not Outcome.UNKNOWN for settlement in settled.values()):
+                    raise
+                raise Unclear("cut_short") from None  # one that may still land must be told of, before why the others waited
 
 
 async def _must_exist(line: Line, group: str) -> None:

@@ -29,6 +29,7 @@ DOCUMENTED = (  # SendGrid's Event Webhook Reference, and its bounces by type
     "account_status_change",
 )
 API_KEY = "SG.sandbox-key-0123456789"
+SCOPES = {"scopes": {"newsletter": "12345", "offers": "12346"}}
 PRIVATE, PUBLIC = key_pair()
 PRIVATE_NEXT, PUBLIC_NEXT = key_pair()
 PRIVATE_STRANGE, _ = key_pair()
@@ -51,7 +52,7 @@ def _events() -> dict[str, bytes]:
 
 CASE = Case(
     provider=PROVIDERS["sendgrid"],
-    credential=Credential("sendgrid-main", {"webhook_key": PUBLIC, "api_key": API_KEY}, groups=("12345", "12346")),
+    credential=Credential("sendgrid-main", {"webhook_key": PUBLIC, "api_key": API_KEY}, SCOPES),
     rotated=Credential("sendgrid-main", {"webhook_key": PUBLIC, "webhook_key_next": PUBLIC_NEXT, "api_key": API_KEY}),
     sign=signer(PRIVATE),
     sign_next=signer(PRIVATE_NEXT),

@@ -206,7 +206,7 @@ def test_a_broken_next_key_refuses_to_start(case: Case) -> None:
 
 def test_an_account_that_is_only_heard_needs_no_secret_to_tell(case: Case) -> None:
     heard = {name: case.credential.secrets[name] for name in case.provider.secrets_in}
-    case.provider.check(replace(case.credential, secrets=heard, groups=()))
+    case.provider.check(replace(case.credential, secrets=heard, options={}))
 
 
 def test_an_api_base_elsewhere_refuses_to_start(case: Case) -> None:

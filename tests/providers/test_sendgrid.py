@@ -140,7 +140,7 @@ def test_happened_at_is_sendgrids_time_as_number_or_text() -> None:
 def test_a_group_that_is_no_number_refuses_to_start() -> None:
     for group in ("newsletter", "", "12345/../1", "１", "-1"):
         with pytest.raises(Misconfigured, match="known by its number"):
-            SENDGRID.check(replace(CASE.credential, groups=("12345", group)))
+            SENDGRID.check(replace(CASE.credential, options={"scopes": {"newsletter": "12345", "offers": group}}))
 
 
 # Out
@@ -344,6 +344,15 @@ async def test_a_go_whose_outcome_is_unknown_is_not_done_and_holds_up_nobody(san
     assert [s.outcome for s in settled] == [Outcome.UNKNOWN] + [Outcome.DONE] * 3
     assert await sandbox.tell(False, ADDRESSES) == [DONE] * 4
     assert await sandbox.holds() == []
+
+
+async def test_a_go_that_may_still_land_is_told_of_before_a_429_behind_it(sandbox: Sandbox) -> None:
+    await sandbox.tell(True, ADDRESSES)
+    await sandbox.faults({"fault": "applied-late", "seconds": 0.2}, "429-seconds")
+    assert await sandbox.tell(False, ADDRESSES) == [*unknown("no_answer"), *unknown("cut_short", 3)]
+    await sandbox.faults({"fault": "slow", "seconds": 0}, "429-seconds")
+    with pytest.raises(Slow):  # the control: with nothing in the air the wait goes first
+        await sandbox.tell(False, ADDRESSES)
 
 
 async def test_an_answer_too_late_is_unknown(sandbox: Sandbox) -> None:
