@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from mailprefs.errors import Misconfigured, UnknownScope
 from mailprefs.words import ADS, FIRST_TOPIC, LAST_TOPIC, MARKETING, ROOT, TRANSACTIONAL, Stream, Wanted
@@ -19,14 +20,17 @@ from mailprefs.words import ADS, FIRST_TOPIC, LAST_TOPIC, MARKETING, ROOT, TRANS
 RESERVED = ("marketing", "transactional", "ads")
 _NAME = r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$"
 _HOST = r"^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?$"
-_SPAN = re.compile(r"(\d+)(ms|s|m|h|d)")
+_SPAN = re.compile(r"([0-9]{1,6})(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}  # in seconds
 
 
 def _span(value: object) -> object:
-    """Read "15m" as a span of time; anything else is left for pydantic to judge."""
-    found = _SPAN.fullmatch(value) if isinstance(value, str) else None
-    return timedelta(seconds=int(found[1]) * _UNITS[found[2]]) if found else value
+    """Read "15m" as a span of time. A bare number has no unit and is refused."""
+    if isinstance(value, timedelta):
+        return value
+    if not isinstance(value, str) or not (found := _SPAN.fullmatch(value)):
+        raise _wrong('wants a span such as "15m", "2s" or "1h"')
+    return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
 
 
 def _titles(value: object) -> object:
@@ -34,6 +38,9 @@ def _titles(value: object) -> object:
 
 
 Name = Annotated[str, Field(pattern=_NAME)]
+Number = Annotated[int, Field(strict=True)]
+Flag = Annotated[bool, Field(strict=True)]
+Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]  # so that a secret written here by mistake is refused unread
 Span = Annotated[timedelta, BeforeValidator(_span)]
 Words = Annotated[Mapping[str, str], BeforeValidator(_titles), Field(min_length=1)]  # language → text
 
@@ -47,19 +54,19 @@ class Topic(_Entry):
 
     name: Name
     title: Words
-    number: int = Field(ge=FIRST_TOPIC, le=LAST_TOPIC)
+    number: Number = Field(ge=FIRST_TOPIC, le=LAST_TOPIC)
     stream: Stream = Stream.MARKETING
     consent: Wanted = Wanted.OPT_OUT
     often: Words | None = None
-    sensitive: bool = False
-    retired: bool = False
+    sensitive: Flag = False
+    retired: Flag = False
 
     @model_validator(mode="after")
     def _sound(self) -> Topic:
         if self.name in RESERVED:
-            raise ValueError(f"'{self.name}' is a reserved name")
+            raise _wrong(f"'{self.name}' is a reserved name", "name")
         if self.stream is Stream.TRANSACTIONAL and self.consent is not Wanted.OPT_OUT:
-            raise ValueError("a transactional topic asks for no consent")
+            raise _wrong("a transactional topic asks for no consent", "consent")
         return self
 
 
@@ -68,11 +75,11 @@ class Brand(_Entry):
 
     name: Name
     title: str = Field(min_length=1)
-    number: int = Field(ge=1, le=255)
+    number: Number = Field(ge=1, le=255)
     link_host: str = Field(pattern=_HOST)
     mailto: str = Field(pattern=r"^[a-z0-9]+@[a-z0-9.-]+$")
     postal_address: str = Field(min_length=1)
-    ads: bool = False
+    ads: Flag = False
     complaint: Literal["final", "liftable"] = "final"
     logo: str | None = None
     colour: str = Field(default="#0f5f63", pattern=r"^#[0-9a-fA-F]{6}$")
@@ -84,8 +91,10 @@ class Brand(_Entry):
 
     @model_validator(mode="after")
     def _distinct(self) -> Brand:
-        _once("topic name", [t.name for t in self.topic])
-        _once("topic number", [t.number for t in self.topic])
+        if self.name in RESERVED:
+            raise _wrong(f"'{self.name}' is a reserved name", "name")
+        _once([t.name for t in self.topic], "topic", "name")
+        _once([t.number for t in self.topic], "topic", "number")
         return self
 
 
@@ -95,9 +104,9 @@ class Account(_Entry):
     name: Name
     provider: Name
     brand: Name
-    secrets: Mapping[str, str] = Field(default_factory=dict)  # secret → the environment variable that holds it
+    secrets: Mapping[str, Variable] = Field(default_factory=dict)  # secret → the environment variable that holds it
     scopes: Mapping[str, str] = Field(default_factory=dict)  # our scope → the provider's group, stream, topic or tag
-    share_bounces: bool = False
+    share_bounces: Flag = False
     settle: Span = timedelta(minutes=15)
     api_base: str | None = None
     public_url: str | None = None
@@ -112,7 +121,10 @@ class Account(_Entry):
 
     @model_validator(mode="after")
     def _one_way_back(self) -> Account:
-        _once("provider's id in scopes", list(self.scopes.values()))
+        names, ids = list(self.scopes), list(self.scopes.values())
+        for n, one in enumerate(ids):
+            if one in ids[:n]:
+                raise _wrong(f"'{names[ids.index(one)]}' is mapped to '{one}' already: one id, one scope", "scopes", names[n])
         return self
 
 
@@ -121,7 +133,7 @@ class Webhook(_Entry):
 
     name: Name
     url: str
-    secret: str
+    secret: Variable
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,32 +161,35 @@ class Scope:
 class Catalogue(_Entry):
     """Everything ``mailprefs.toml`` says."""
 
-    brand: tuple[Brand, ...] = Field(min_length=1)
+    brand: tuple[Brand, ...] = ()
     account: tuple[Account, ...] = ()
     webhook: tuple[Webhook, ...] = ()
 
     @model_validator(mode="after")
     def _sound(self) -> Catalogue:
-        _once("brand name", [b.name for b in self.brand])
-        _once("brand number", [b.number for b in self.brand])
-        _once("account name", [a.name for a in self.account])
-        for account in self.account:
-            self._mapped(account)
+        if not self.brand:
+            raise _wrong("wants at least one [[brand]]", "brand")
+        _once([b.name for b in self.brand], "brand", "name")
+        _once([b.number for b in self.brand], "brand", "number")
+        _once([a.name for a in self.account], "account", "name")
+        _once([w.name for w in self.webhook], "webhook", "name")
+        for n, account in enumerate(self.account):
+            self._check(account, n)
         return self
 
-    def _mapped(self, account: Account) -> None:
+    def _check(self, account: Account, n: int) -> None:
         """Refuse an account whose brand or scopes do not exist, or that would carry a marketing stop to transactional mail."""
         if account.brand not in {b.name for b in self.brand}:
-            raise ValueError(f"account '{account.name}' names the brand '{account.brand}', which does not exist")
+            raise _wrong(f"there is no brand '{account.brand}'", "account", n, "brand")
         for name in account.scopes:
-            if self._in(account, name).stream is Stream.TRANSACTIONAL:
-                raise ValueError(f"account '{account.name}' maps '{name}', which is transactional: no opt-out may reach it")
+            scope = self._by_name.get(f"{account.brand}/{name}")
+            if scope is None or not (scope.is_topic or scope.number & 255 in (MARKETING, TRANSACTIONAL, ADS)):
+                raise _wrong(f"'{name}' is no topic of '{account.brand}'", "account", n, "scopes", name)
+            if scope.stream is Stream.TRANSACTIONAL:
+                raise _wrong(f"'{name}' is transactional: no opt-out may reach it", "account", n, "scopes", name)
 
     def _in(self, account: Account, name: str) -> Scope:
-        scope = self._by_name.get(f"{account.brand}/{name}")
-        if scope is None or not (scope.is_topic or scope.number & 255 in (MARKETING, ADS)):
-            raise ValueError(f"account '{account.name}' maps '{name}', which is no topic of '{account.brand}'")
-        return scope
+        return self._by_name[f"{account.brand}/{name}"]
 
     @cached_property
     def scopes(self) -> tuple[Scope, ...]:
@@ -228,6 +243,10 @@ class Catalogue(_Entry):
         pairs = ((self._in(account, name), group) for name, group in account.scopes.items())
         return {scope.number: group for scope, group in pairs if not scope.sensitive and not scope.retired}
 
+    def heard(self, account: Account) -> Mapping[str, int]:
+        """Return what an account's ids mean to us: the provider's id → scope number. Sensitive and retired topics are heard too."""
+        return {group: self._in(account, name).number for name, group in account.scopes.items()}
+
     def marketing_of(self, account: Account) -> int:
         """Return the number of the marketing node of an account's brand."""
         return self._by_name[f"{account.brand}/marketing"].number
@@ -248,10 +267,15 @@ def _tree(brand: Brand) -> Iterator[Scope]:
         yield Scope(number, path, f"{brand.name}/{topic.name}", topic.stream, topic.consent, topic.sensitive, topic.retired)
 
 
-def _once(what: str, values: list[Any]) -> None:
-    for value in values:
-        if values.count(value) > 1:
-            raise ValueError(f"the {what} '{value}' is used twice")
+def _wrong(what: str, *at: str | int) -> PydanticCustomError:
+    """Return the error for what is wrong at a key below the one that is being validated."""
+    return PydanticCustomError("wrong", "{what}", {"what": what, "at": at})
+
+
+def _once(values: list[Any], table: str, key: str) -> None:
+    for n, value in enumerate(values):
+        if value in values[:n]:
+            raise _wrong(f"{value!r} is used twice", table, n, key)
 
 
 def load(path: Path) -> Catalogue:
@@ -270,29 +294,65 @@ def parse(text: str, name: str = "mailprefs.toml") -> Catalogue:
     try:
         return Catalogue.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
-        raise Misconfigured(f"{name}: {error}") from None
+        raise Misconfigured(_misspelt(name, text, str(error))) from None
     except ValidationError as error:
-        raise Misconfigured("\n".join(_complaint(name, text, e["loc"], e["msg"]) for e in error.errors())) from None
+        raise Misconfigured("\n".join(_complaint(name, text, one) for one in error.errors())) from None
 
 
-def _complaint(name: str, text: str, where: tuple[int | str, ...], what: str) -> str:
+_SAID = {  # pydantic's kinds of error, where it does not say them to the writer of a file
+    "extra_forbidden": "there is no such key",
+    "missing": "is missing",
+    "tuple_type": "wants a table of its own, in double brackets",
+}
+_FORMS = {  # what a key that has a pattern must look like
+    "name": "wants lower-case letters, digits and hyphens",
+    "link_host": "wants a host alone, such as go.example.com",
+    "mailto": "wants an address such as u@go.example.com",
+    "colour": "wants a colour such as #0f5f63",
+    "provider": "wants the name of a provider",
+    "brand": "wants the name of a brand",
+}
+_VARIABLE = "wants the NAME of an environment variable, in capitals; the secret itself never stands in this file"
+
+
+def _misspelt(name: str, text: str, error: str) -> str:
+    """Say what is wrong with the TOML itself, at its line and key where tomllib gives a line."""
+    what, _, place = error.rpartition(" (at ")
+    line = int(found[1]) if (found := re.match(r"line (\d+)", place)) else len(text.splitlines())
+    key = _KEY.match(text.splitlines()[line - 1]) if text.strip() else None
+    return f"{name} line {line}: {f'{key[1]}: ' if key else ''}{what}"
+
+
+def _complaint(name: str, text: str, error: ErrorDetails) -> str:
+    where = (*error["loc"], *error.get("ctx", {}).get("at", ()))
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
     line = _line(text, where)
-    return f"{name}{f' line {line}' if line else ''}: {f'{key}: ' if key else ''}{what.removeprefix('Value error, ')}"
+    return f"{name}{f' line {line}' if line else ''}: {f'{key}: ' if key else ''}{_said(error)}"
+
+
+def _said(error: ErrorDetails) -> str:
+    if error["type"] == "string_pattern_mismatch":
+        return _FORMS.get(str(error["loc"][-1]), _VARIABLE)
+    return _SAID.get(error["type"], error["msg"])
+
+
+_HEADER = re.compile(r"\s*(\[\[?)([\w.\- ]+)\]")
+_KEY = re.compile(r'\s*"?([\w-]+)"?\s*=')
 
 
 def _line(text: str, where: tuple[int | str, ...]) -> int | None:
     """Return the line that a key stands on, or that its table begins on. tomllib keeps no positions, so the headers are counted."""
     seen: dict[tuple[str, ...], int] = {}
-    table: list[int | str] = []
+    table: tuple[int | str, ...] = ()
     best = None
     for n, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[\[([\w.\- ]+)\]\]", line):
-            names = tuple(part.strip() for part in header[1].split("."))
-            seen = {k: v for k, v in seen.items() if len(k) <= len(names) or k[: len(names)] != names}
-            seen[names] = seen.get(names, -1) + 1
-            table = [x for i in range(len(names)) for x in (names[i], seen.get(names[: i + 1], 0))]
-            best = n if tuple(table) == where[: len(table)] else best
-        elif (key := re.match(r"\s*([\w-]+)\s*=", line)) and (*table, key[1]) == where[: len(table) + 1]:
+        if header := _HEADER.match(line):
+            names = tuple(part.strip() for part in header[2].split("."))
+            if header[1] == "[[":
+                seen = {k: v for k, v in seen.items() if len(k) <= len(names) or k[: len(names)] != names}
+                seen[names] = seen.get(names, -1) + 1
+            table = tuple(x for i, part in enumerate(names, 1) for x in ((part, seen[names[:i]]) if names[:i] in seen else (part,)))
+            best = n if table == where[: len(table)] else best
+        elif (key := _KEY.match(line)) and (*table, key[1]) == where[: len(table) + 1]:
             return n
     return best
