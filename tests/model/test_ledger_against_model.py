@@ -132,8 +132,8 @@ def test_the_oracle_s_tree_is_the_catalogue_s(shared_catalogue: Catalogue) -> No
 
 
 async def test_every_pair_of_all_kinds_means_the_same_in_the_ledger(conn: asyncpg.Connection, shared_catalogue: Catalogue) -> None:
-    """The quickest whole comparison: what the mutants are judged by."""
-    told(await compared(conn, shared_catalogue, [plain(kinds) for kinds in product(MORE, repeat=2)]))
+    """With a clock that goes on and one that steps back. The quickest whole comparison: what the mutants are judged by."""
+    told(await compared(conn, shared_catalogue, [plain(kinds, tick) for tick in (TICK, -TICK) for kinds in product(MORE, repeat=2)]))
 
 
 @pytest.mark.parametrize("tick", [TICK, 31 * MINUTE], ids=["an undo reaches back", "no undo reaches back"])
