@@ -6,10 +6,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from mailprefs.catalogue import Account
 from mailprefs.errors import Misconfigured
 
 
@@ -17,6 +16,8 @@ class Settings(BaseSettings):
     """What the environment says. Secrets never show in its ``repr``."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True)
+
+    _lent: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
     database_url: SecretStr | None = Field(default=None, alias="DATABASE_URL")  # absent: the embedded server
     config: Path = Field(default=Path("mailprefs.toml"), alias="MAILPREFS_CONFIG")
@@ -27,19 +28,22 @@ class Settings(BaseSettings):
 
     def secret(self, variable: str) -> str | None:
         """Return the value of an environment variable that the catalogue names, or None."""
-        return self._environment.get(variable) or None
+        return self._lent.get(variable) or os.environ.get(variable) or None
 
-    @property
-    def _environment(self) -> Mapping[str, str]:
-        return os.environ
+    def lending(self, secrets: Mapping[str, str]) -> Settings:
+        """Return the settings with secrets of their own beside the environment's, for a sandbox."""
+        copy = self.model_copy()
+        copy._lent = dict(secrets)
+        return copy
 
-    def secrets_of(self, account: Account) -> dict[str, str]:
-        """Return an account's secrets by their own names. Raises Misconfigured for a variable that is not set."""
-        found = {name: self.secret(variable) for name, variable in account.secrets.items()}
-        for name, value in found.items():
-            if value is None:
-                raise Misconfigured(f"account '{account.name}' wants its {name} in the variable {account.secrets[name]}, which is not set.")
-        return {name: value for name, value in found.items() if value is not None}
+    def secrets_of(self, account: str, variables: Mapping[str, str]) -> dict[str, str]:
+        """Return an account's secrets by their own names, from the variables that hold them. Raises Misconfigured for one that is not set."""
+        found = {}
+        for name, variable in variables.items():
+            if (value := self.secret(variable)) is None:
+                raise Misconfigured(f"account '{account}' wants its {name} in the variable {variable}, which is not set.")
+            found[name] = value
+        return found
 
 
 def load() -> Settings:

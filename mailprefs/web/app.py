@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from aiohttp import http_parser, web
 
@@ -26,14 +26,19 @@ AT_ONCE = 4  # deliveries of one account that are recorded at once
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def create_app(settings: Settings, catalogue: Catalogue, ring: KeyRing, *, database_url: str) -> web.Application:
-    """Return the service, ready to run. Raises Misconfigured if an account could not be heard or would do harm."""
+DOORS = {"public": recipient, "hooks": provider, "api": marketer, "metrics": admin}
+
+
+def create_app(
+    settings: Settings, catalogue: Catalogue, ring: KeyRing, *, database_url: str, only: Sequence[str] = tuple(DOORS)
+) -> web.Application:
+    """Return the service, or some of its doors, ready to run. Raises Misconfigured if an account could not be heard or would do harm."""
     if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
         raise Misconfigured("aiohttp runs without its C parser here; install it from a wheel")
     app = web.Application(middlewares=[_outermost], client_max_size=marketer.BODY)
     app[HOUSE] = house(settings, catalogue, ring)
-    for door in (recipient, provider, marketer, admin):
-        app.add_routes(door.routes)
+    for door in only:
+        app.add_routes(DOORS[door].routes)
     app.on_response_prepare.append(_dress)
     app.cleanup_ctx.append(_opened(database_url))
     return app
@@ -66,7 +71,7 @@ def _ear(settings: Settings, catalogue: Catalogue, ring: KeyRing, addresses: Add
     each = PROVIDERS.get(account.provider)
     if each is None:
         raise Misconfigured(f"account '{account.name}' names the provider '{account.provider}'; there are: {', '.join(PROVIDERS)}")
-    credential = Credential(account.name, settings.secrets_of(account), account.model_dump(), account.api_base)
+    credential = Credential(account.name, settings.secrets_of(account.name, account.secrets), account.model_dump(), account.api_base)
     each.check(credential)
     inbox = Inbox(account, catalogue, addresses, ring, each.channel)
     return Ear(account, each, credential, inbox, asyncio.Semaphore(AT_ONCE))

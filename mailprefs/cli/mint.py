@@ -1,0 +1,113 @@
+"""``link``, ``links`` and ``check``: what goes into a message, without database or network."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from uuid import UUID
+
+import click
+
+from mailprefs import checkup, rows
+from mailprefs.addresses import Addresses
+from mailprefs.cli.opening import Opening
+from mailprefs.errors import NotMintable, Unreadable
+from mailprefs.links import LONGEST_WORD, Links
+from mailprefs.rows import Rejects, Row
+from mailprefs.words import Stream
+
+MINTED = ("url", "list_unsubscribe", "list_unsubscribe_post", "list_id")
+
+
+@click.command("link")
+@click.argument("address")
+@click.argument("topic")
+@click.option("--json", "as_json", is_flag=True, help="For a program to read.")
+def link_(address: str, topic: str, as_json: bool) -> None:
+    """Mint the body link and the three headers for one recipient of TOPIC."""
+    opening = Opening()
+    scope = opening.catalogue.topic(topic)
+    links = opening.links(scope)
+    minted = links.mint(opening.addresses.read(address).key, scope)
+    warn_if_long(links)
+    if as_json:
+        click.echo(json.dumps({"url": minted.url, "headers": minted.headers}))
+        return
+    click.echo(minted.url)
+    for name, value in minted.headers.items():
+        click.echo(f"{name}: {value}")
+
+
+@click.command("links")
+@click.argument("topic")
+@click.option("--rejects", default="links.rejects.csv", type=click.Path(path_type=Path), help="Where rows that cannot be read go.")
+def links_(topic: str, rejects: Path) -> int:
+    """Mint for every row of the CSV on stdin; the same rows with four columns more go to stdout."""
+    opening = Opening()
+    scope = opening.catalogue.topic(topic)
+    links = opening.links(scope)
+    if scope.stream is not Stream.MARKETING:
+        raise NotMintable
+    warn_if_long(links)
+    columns, found = rows.read(sys.stdin.buffer)
+    out = csv.writer(sys.stdout, lineterminator="\n")
+    out.writerow([*columns, *MINTED])
+    with Rejects(rejects, columns) as refused:
+        for batch in _batches(_readable(opening.addresses, found, refused)):
+            minted = links.minted_stream([key for _, key in batch], scope)
+            for (row, _), each in zip(batch, minted, strict=True):
+                out.writerow([*row.fields.values(), each.url, *each.headers.values()])
+    if refused.count:
+        click.echo(f"{refused.count} rows could not be read and are in {rejects}, each with its reason", err=True)
+    return 1 if refused.count else 0
+
+
+def _readable(addresses: Addresses, found: Iterator[Row], refused: Rejects) -> Iterator[tuple[Row, UUID]]:
+    for row in found:
+        try:
+            if row.wrong:
+                raise Unreadable(row.wrong)
+            yield row, addresses.read(row.fields[rows.ADDRESS]).key
+        except Unreadable as error:
+            refused.add(row, str(error))
+
+
+def _batches(pairs: Iterator[tuple[Row, UUID]]) -> Iterator[list[tuple[Row, UUID]]]:
+    while batch := list(islice(pairs, 1000)):
+        yield batch
+
+
+@click.command("check")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@click.option("--json", "as_json", is_flag=True, help="For a program to read.")
+def check_(file: Path, as_json: bool) -> int:
+    """Check a message (FILE.eml, or - for stdin), rule by rule. Exit 0 only if none fails."""
+    opening = Opening()
+    results = checkup.check(_bytes(file), opening.ring, opening.catalogue)
+    if as_json:
+        click.echo(json.dumps([asdict(result) for result in results]))
+    for result in () if as_json else results:
+        click.echo(f"{result.verdict:<4}  {result.rule:<22} {result.sentence}")
+    return 0 if checkup.passed(results) else 1
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        raise Unreadable(f"{file} cannot be read: {error.strerror}") from None
+
+
+def warn_if_long(links: Links) -> None:
+    """Say once that a host is too long for its headers to be safe everywhere."""
+    if links.longest > LONGEST_WORD:
+        click.echo(
+            f"warning: with the host {links.host} a header word has {links.longest} octets; over {LONGEST_WORD}, some mail libraries "
+            "encode it and mailbox providers then show no unsubscribe button. Use a host of 18 characters or fewer.",
+            err=True,
+        )

@@ -1,0 +1,64 @@
+"""``sync``, ``ledger`` and ``sandbox``: is everyone told, is the state sound, and something to try it on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from mailprefs import ledger, outbox
+from mailprefs.cli.opening import Opening, now, run
+from mailprefs.outbox import Figures
+from mailprefs.sandbox import app as sandbox
+
+
+@click.command("sync")
+@click.argument("account", required=False)
+@click.option("--json", "as_json", is_flag=True, help="For a program to read.")
+def sync_(account: str | None, as_json: bool) -> int:
+    """What each account (or ACCOUNT) still has to hear, and since when. Exit 1 while anything waits."""
+    figures = [each for each in run(_figures()) if account in (None, each.account)]
+    if account and not figures:
+        raise click.BadParameter(f"no such account: {account}")
+    if as_json:
+        # the deadlines come with the clock: until then they are unknown, which is what null says
+        rows = [{**asdict(each), "next_deadline_at": None, "late": None} for each in figures]
+        click.echo(json.dumps({"accounts": rows}, default=lambda at: at.isoformat()))
+    for each in () if as_json else figures:
+        oldest = f", the oldest since {each.oldest_at:%Y-%m-%d %H:%M:%S}Z" if each.oldest_at else ""
+        click.echo(f"{each.account:<24} {each.waiting} waiting{oldest}, {each.dead} refused, {each.no_address} known by key only")
+    return 1 if any(each.waiting for each in figures) else 0
+
+
+async def _figures() -> list[Figures]:
+    async with Opening().connected() as connection:
+        return await outbox.sync(connection, now=now())
+
+
+@click.group("ledger")
+def ledger_() -> None:
+    """Prove that every summary is what its ledger says."""
+
+
+@ledger_.command("verify")
+def verify() -> int:
+    """Fold every ledger anew and compare. Exit 1 if one summary differs."""
+    count = run(_differing())
+    click.echo(f"{count} summaries differ from their ledger" if count else "every summary is what its ledger says", err=True)
+    return 1 if count else 0
+
+
+async def _differing() -> int:
+    async with Opening().connected() as connection:
+        return await ledger.differing(connection)
+
+
+@click.command("sandbox")
+@click.argument("providers", nargs=-1)
+@click.option("--port", default=0, type=click.IntRange(0, 65535), help="0: a free one, printed.")
+def sandbox_(providers: tuple[str, ...], port: int) -> None:
+    """Simulated endpoints of PROVIDERS (all of them if none is named) on loopback, with faults on request."""
+    if strange := set(providers) - set(sandbox.SIMULATIONS):
+        raise click.BadParameter(f"no sandbox for {', '.join(sorted(strange))}; there are: {', '.join(sandbox.SIMULATIONS)}")
+    run(sandbox.serve(port, providers))

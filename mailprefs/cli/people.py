@@ -1,0 +1,204 @@
+"""``import``, ``audience``, ``why``, ``stop`` and ``lift``: whose mail, and what may be sent."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, is_dataclass
+from datetime import datetime
+from getpass import getuser
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+import click
+
+from mailprefs import audience, bulk, decisions, ledger, rows
+from mailprefs.audience import COLUMNS, Format
+from mailprefs.bulk import Import, Tally
+from mailprefs.cli.opening import Opening, now, run
+from mailprefs.errors import NotEntitled, Unreadable
+from mailprefs.rows import Rejects
+from mailprefs.words import Cause, Change, Channel, Decision, Door, Effect
+
+_FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+
+
+@click.command("import")
+@click.argument("what", type=click.Choice(["addresses", "suppressions", "consents"]))
+@click.argument("file", type=_FILE)
+@click.option("--rejects", type=click.Path(path_type=Path), help="Where refused rows go, with number and reason.  [FILE.rejects.csv]")
+@click.option("--dry-run", is_flag=True, help="Do everything, then take it back.")
+@click.option("--json", "as_json", is_flag=True, help="For a program to read.")
+def import_(what: str, file: Path, rejects: Path | None, dry_run: bool, as_json: bool) -> int:
+    """Import addresses, suppressions or consents from FILE: CSV with a header, NDJSON, or either gzipped. Never lifts a stop."""
+    rejects = rejects or Path(f"{'stdin' if str(file) == '-' else file.name}.rejects.csv")
+    tally = run(_imported(what, file, rejects, dry_run))
+    if as_json:
+        click.echo(json.dumps(asdict(tally)))
+    else:
+        click.echo(f"{tally.read} rows read, {tally.accepted} accepted, {tally.added} of them new{' (dry run)' if dry_run else ''}", err=True)
+    if tally.rejected:
+        click.echo(f"{tally.rejected} rows were refused and are in {rejects}, each with its reason", err=True)
+    return 1 if tally.rejected else 0
+
+
+async def _imported(what: str, file: Path, rejects: Path, dry_run: bool) -> Tally:
+    opening = Opening()
+    importer = Import(opening.addresses, opening.catalogue, now())
+    readers: dict[str, tuple[Callable[[rows.Row], Any], Any]] = {
+        "addresses": (importer.address, bulk.entries),
+        "suppressions": (importer.suppression, bulk.changes),
+        "consents": (importer.consent, bulk.changes),
+    }
+    reader, writer = readers[what]
+    with rows.opened(file) as stream, _progress(file) as bar:
+        columns, found = rows.read(stream, ndjson=".ndjson" in file.suffixes or ".jsonl" in file.suffixes)
+        with Rejects(rejects, columns) as refused:
+            async with opening.connected() as connection:
+                return await bulk.run(
+                    connection, found, reader, writer, now=importer.now, reject=refused.add, progress=bar, dry=dry_run
+                )
+
+
+class _Bar:
+    """A line on stderr that counts rows, where somebody is looking."""
+
+    def __init__(self) -> None:
+        self._rows = 0
+
+    def __call__(self, more: int) -> None:
+        self._rows += more
+        click.echo(f"\r{self._rows:,} rows", nl=False, err=True)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        click.echo("\r\033[K", nl=False, err=True)
+
+
+def _progress(file: Path) -> Any:
+    return _Bar() if sys.stderr.isatty() and str(file) != "-" else nullcontext(lambda _more: None)
+
+
+@click.command("audience")
+@click.argument("topic")
+@click.option("--channel", type=click.Choice(list(Channel)), default="email", show_default=True)
+@click.option("--format", "format_", type=click.Choice(list(Format)), default="csv", show_default=True)
+@click.option("--columns", default="address", show_default=True, help=f"Some of {', '.join(COLUMNS)}, with commas.")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="A file.  [stdout]")
+def audience_(topic: str, channel: str, format_: str, columns: str, output: Path | None) -> None:
+    """Everyone who may be sent TOPIC now, streamed from one snapshot."""
+    with _sink(output) as out:
+        count = run(_streamed(topic, Channel(channel), Format(format_), tuple(columns.split(",")), out))
+    click.echo(f"{count:,} addresses", err=True)
+
+
+async def _streamed(topic: str, channel: Channel, format: Format, columns: tuple[str, ...], out: BinaryIO) -> int:
+    opening = Opening()
+    scope = opening.catalogue.topic(topic)
+    audience.sound(scope, columns)
+
+    async def write(chunk: bytes) -> None:
+        out.write(chunk)
+
+    async with opening.connected() as connection:
+        return await audience.stream(connection, scope, channel, write, now=now(), columns=columns, format=format)
+
+
+def _sink(output: Path | None) -> Any:
+    try:
+        return output.open("wb") if output else nullcontext(sys.stdout.buffer)
+    except OSError as error:
+        raise Unreadable(f"{output} cannot be written: {error.strerror}") from None
+
+
+@click.command("why")
+@click.argument("address")
+@click.argument("topic", required=False)
+@click.option("--json", "as_json", is_flag=True, help="For a program to read.")
+def why_(address: str, topic: str | None, as_json: bool) -> int:
+    """Whether ADDRESS may be sent TOPIC (or each topic), the reasons, the history, and who was told. Exit 1 if one is denied."""
+    whole = run(_why(address, topic))
+    if as_json:
+        click.echo(json.dumps(whole, default=_plain))
+    else:
+        _told(whole)
+    return 0 if all(decision.allowed for decision in whole["decisions"]) else 1
+
+
+async def _why(address: str, topic: str | None) -> dict[str, Any]:
+    opening = Opening()
+    topics = [opening.catalogue.topic(topic)] if topic else opening.catalogue.topics
+    asked = opening.addresses.heard(address)
+    async with opening.connected() as connection:
+        return await decisions.why(connection, asked, address, topics, opening.catalogue, now=now())
+
+
+def _told(whole: dict[str, Any]) -> None:
+    click.echo(whole["address"])
+    for decision in whole["decisions"]:
+        click.echo(f"  {'yes' if decision.allowed else 'no ':<4} {decision.topic:<32} {_because(decision)}".rstrip())
+    for title, entries in (("history", whole["history"]), ("told", whole["told"])):
+        if entries:
+            click.echo(f"\n{title}")
+    for row in whole["history"]:
+        click.echo(f"  {row['at']:%Y-%m-%d %H:%M:%S}Z  {row['effect']:<9} {row['cause']:<10} {row['scope']:<28} {row['evidence']}")
+    for row in whole["told"]:
+        state = f"confirmed {row['confirmed_at']:%Y-%m-%d %H:%M:%S}Z" if row["confirmed_at"] else "waiting"
+        click.echo(f"  {row['account']:<20} {row['scope']:<28} asked {row['asked_at']:%Y-%m-%d %H:%M:%S}Z, {state}")
+
+
+def _because(decision: Decision) -> str:
+    return "; ".join(
+        f"{reason.cause} at {reason.scope}"
+        + (f" since {reason.since:%Y-%m-%d %H:%M}Z" if reason.since else "")
+        + (f" until {reason.until:%Y-%m-%d %H:%M}Z" if reason.until else "")
+        for reason in decision.reasons
+    )
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+@click.command("stop")
+@click.argument("address")
+@click.argument("scope")
+@click.option("--cause", type=click.Choice([cause for cause in Cause if not cause.ends]), required=True)
+@click.option("--evidence", required=True, help="Where it is written down, such as a ticket's number. Kept for ever: nothing about the person.")
+def stop_(address: str, scope: str, cause: str, evidence: str) -> int:
+    """Stop SCOPE for ADDRESS, by staff, with evidence."""
+    return _by_staff(address, scope, Cause(cause), Effect.STOP, evidence)
+
+
+@click.command("lift")
+@click.argument("address")
+@click.argument("scope")
+@click.option("--cause", type=click.Choice([cause for cause in Cause if not cause.ends]), required=True)
+@click.option("--evidence", required=True, help="Where the reason is written down, such as a ticket's number. Kept for ever: nothing about the person.")
+def lift_(address: str, scope: str, cause: str, evidence: str) -> int:
+    """Lift what staff may lift (staff, minor, and a bounce that was corrected). A person's own choice is theirs alone."""
+    if Cause(cause) in (Cause.CHOICE, Cause.COMPLAINT):
+        raise NotEntitled(f"only the recipient can lift a {cause}, through a manage link that is mailed to them")
+    return _by_staff(address, scope, Cause(cause), Effect.GO, evidence)
+
+
+def _by_staff(address: str, scope: str, cause: Cause, effect: Effect, evidence: str) -> int:
+    async def recorded() -> bool:
+        opening = Opening()
+        whom, node = opening.addresses.heard(address), opening.catalogue.scope(scope)
+        # a number of its own: the same ticket may stop, lift and stop again
+        change = Change(whom, node.number, cause, effect, Door.STAFF, f"{evidence[:80]} {uuid4().hex[:12]}", now(), by=getuser())
+        ledger.entitled(change)
+        async with opening.connected() as connection, connection.transaction():
+            return (await ledger.record(connection, [change], now=now()))[0]
+
+    added = run(recorded())
+    click.echo("recorded" if added else "known already", err=True)
+    return 0

@@ -1,0 +1,137 @@
+"""``keys`` and ``api-keys``: what signs links, and what lets applications in."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import click
+
+from mailprefs import apikeys
+from mailprefs.apikeys import Power
+from mailprefs.cli.opening import Opening, now, run
+from mailprefs.errors import Misconfigured
+from mailprefs.links import KeyRing
+
+
+@click.group("keys")
+def keys_() -> None:
+    """Make, show and retire signing keys. Many verify, one mints; no link ever dies with its key's retirement."""
+
+
+@keys_.command("new")
+def new() -> None:
+    """Make a key ring or, where there is one, a new minting key in it."""
+    opening = Opening()
+    path = ring_file(opening)
+    if path.exists():
+        ring = opening.ring.renewed(now().date())
+        write_ring(path, ring)
+    else:
+        ring = KeyRing.new(now().date())
+        write_ring(path, ring, fresh=True)
+    click.echo(f"key {ring.minting.id} mints from now on; {path} holds {len(ring.keys)}", err=True)
+
+
+@keys_.command("list")
+@click.option("--json", "as_json", is_flag=True, help="For a program to read.")
+def every(as_json: bool) -> None:
+    """Show the keys, never their secrets."""
+    rows = [{"id": key.id, "state": key.state.value, "created": key.created.isoformat()} for key in Opening().ring.keys]
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    for row in rows:
+        click.echo(f"{row['id']:>3}  {row['state']:<12} {row['created']}")
+
+
+@keys_.command("retire")
+@click.argument("number", metavar="ID", type=int)
+def retire(number: int) -> None:
+    """Stop minting with a key. The links it signed go on stopping mail."""
+    opening = Opening()
+    write_ring(ring_file(opening), opening.ring.retired(number))
+    click.echo(f"key {number} only verifies from now on", err=True)
+
+
+def ring_file(opening: Opening) -> Path:
+    """Return where the key ring lies. Raises Misconfigured if it came as JSON in the environment."""
+    source = opening.settings.keys.get_secret_value()
+    if source.lstrip().startswith("{"):
+        raise Misconfigured("MAILPREFS_KEYS holds the key ring itself; set it to a file to change it here")
+    return Path(source)
+
+
+def write_ring(path: Path, ring: KeyRing, *, fresh: bool = False) -> None:
+    """Write the ring so that it is whole or not there, and open to nobody else. Raises Misconfigured."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            file.write(ring.dumped())
+            file.flush()
+            os.fsync(file.fileno())
+        if fresh:
+            os.link(part, path)  # refuses to overwrite a ring that somebody else made meanwhile
+            part.unlink()
+        else:
+            part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise Misconfigured(f"the key ring {path} cannot be written: {error.strerror}") from None
+
+
+@click.group("api-keys")
+def api_keys_() -> None:
+    """Make, show and revoke keys for /v1 and the console."""
+
+
+@api_keys_.command("new")
+@click.argument("powers", nargs=-1, required=True, type=click.Choice(list(Power)))
+@click.option("--label", default="", help="Whose it is, for the list.")
+@click.option("--days", type=click.IntRange(1), help="Ends after so many days.")
+def new_api_key(powers: tuple[str, ...], label: str, days: int | None) -> None:
+    """Make a key and show it, once. It goes to stdout alone."""
+    expires_at = now() + timedelta(days=days) if days else None
+
+    async def issued() -> tuple[str, str]:
+        async with Opening().connected() as connection:
+            return await apikeys.issue(connection, [Power(p) for p in powers], label, now=now(), expires_at=expires_at)
+
+    number, text = run(issued())
+    click.echo(f"key {number}, shown this once:", err=True)
+    click.echo(text)
+
+
+@api_keys_.command("list")
+@click.option("--json", "as_json", is_flag=True, help="For a program to read.")
+def every_api_key(as_json: bool) -> None:
+    """Show the keys that were ever made, without their secrets."""
+
+    async def found() -> list[dict[str, object]]:
+        async with Opening().connected() as connection:
+            return await apikeys.every(connection)
+
+    rows = run(found())
+    if as_json:
+        click.echo(json.dumps(rows, default=str))
+        return
+    for row in rows:
+        state = "revoked" if row["revoked_at"] else f"until {row['expires_at']:%Y-%m-%d}" if row["expires_at"] else "holds"
+        powers = " ".join(row["scopes"]) if isinstance(row["scopes"], list) else ""
+        click.echo(f"{row['id']}  {state:<16} {powers}  {row['label']}")
+
+
+@api_keys_.command("revoke")
+@click.argument("number", metavar="ID")
+def revoke(number: str) -> int:
+    """End a key at once."""
+
+    async def ended() -> bool:
+        async with Opening().connected() as connection:
+            return await apikeys.revoke(connection, number, now=now())
+
+    found = run(ended())
+    click.echo(f"key {number} {'is revoked' if found else 'is not there, or was revoked before'}", err=True)
+    return 0 if found else 1

@@ -1,0 +1,178 @@
+"""``init``, ``migrate``, ``serve`` and ``work``: the service itself."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import click
+from aiohttp import web
+
+from mailprefs import db, telemetry, worker
+from mailprefs.cli.mint import warn_if_long
+from mailprefs.cli.opening import Opening, now
+from mailprefs.cli.secrets import write_ring
+from mailprefs.errors import Misconfigured
+from mailprefs.links import KeyRing, Links
+from mailprefs.web import app as service
+
+CONNECTIONS = 8  # of the worker
+
+
+@click.command("init")
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False), default=".")
+def init_(directory: Path) -> None:
+    """Write a commented mailprefs.toml and a key ring into DIRECTORY. Overwrites nothing."""
+    settings, ring = directory / "mailprefs.toml", directory / "mailprefs.keys.json"
+    if taken := [path for path in (settings, ring) if path.exists()]:
+        raise Misconfigured(f"{taken[0]} is there already")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        settings.write_text(_TEMPLATE, encoding="utf-8")
+    except OSError as error:
+        raise Misconfigured(f"{directory} cannot be written: {error.strerror}") from None
+    write_ring(ring, KeyRing.new(now().date()), fresh=True)
+    click.echo(f"wrote {settings} and {ring}\nnext: mailprefs serve", err=True)
+
+
+@click.command("migrate")
+def migrate_() -> None:
+    """Bring the database up to date, and tell it the catalogue's numbers. The release step."""
+    _run(_migrated())
+
+
+async def _migrated() -> None:
+    opening = Opening()
+    async with opening.database() as url:
+        connection = await db.connect(url)
+        try:
+            applied = await db.migrate(connection)
+            await opening.registered(connection)
+        finally:
+            await connection.close()
+    click.echo(f"applied {', '.join(applied)}" if applied else "nothing to apply", err=True)
+
+
+@click.command("serve")
+@click.option("--only", help=f"Some of {','.join(service.DOORS)}: run parts apart.")
+@click.option("--json-log/--text-log", default=None, help="How the log on stderr is written.  [text on a terminal, else JSON]")
+def serve_(only: str | None, json_log: bool | None) -> None:
+    """Serve on HOST and PORT until told to stop. Without DATABASE_URL, an own PostgreSQL and the worker run too."""
+    _log(json_log)
+    _run(_serve(tuple(only.split(",")) if only else tuple(service.DOORS)))
+
+
+async def _serve(only: Sequence[str]) -> None:
+    if unknown := set(only) - set(service.DOORS):
+        raise click.BadParameter(f"no such part: {', '.join(sorted(unknown))}; there are: {', '.join(service.DOORS)}")
+    opening, stop = Opening(), _stopping()
+    async with opening.database() as url:
+        app = service.create_app(opening.settings, opening.catalogue, opening.ring, database_url=url, only=only)
+        async with listening(app, opening.settings.host, opening.settings.port) as port:
+            _greet(opening, port)
+            if opening.settings.database_url is None:
+                await _work(opening, url, stop)
+            else:
+                await stop.wait()
+
+
+def _greet(opening: Opening, port: int) -> None:
+    for brand in opening.catalogue.brand:
+        warn_if_long(Links(opening.ring, brand.link_host, brand.mailto))
+    own = "" if opening.settings.database_url else ", with its own PostgreSQL and the worker (set DATABASE_URL for yours)"
+    click.echo(f"mailprefs serves on http://{opening.settings.host}:{port}{own}", err=True)
+
+
+@asynccontextmanager
+async def listening(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
+    """Run an application and lend the port it listens on; requests under way end before it does. Raises Misconfigured."""
+    runner = service.runner(app)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port, backlog=1024)
+        try:
+            await site.start()
+        except OSError as error:
+            raise Misconfigured(f"port {port} on {host} cannot be had ({error.strerror}). PORT names another.") from None
+        yield int(runner.addresses[0][1])
+    finally:
+        await runner.cleanup()
+
+
+@click.command("work")
+@click.option("--json-log/--text-log", default=None, help="How the log on stderr is written.  [text on a terminal, else JSON]")
+def work_(json_log: bool | None) -> None:
+    """Tell the providers what they have not heard, until told to stop."""
+    _log(json_log)
+    _run(_worked())
+
+
+async def _worked() -> None:
+    opening, stop = Opening(), _stopping()
+    async with opening.database() as url, opening.connected():
+        click.echo("mailprefs works", err=True)
+        await _work(opening, url, stop)
+
+
+async def _work(opening: Opening, url: str, stop: asyncio.Event) -> None:
+    pool = await db.pool(url, size=CONNECTIONS, command_timeout=10, purpose="worker")
+    try:
+        await worker.work(pool, opening.catalogue, opening.ring, opening.settings, stop=stop)
+    finally:
+        pool.terminate()
+
+
+def _stopping() -> asyncio.Event:
+    """Return what is set when the process is told to stop."""
+    stop = asyncio.Event()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(each, stop.set)
+    return stop
+
+
+def _log(json: bool | None) -> None:
+    import sys
+
+    telemetry.start(json=not sys.stderr.isatty() if json is None else json)
+
+
+def _run(coroutine: object) -> None:
+    import uvloop
+
+    uvloop.run(coroutine)  # type: ignore[arg-type]
+
+
+_TEMPLATE = """\
+# The catalogue: brands, topics and accounts. Secrets are never in it, only the names of environment variables.
+# Numbers are for ever: links in people's inboxes say them.
+
+[[brand]]
+name = "example"
+title = "Example"
+number = 1                          # permanent, 1 to 255
+link_host = "go.example.com"        # https://go.example.com/u/…   18 characters or fewer keep the headers safe
+mailto = "u@go.example.com"         # written as u+TOKEN@go.example.com
+postal_address = "1 Main Street, Springfield"
+
+[[brand.topic]]
+name = "newsletter"
+title = { en = "Monthly newsletter", es = "Boletín mensual" }
+number = 16                         # permanent within the brand, 16 to 255; write retired = true, never remove it
+consent = "opt-out"                 # or "opt-in", "double-opt-in"; marketing by SMS always wants consent
+
+[[brand.topic]]
+name = "receipts"
+title = "Orders and receipts"
+number = 32
+stream = "transactional"            # unset is marketing; no unsubscribe link can ever stop this one
+
+# [[account]]
+# name = "sendgrid-main"            # SendGrid posts its events to /hooks/sendgrid-main
+# provider = "sendgrid"
+# brand = "example"
+# secrets = { webhook_key = "SENDGRID_WEBHOOK_KEY", api_key = "SENDGRID_API_KEY" }
+# scopes = { newsletter = "12345" } # our topic: SendGrid's unsubscribe group
+"""

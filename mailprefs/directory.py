@@ -1,0 +1,41 @@
+"""Whose text we know: the addresses an application gave us, beside the keys that outlive them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from mailprefs.db import Connection, queries
+from mailprefs.words import Address
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An address and what an application says about it."""
+
+    address: Address
+    locale: str | None = None
+    region: str | None = None
+    party: str | None = None
+
+
+async def know(connection: Connection, entries: Sequence[Entry], *, now: datetime) -> int:
+    """Remember addresses, in the caller's transaction, and return how many were new. Lifts nothing.
+
+    Pushes that waited for the text of an address are due at once.
+    """
+    columns = {
+        "bucket": [e.address.bucket for e in entries],
+        "key": [e.address.key for e in entries],
+        "channel": [e.address.channel for e in entries],
+        "plaintext": [e.address.text for e in entries],
+        "locale": [e.locale for e in entries],
+        "region": [e.region for e in entries],
+        "party": [e.party for e in entries],
+    }
+    new = int(await queries("directory").know(connection, **columns))
+    place = {"bucket": columns["bucket"], "key": columns["key"]}
+    await queries("directory").drop_pushes_of_other_channels(connection, **place)
+    await queries("directory").wake_pushes(connection, **place, now=now)
+    return new

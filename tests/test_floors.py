@@ -1,0 +1,147 @@
+"""The architecture, as a test: rooms import only from floors below, and each dangerous thing has one place."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mailprefs
+
+PACKAGE = Path(mailprefs.__file__).parent
+FLOORS = {
+    0: ("words", "errors"),
+    1: ("addresses", "bodies", "catalogue", "settings", "db", "languages", "telemetry", "client", "rows"),
+    2: ("links", "embedded", "numbers"),
+    3: ("ledger", "decisions", "audience", "directory", "receipts", "apikeys"),
+    4: ("groupcommit", "inbox", "outbox", "clock", "exports", "privacy", "bulk", "checkup", "restore"),
+    5: ("courier", "reconcile", "webhooks", "post", "mailroom"),
+    6: ("web.keys", "web.problems", "web.pages"),
+    7: ("web.recipient", "web.provider", "web.marketer", "web.admin"),
+    8: ("web.app", "worker", "web"),
+    9: ("demo",),
+    10: ("cli",),
+    11: ("__main__",),
+    # the providers' own stairs, beside floors 2 to 4, and the sandbox's beside floor 5
+    2.1: ("providers.base",),
+    2.2: ("providers.signing", "providers.reading"),
+    2.3: ("providers.calling",),
+    3.1: ("providers.sendgrid",),
+    3.2: ("providers",),
+    5.1: ("sandbox.faults",),
+    5.2: ("sandbox.sendgrid",),
+    5.3: ("sandbox.app", "sandbox"),
+}
+FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
+
+
+def rooms() -> dict[str, ast.Module]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+        found["cli" if name.startswith("cli") else name] = ast.parse(path.read_text(encoding="utf-8"))
+    found.pop("__init__")
+    return found
+
+
+ROOMS = rooms()
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """Every module that a room imports, by full name; ``from package import module`` counts as the module."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def ours(tree: ast.Module) -> set[str]:
+    found = {name.removeprefix("mailprefs.") for name in imported(tree) if name.startswith("mailprefs.")}
+    known = {name for name in found if name in FLOOR}
+    # `from mailprefs.providers import base` names the package too; only the module it means counts
+    return {name for name in known if not any(other.startswith(f"{name}.") for other in known)}
+
+
+def test_every_room_has_its_floor() -> None:
+    assert {room for room in ROOMS if room not in FLOOR} == set()
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_a_room_imports_only_from_floors_below(room: str) -> None:
+    above = {name for name in ours(ROOMS[room]) if FLOOR[name] >= FLOOR[room] and name != room}
+    allowed = {"web.keys"} if room == "web.pages" else set()
+    assert above - allowed == set()
+
+
+@pytest.mark.parametrize(
+    ("library", "where"),
+    [
+        ("asyncpg", r"db|ledger|embedded|cli"),
+        ("aiohttp", r"providers(\..+)?|client|courier|reconcile|webhooks|post|mailroom|sandbox(\..+)?|web(\..+)?|worker|demo|cli"),
+        ("click", r"cli"),
+        ("jinja2", r"web\.pages|post"),
+    ],
+)
+def test_a_library_is_imported_in_its_rooms_alone(library: str, where: str) -> None:
+    users = {room for room, tree in ROOMS.items() if any(name.split(".")[0] == library for name in imported(tree))}
+    assert {room for room in users if not re.fullmatch(where, room)} == set()
+    assert users  # else the rule guards nothing
+
+
+def attributes(tree: ast.Module) -> set[str]:
+    return {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+
+
+def test_the_environment_is_read_in_one_place() -> None:
+    assert {room for room, tree in ROOMS.items() if attributes(tree) & {"os.environ", "os.getenv", "os.environb"}} == {"settings"}
+
+
+def test_the_clock_is_read_at_doors_and_in_the_worker_alone() -> None:
+    reading = re.compile(r"(datetime|dt\.datetime)\.(now|utcnow|today)|date\.today|time\.time(_ns)?")
+    users = {room for room, tree in ROOMS.items() if any(reading.fullmatch(name) for name in attributes(tree))}
+    # what answers HTTP dates and what simulates a provider is at the edge of the world too
+    assert users <= {"cli", "web.keys", "worker", "demo", "providers.calling", "sandbox.faults", "sandbox.sendgrid", "sandbox.app"}
+    assert "web.keys" in users
+
+
+def test_no_sql_stands_in_python() -> None:
+    sql = re.compile(r"\b(select|insert into|update|delete from)\b.+\b(from|values|set|where)\b", re.IGNORECASE | re.DOTALL)
+    for room, tree in ROOMS.items():
+        docs = {id(node.body[0].value) for node in ast.walk(tree) if isinstance(node, DOCUMENTED) and _documented(node)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+                assert not sql.search(node.value), f"{room}: {node.value[:60]}"
+
+
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def _documented(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    return bool(node.body) and isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant)
+
+
+def test_links_load_nothing_heavy() -> None:
+    script = "import sys, mailprefs.links; print(' '.join(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()  # noqa: S603
+    heavy = {"socket", "ssl", "asyncio", "aiohttp", "asyncpg", "pydantic", "email_validator", "idna", "phonenumbers", "sqlite3", "click"}
+    assert heavy & set(loaded) == set()
+    assert "itsdangerous" in loaded
+
+
+def test_no_function_is_longer_than_forty_lines_and_no_room_past_four_hundred() -> None:
+    long = [
+        f"{room}.{node.name}"
+        for room, tree in ROOMS.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (node.end_lineno or 0) - node.lineno >= 45
+    ]
+    assert long == []
+    assert [path.name for path in PACKAGE.rglob("*.py") if len(path.read_text().splitlines()) > 420] == []
