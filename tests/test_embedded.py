@@ -26,6 +26,7 @@ from mailprefs.errors import Misconfigured, Unavailable
 ROOT = os.geteuid() == 0
 REPOSITORY = Path(__file__).parent.parent
 SYSTEM = max(Path("/usr/lib/postgresql").glob("1[5-8]/bin/postgres"), default=None)
+NO_SYSTEM = "no PostgreSQL 15 to 18 of the system, run: apt-get install -y postgresql"
 USER = """
 import asyncio, signal, sys
 from pathlib import Path
@@ -43,13 +44,9 @@ Spawn = Callable[..., tuple[subprocess.Popen[str], str]]
 ByHand = Callable[[], subprocess.Popen[bytes]]
 
 
-@pytest.fixture(params=["wheel", "system"])
+@pytest.fixture(params=["wheel", pytest.param("system", marks=[] if SYSTEM else pytest.mark.skip(NO_SYSTEM))])
 def binaries(request: pytest.FixtureRequest) -> Path | None:
-    if request.param == "wheel":
-        return None
-    if SYSTEM is None:
-        pytest.skip("no PostgreSQL of the system: apt-get install -y postgresql-15")
-    return SYSTEM.parent
+    return SYSTEM.parent if SYSTEM and request.param == "system" else None
 
 
 @pytest.fixture
@@ -78,8 +75,8 @@ def spawn(home: Path, binaries: Path | None) -> Iterator[Spawn]:
 @pytest.fixture
 def by_hand(home: Path, binaries: Path | None) -> Iterator[ByHand]:
     """Start PostgreSQL on the cluster as an operator would, past our locks."""
-    server = (binaries or embedded._borrowed()) / "postgres"
     directory = Path(tempfile.mkdtemp(prefix="by-hand-"))
+    server = embedded._programs(binaries or embedded._borrowed(), directory) / "postgres"
     embedded._give_away(directory)
     started = []
 
@@ -360,7 +357,7 @@ async def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         await Server(tmp_path / "file" / "postgres").start()
 
 
-@pytest.mark.skipif(not ROOT, reason="only root has to become somebody else: sudo make test")
+@pytest.mark.skipif(not ROOT, reason="only root has to become somebody else, run: sudo make test")
 async def test_root_runs_it_as_nobody_and_opens_no_door(home: Path, binaries: Path | None, tmp_path: Path) -> None:
     private = tmp_path / "private"
     if binaries is None:  # an environment in a home that nobody can enter
