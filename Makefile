@@ -2,7 +2,7 @@
 # Another Python: make setup PYTHON=python3.13, once; .venv remembers it.
 
 PYTHON  ?= $(if $(wildcard .venv/bin/python),.venv/bin/python,python3)
-VENV    := .venv/bin/python
+PY      := .venv/bin/python
 WORKERS ?= logical
 TESTS   ?=
 export PYTHONUTF8 := 1
@@ -30,23 +30,32 @@ setup:
 
 demo:
 	$(call ready,requirements.lock)
-	@exec $(VENV) -m mailprefs demo $(if $(filter-out 0,$(ONCE)),--once)
+	@exec $(PY) -m mailprefs demo $(if $(filter-out 0,$(ONCE)),--once)
+
+# Every test on the PostgreSQL that comes along, and again on the system's own where there is one. Both are run, whatever the first says.
+PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadgroup -r fEs
+SYSTEM := $(lastword $(wildcard /usr/lib/postgresql/15/bin /usr/lib/postgresql/16/bin /usr/lib/postgresql/17/bin /usr/lib/postgresql/18/bin))
 
 test: setup
-	@$(VENV) -m pytest -n $(WORKERS) --dist loadgroup -r fEs $(TESTS)
+	@$(PYTEST) $(TESTS) || failed=1; \
+	if [ -n '$(SYSTEM)' ]; then \
+	  echo 'Once more, on the PostgreSQL in $(SYSTEM):'; \
+	  MAILPREFS_TEST_BINARIES='$(SYSTEM)' $(PYTEST) --ignore tests/test_embedded.py --ignore tests/test_packaging.py $(TESTS) || failed=1; \
+	fi; \
+	exit $${failed:-0}
 
 bench: setup
-	@$(VENV) -m benchmarks
+	@$(PY) -m benchmarks
 
 check: setup
-	@$(VENV) -m ruff check .
-	@$(VENV) -m ruff format --check .
-	@$(VENV) -m mypy
-	@$(VENV) -m pytest -q $(wildcard tests/test_floors.py tests/test_docs.py)
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(PY) -m pytest -q tests/test_floors.py $(wildcard tests/test_docs.py)
 
 test-citus: setup
 	@test -n '$(CITUS_URL)' || { echo 'Name a server: make test-citus CITUS_URL=postgresql://…' >&2; exit 2; }
-	@TEST_DATABASE_URL='$(CITUS_URL)' $(VENV) -m pytest -r fEs $(TESTS)
+	@MAILPREFS_TEST_DATABASE_URL='$(CITUS_URL)' $(PYTEST) $(TESTS)
 
 COMPILE := pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 lock:
