@@ -1,0 +1,219 @@
+"""What each account must still be told: leased, read anew, settled. Nothing is ever given up. No HTTP here.
+
+A push is state, not history: "this account must hear about this address and scope". What it hears is read from the rule at the
+moment of sending, so changes in flight coalesce, and a lease or a settlement that comes too late changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from uuid import UUID, uuid4
+
+from mailprefs.db import Connection, queries
+from mailprefs.words import Address
+
+CAP_STOP, CAP_GO = timedelta(minutes=15), timedelta(hours=6)  # the longest wait between two attempts, which never cease
+PATIENCE = timedelta(hours=72)  # with a go of which nothing is known: then once a day, and counted with the dead
+LONGEST_WAIT = timedelta(hours=1)  # that a provider can ask of us
+
+
+class Fate(StrEnum):
+    """What became of one push in one attempt."""
+
+    DONE = "done"
+    UNKNOWN = "unknown"
+    REFUSED = "refused"
+    CUT = "cut"  # its request was broken off, and a part of it may still land
+    UNSENT = "unsent"
+
+
+class Verdict(StrEnum):
+    """What a settlement came to."""
+
+    SETTLED = "settled"  # the account believes it, and ``told`` holds the proof
+    UNSURE = "unsure"  # confirmed, but an earlier request may still land: asserted again after that
+    MOVED = "moved"  # the wish changed meanwhile: due at once
+    POSTPONED = "postponed"
+    QUARANTINED = "quarantined"  # tried once a day
+    RELEASED = "released"  # as if it had not been leased
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """One (address, scope) that an account must be told about."""
+
+    bucket: int
+    key: UUID
+    scope: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Pushes of one account and one direction that nobody else may send until the lease ends."""
+
+    account: int
+    token: UUID
+    stop: bool
+    pushes: tuple[Push, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A push as it must be sent at this moment."""
+
+    push: Push
+    want: int  # the generation that this state belongs to
+    stop: bool
+    text: str | None  # None: the address cannot be told
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How one push came out of one attempt."""
+
+    push: Push
+    fate: Fate
+    want: int = 0
+    detail: str = ""  # a code, never an address
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What stands before an account that we own."""
+
+    shut: bool  # nothing may be sent now
+    barred: bool  # its credential was refused the last time
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one account has still to hear."""
+
+    account: str
+    waiting: int  # can be told: leased, backing off and dead included
+    no_address: int  # waits for a text that we do not know
+    oldest_at: datetime | None  # since when the oldest of ``waiting`` is owed
+    dead: int  # of ``waiting``: the provider refuses it, tried once a day
+
+
+async def accounts(connection: Connection) -> Mapping[str, int]:
+    """Return the number of each account by its name."""
+    return {row["name"]: row["account"] async for row in queries("outbox").accounts(connection)}
+
+
+async def own(connection: Connection, account: int, owner: UUID, *, until: datetime, now: datetime) -> Gate | None:
+    """Own the account until then, alone. None: another worker does."""
+    row = await queries("outbox").own(connection, account=account, owner=owner, until=until, now=now)
+    return Gate(row["shut"], row["barred"]) if row else None
+
+
+async def disown(connection: Connection, account: int, owner: UUID) -> None:
+    """Let go of the account, if it is ours, so that another worker need not wait."""
+    await queries("outbox").disown(connection, account=account, owner=owner)
+
+
+async def wait(connection: Connection, account: int, *, until: datetime, now: datetime, barred: bool = False) -> None:
+    """Send nothing for the account until then, at the most for an hour from now. ``barred``: its credential was refused."""
+    await queries("outbox").wait(connection, account=account, until=min(until, now + LONGEST_WAIT), barred=barred)
+
+
+async def admitted(connection: Connection, account: int) -> None:
+    """Note that the account's credential was accepted."""
+    await queries("outbox").admitted(connection, account=account)
+
+
+async def close(connection: Connection, account: int, scope: int, *, until: datetime) -> None:
+    """Send nothing about one scope until then: it would do harm. The account's other scopes go on."""
+    await queries("outbox").close_group(connection, account=account, scope=scope, until=until)
+
+
+async def reopen(connection: Connection, account: int) -> None:
+    """Forget what was found unsafe or barred, so that what was mended is tried at once."""
+    await queries("outbox").reopen_groups(connection, account=account)
+    await queries("outbox").reopen_gate(connection, account=account)
+
+
+async def lease(
+    connection: Connection,
+    account: int,
+    *,
+    scopes: Iterable[int],
+    stop: bool,
+    most: int,
+    until: datetime,
+    settle: timedelta,
+    quiet: timedelta,
+    now: datetime,
+) -> Lease | None:
+    """Lease what is due in one direction, the longest due first; None if nothing is. The caller commits before it sends anything."""
+    token = uuid4()
+    rows = queries("outbox").lease(
+        connection,
+        account=account,
+        scopes=list(scopes),
+        stop=stop,
+        most=most,
+        lease=token,
+        until=until,
+        settle=settle,
+        quiet=quiet,
+        now=now,
+    )
+    pushes = tuple([Push(row["bucket"], row["key"], row["scope"]) async for row in rows])
+    return Lease(account, token, stop, pushes) if pushes else None
+
+
+async def read(connection: Connection, lease: Lease, pushes: Sequence[Push], *, margin: timedelta, now: datetime) -> list[Ready]:
+    """Return what must be sent at this moment for those of the pushes whose lease still holds for longer than the margin."""
+    rows = queries("outbox").read(connection, account=lease.account, lease=lease.token, until=now + margin, now=now, **_columns(pushes))
+    return [Ready(Push(r["bucket"], r["key"], r["scope"]), r["want"], r["stop"], r["text"]) async for r in rows]
+
+
+async def settle(
+    connection: Connection, lease: Lease, ends: Sequence[End], *, sent_at: datetime, settle: timedelta, now: datetime
+) -> Counter[Verdict]:
+    """Settle what was sent together at ``sent_at``, as a go or a stop like the lease; return how many came to which verdict.
+
+    Changes nothing where the lease is no longer ours, so it may be repeated when its own outcome is in doubt.
+    """
+    rows = queries("outbox").settle(
+        connection,
+        account=lease.account,
+        lease=lease.token,
+        stop=lease.stop,
+        want=[end.want for end in ends],
+        outcome=[end.fate for end in ends],
+        detail=[end.detail for end in ends],
+        sent=sent_at,
+        settle=settle,
+        cap=CAP_STOP if lease.stop else CAP_GO,
+        patience=PATIENCE,
+        now=now,
+        **_columns([end.push for end in ends]),
+    )
+    return Counter([Verdict(row["verdict"]) async for row in rows])
+
+
+async def release(connection: Connection, lease: Lease, pushes: Sequence[Push], *, now: datetime) -> None:
+    """Give back what was not sent, as it was; the direction it waits in is read anew."""
+    ends = [End(push, Fate.UNSENT) for push in pushes]
+    await settle(connection, lease, ends, sent_at=now, settle=timedelta(), now=now)
+
+
+async def known(connection: Connection, addresses: Sequence[Address], *, now: datetime) -> None:
+    """Make due what waited for the texts of these addresses, which are in the table now, and owe nothing to accounts of another channel."""
+    bucket, key = [address.bucket for address in addresses], [address.key for address in addresses]
+    await queries("outbox").known(connection, bucket=bucket, key=key, now=now)
+
+
+async def sync(connection: Connection, *, now: datetime) -> list[Figures]:
+    """Return what each account has still to hear, counting everything but what begins later (the end of a pause)."""
+    return [Figures(**row) async for row in queries("outbox").sync(connection, now=now)]
+
+
+def _columns(pushes: Sequence[Push]) -> dict[str, list[int] | list[UUID]]:
+    return {"bucket": [p.bucket for p in pushes], "key": [p.key for p in pushes], "scope": [p.scope for p in pushes]}

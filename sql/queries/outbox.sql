@@ -1,0 +1,71 @@
+-- name: accounts
+select account, name from account order by account;
+
+-- name: own^
+-- This worker owns the account until then, unless another one does: no row. What the account's gate says comes with it.
+insert into gate as g (account, owner, owned_until)
+values (:account, :owner, :until)
+on conflict (account) do update set owner = excluded.owner, owned_until = excluded.owned_until
+where g.owner = excluded.owner or g.owned_until <= :now::timestamptz
+returning g.not_before > :now::timestamptz shut, g.barred;
+
+-- name: disown!
+-- Whoever asks next may own the account.
+update gate set owner = null, owned_until = '-infinity' where account = :account and owner = :owner;
+
+-- name: wait!
+-- Nothing is sent for the account before that time; a wait that was asked for earlier is not shortened.
+insert into gate as g (account, not_before, barred) values (:account, :until, :barred)
+on conflict (account) do update set not_before = greatest(g.not_before, excluded.not_before), barred = g.barred or excluded.barred;
+
+-- name: admitted!
+-- The credential was accepted.
+update gate set barred = false where account = :account and barred;
+
+-- name: close_group!
+insert into closed as c (account, scope, until) values (:account, :scope, :until)
+on conflict (account, scope) do update set until = excluded.until;
+
+-- name: reopen_groups!
+delete from closed where account = :account;
+
+-- name: reopen_gate!
+-- A credential that was refused is tried again now; a provider that asked us to wait is not.
+update gate set not_before = '-infinity', barred = false where account = :account and barred;
+
+-- name: lease
+-- What is due in one direction, now leased (sql/migrations/0004_outbox.sql).
+select bucket, key, scope
+from lease(:account, :scopes, :stop, :most, :lease, :until, :settle, :quiet, :now)
+order by due_at, bucket, key, scope;
+
+-- name: read
+-- What must be sent for the rows that are still ours until then: state and text as they are now, and the want that they stand for.
+select p.bucket, p.key, p.scope, p.want, held(a.stops, a.goes, a.pauses, m.path, :now) stop, a.plaintext text
+from unnest(:bucket::smallint[], :key::uuid[], :scope::int[]) with ordinality u(bucket, key, scope, n)
+join push p on p.bucket = u.bucket and p.account = :account and p.key = u.key and p.scope = u.scope
+join mapping m on m.account = p.account and m.scope = p.scope
+join address a on a.bucket = p.bucket and a.key = p.key
+where p.lease = :lease and p.lease_until > :until
+order by u.n;
+
+-- name: settle
+-- The verdict on each row, one row each (sql/migrations/0004_outbox.sql).
+select settle verdict
+from settle(:account, :lease, :stop, :bucket, :key, :scope, :want, :outcome, :detail, :sent, :settle, :cap, :patience, :now);
+
+-- name: known$
+-- Makes due what waited for the text of these addresses (sql/migrations/0004_outbox.sql).
+select known(:bucket, :key, :now);
+
+-- name: sync
+-- What each account has still to hear, counting everything: what is leased, backs off or is refused, but nothing that begins later.
+-- An address known by its key alone cannot be told; it is counted apart, and not what is oldest.
+select n.name account,
+  count(*) filter (where p.due_at < 'infinity') waiting,
+  count(*) filter (where p.due_at = 'infinity') no_address,
+  min(p.since) filter (where p.due_at < 'infinity') oldest_at,
+  count(*) filter (where p.due_at < 'infinity' and p.refused is not null) dead
+from account n left join push p on p.account = n.account and p.since <= :now
+group by n.name
+order by n.name;

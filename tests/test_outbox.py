@@ -1,0 +1,720 @@
+"""What the outbox promises, on the real thing: one lease at a time, nothing settled that is not sure, nothing given up."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from mailprefs import ledger, outbox
+from mailprefs.addresses import Addresses
+from mailprefs.outbox import End, Fate, Figures, Gate, Lease, Push, Ready, Verdict
+from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
+
+MARKETING, NEWSLETTER, OFFERS = 257, 272, 273
+MAIN, SECOND = 1, 2  # sendgrid-main is told of newsletter and offers, sendgrid-second of newsletter
+LEASE, SETTLE, QUIET = timedelta(seconds=120), timedelta(minutes=15), timedelta(seconds=60)
+TICK = timedelta(seconds=1)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+@pytest.fixture
+async def jane(conn: asyncpg.Connection, addresses: Addresses) -> Address:
+    return await introduce(conn, addresses, "jane@example.org")
+
+
+async def introduce(conn: asyncpg.Connection, addresses: Addresses, text: str) -> Address:
+    """Return an address whose text the database knows."""
+    address = addresses.read(text)
+    await conn.execute(
+        "insert into address (bucket, key, channel, plaintext) values ($1, $2, $3, $4)",
+        address.bucket,
+        address.key,
+        address.channel,
+        text,
+    )
+    return address
+
+
+def change(
+    address: Address, scope: int, effect: Effect, now: datetime, *, cause: Cause = Cause.CHOICE, until: datetime | None = None
+) -> Change:
+    door = Door.PAGE if effect is Effect.STOP else Door.MANAGE
+    return Change(address, scope, cause, effect, door, uuid4().hex, now, until)
+
+
+async def stop(conn: asyncpg.Connection, address: Address, now: datetime, scope: int = NEWSLETTER) -> None:
+    await ledger.record(conn, [change(address, scope, Effect.STOP, now)], now=now)
+
+
+async def go(conn: asyncpg.Connection, address: Address, now: datetime, scope: int = NEWSLETTER, cause: Cause = Cause.CHOICE) -> None:
+    await ledger.record(conn, [change(address, scope, Effect.GO, now, cause=cause)], now=now)
+
+
+async def pause(conn: asyncpg.Connection, address: Address, now: datetime, until: datetime, scope: int = NEWSLETTER) -> None:
+    await ledger.record(conn, [change(address, scope, Effect.STOP, now, cause=Cause.PAUSE, until=until)], now=now)
+
+
+async def lease(
+    conn: asyncpg.Connection, now: datetime, *, stop: bool = True, account: int = MAIN, most: int = 100, scopes: Sequence[int] = (272, 273)
+) -> Lease | None:
+    return await outbox.lease(conn, account, scopes=scopes, stop=stop, most=most, until=now + LEASE, settle=SETTLE, quiet=QUIET, now=now)
+
+
+async def leased(conn: asyncpg.Connection, now: datetime, *, stop: bool = True, account: int = MAIN) -> Lease:
+    found = await lease(conn, now, stop=stop, account=account)
+    assert found is not None
+    return found
+
+
+async def read(conn: asyncpg.Connection, held: Lease, now: datetime) -> list[Ready]:
+    return await outbox.read(conn, held, held.pushes, margin=LEASE / 4, now=now)
+
+
+async def end(
+    conn: asyncpg.Connection, held: Lease, fate: Fate, now: datetime, *, sent_at: datetime | None = None, detail: str = ""
+) -> Counter[Verdict]:
+    """Read, as if the request were sent now, and settle all of it with one fate."""
+    return await answer(conn, held, await read(conn, held, sent_at or now), fate, now, sent_at=sent_at or now, detail=detail)
+
+
+async def answer(
+    conn: asyncpg.Connection, held: Lease, ready: Sequence[Ready], fate: Fate, now: datetime, *, sent_at: datetime, detail: str = ""
+) -> Counter[Verdict]:
+    ends = [End(each.push, fate, each.want, detail) for each in ready]
+    return await outbox.settle(conn, held, ends, sent_at=sent_at, settle=SETTLE, now=now)
+
+
+async def row(conn: asyncpg.Connection, account: int = MAIN, scope: int = NEWSLETTER) -> asyncpg.Record:
+    found = await conn.fetchrow("select * from push where account = $1 and scope = $2", account, scope)
+    assert found is not None
+    return found
+
+
+async def left(conn: asyncpg.Connection, account: int = MAIN) -> int:
+    return int(await conn.fetchval("select count(*) from push where account = $1", account))
+
+
+async def told(conn: asyncpg.Connection, account: int = MAIN) -> list[bool]:
+    return [r["stop"] for r in await conn.fetch("select stop from told where account = $1 order by confirmed_at", account)]
+
+
+# Leases
+
+
+async def test_a_row_is_leased_once_until_its_lease_ends(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await stop(conn, jane, now)
+    first = await leased(conn, now)
+    assert await lease(conn, now + LEASE - TICK) is None
+    again = await leased(conn, now + LEASE)
+    assert first.pushes == again.pushes == (Push(jane.bucket, jane.key, NEWSLETTER),)
+    assert first.token != again.token
+
+
+async def test_leases_at_once_share_no_row_and_wait_for_nobody(
+    database: str, conn: asyncpg.Connection, addresses: Addresses, now: datetime
+) -> None:
+    for n in range(20):
+        await stop(conn, await introduce(conn, addresses, f"p{n}@example.org"), now)
+    other = await asyncpg.connect(database)
+    async with conn.transaction(), other.transaction():  # neither has committed when the other asks
+        first = await lease(conn, now, most=12)
+        second = await asyncio.wait_for(lease(other, now, most=20), 5)
+    await other.close()
+    assert first is not None
+    assert second is not None
+    assert len(first.pushes) == 12
+    assert len(second.pushes) == 8
+    assert not set(first.pushes) & set(second.pushes)
+
+
+async def test_an_account_leases_only_its_own_rows(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await stop(conn, jane, now, MARKETING)
+    assert len((await leased(conn, now, account=SECOND)).pushes) == 1
+    assert len((await leased(conn, now, account=MAIN)).pushes) == 2
+
+
+async def test_the_longest_due_is_leased_first(conn: asyncpg.Connection, addresses: Addresses, now: datetime) -> None:
+    people = [await introduce(conn, addresses, f"p{n}@example.org") for n in range(9)]
+    for n, person in enumerate(people):
+        await stop(conn, person, now - n * TICK)
+    found = await lease(conn, now, most=3)
+    assert found is not None
+    assert {push.key for push in found.pushes} == {person.key for person in people[-3:]}
+
+
+async def test_a_stop_and_a_go_never_stand_in_one_lease(conn: asyncpg.Connection, addresses: Addresses, now: datetime) -> None:
+    ann, bob = [await introduce(conn, addresses, f"{name}@example.org") for name in ("ann", "bob")]
+    await stop(conn, ann, now)
+    await end(conn, await leased(conn, now), Fate.DONE, now)
+    await go(conn, ann, now)
+    later = now + QUIET
+    await stop(conn, bob, later)
+    assert [push.key for push in (await leased(conn, later)).pushes] == [bob.key]
+    assert [push.key for push in (await leased(conn, later, stop=False)).pushes] == [ann.key]
+
+
+async def test_a_go_waits_until_nobody_has_spoken_for_the_address_for_a_while(
+    conn: asyncpg.Connection, jane: Address, now: datetime
+) -> None:
+    await stop(conn, jane, now)
+    spoken = now + timedelta(seconds=50)  # the row is due since the stop, but quiet counts from the last word
+    await go(conn, jane, spoken)
+    assert await lease(conn, spoken + QUIET - TICK, stop=False) is None
+    assert await lease(conn, spoken + QUIET, stop=False) is not None
+
+
+async def test_a_word_about_another_topic_breaks_the_quiet_and_evidence_alone_does_not(
+    conn: asyncpg.Connection, jane: Address, now: datetime
+) -> None:
+    await stop(conn, jane, now)
+    await go(conn, jane, now)
+    pressed = change(jane, OFFERS, Effect.STOP, now)
+    await ledger.record(conn, [pressed], now=now + 30 * TICK)
+    assert await lease(conn, now + QUIET, stop=False) is None
+    await ledger.record(conn, [ledger.withdrawal(pressed, now=now + 40 * TICK)], now=now + 40 * TICK)
+    note = Change(jane, OFFERS, Cause.CHOICE, Effect.NOTE, Door.PROVIDER, "sendgrid-main/e1", now, by="sendgrid-main")
+    await ledger.record(conn, [note], now=now + 90 * TICK)
+    assert await lease(conn, now + 99 * TICK, stop=False) is None
+    assert await lease(conn, now + 100 * TICK, stop=False) is not None
+
+
+async def test_a_stop_waits_for_no_quiet(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await stop(conn, jane, now)
+    assert await lease(conn, now) is not None
+
+
+async def test_a_scope_that_would_do_harm_is_not_leased_and_the_others_are(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await stop(conn, jane, now, MARKETING)
+    await outbox.close(conn, MAIN, NEWSLETTER, until=now + HOUR)
+    assert [push.scope for push in (await leased(conn, now)).pushes] == [OFFERS]
+    assert [push.scope for push in (await leased(conn, now, account=SECOND)).pushes] == [NEWSLETTER]
+    assert [push.scope for push in (await leased(conn, now + HOUR)).pushes if push.scope == NEWSLETTER] == [NEWSLETTER]
+
+
+async def test_what_is_closed_opens_when_it_is_mended(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await stop(conn, jane, now)
+    await outbox.close(conn, MAIN, NEWSLETTER, until=now + HOUR)
+    assert await lease(conn, now) is None
+    await outbox.reopen(conn, MAIN)
+    assert await lease(conn, now) is not None
+
+
+async def test_a_scope_that_this_catalogue_does_not_map_is_left_to_another_worker(
+    conn: asyncpg.Connection, jane: Address, now: datetime
+) -> None:
+    await stop(conn, jane, now)
+    assert await lease(conn, now, scopes=[OFFERS]) is None
+
+
+# Reading
+
+
+async def test_what_is_sent_is_the_rule_of_the_moment_not_the_wish_that_was_queued(
+    conn: asyncpg.Connection, jane: Address, now: datetime
+) -> None:
+    await stop(conn, jane, now)
+    held = await leased(conn, now)
+    (before,) = await read(conn, held, now)
+    await go(conn, jane, now)
+    (after,) = await read(conn, held, now)
+    assert (before.stop, after.stop) == (True, False)
+    assert after.want > before.want
+    assert before.text == "jane@example.org"
+
+
+async def test_nothing_is_sent_when_little_of_the_lease_is_left(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await stop(conn, jane, now)
+    held = await leased(conn, now)
+    assert len(await read(conn, held, now + LEASE * 3 / 4 - TICK)) == 1
+    assert await read(conn, held, now + LEASE * 3 / 4) == []
+
+
+async def test_a_lease_that_another_worker_took_over_reads_nothing(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await stop(conn, jane, now)
+    mine = await leased(conn, now)
+    theirs = await leased(conn, now + LEASE)
+    assert await read(conn, mine, now) == []
+    assert len(await read(conn, theirs, now + LEASE)) == 1
+
+
+# Settling
+
+
+async def test_what_is_told_leaves_the_outbox_and_a_proof(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await stop(conn, jane, now)
+    held = await leased(conn, now + TICK)
+    assert await end(conn, held, Fate.DONE, now + 3 * TICK, sent_at=now + 2 * TICK) == {Verdict.SETTLED: 1}
+    assert await left(conn) == 0
+    proof = await conn.fetchrow("select * from told")
+    assert proof is not None
+    assert (proof["account"], proof["key"], proof["scope"], proof["stop"]) == (MAIN, jane.key, NEWSLETTER, True)
+    assert (proof["asked_at"], proof["sent_at"], proof["confirmed_at"]) == (now, now + 2 * TICK, now + 3 * TICK)
+    assert await left(conn, SECOND) == 1
+
+
+async def test_a_change_of_mind_while_it_is_sent_stays_due(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await stop(conn, jane, now)
+    held = await leased(conn, now)
+    ready = await read(conn, held, now)
+    await go(conn, jane, now)
+    assert await answer(conn, held, ready, Fate.DONE, now, sent_at=now) == {Verdict.MOVED: 1}
+    assert await told(conn) == []
+    assert (await row(conn))["lease"] is None
+    assert await lease(conn, now + QUIET, stop=False) is not None
+
+
+async def test_a_mind_changed_twice_while_it_is_sent_is_told_again(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await stop(conn, jane, now)
+    held = await leased(conn, now)
+    ready = await read(conn, held, now)
+    await go(conn, jane, now)
+    await stop(conn, jane, now)
+    assert await answer(conn, held, ready, Fate.DONE, now, sent_at=now) == {Verdict.MOVED: 1}
+    assert await lease(conn, now) is not None
+
+
+async def test_a_settlement_under_an_old_lease_changes_nothing(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await stop(conn, jane, now)
+    mine = await leased(conn, now)
+    ready = await read(conn, mine, now)
+    await leased(conn, now + LEASE)
+    before = await row(conn)
+    for fate in Fate:
+        assert await answer(conn, mine, ready, fate, now + LEASE, sent_at=now) == {}
+    assert await row(conn) == before
+    assert await told(conn) == []
+
+
+async def test_settling_twice_changes_nothing_more(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await stop(conn, jane, now)
+    held = await leased(conn, now)
+    ready = await read(conn, held, now)
+    assert await answer(conn, held, ready, Fate.UNKNOWN, now, sent_at=now) == {Verdict.POSTPONED: 1}
+    before = await row(conn)
+    assert await answer(conn, held, ready, Fate.DONE, now, sent_at=now) == {}
+    assert await row(conn) == before
+
+
+async def test_a_dead_workers_lease_makes_the_row_unsure(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await stop(conn, jane, now)
+    await leased(conn, now)  # and its worker dies
+    taken_over = now + LEASE
+    assert await end(conn, await leased(conn, taken_over), Fate.DONE, taken_over + TICK) == {Verdict.UNSURE: 1}
+    assert (await row(conn))["unsure_until"] == taken_over + SETTLE
+
+
+async def test_what_was_given_back_is_as_sure_as_before(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await stop(conn, jane, now)
+    before = await row(conn)
+    held = await leased(conn, now)
+    await outbox.release(conn, held, held.pushes, now=now)
+    assert await row(conn) == before
+    assert await end(conn, await leased(conn, now), Fate.DONE, now) == {Verdict.SETTLED: 1}
+
+
+async def test_after_an_unknown_outcome_a_confirmation_is_asked_for_once_more_when_nothing_can_land_any_more(
+    conn: asyncpg.Connection, jane: Address, now: datetime
+) -> None:
+    await stop(conn, jane, now)
+    await end(conn, await leased(conn, now), Fate.UNKNOWN, now)
+    sure = now + SETTLE
+    assert await end(conn, await leased(conn, now + 9 * TICK), Fate.DONE, now + 9 * TICK) == {Verdict.UNSURE: 1}
+    assert await told(conn) == []
+    assert await lease(conn, sure) is None
+    settled = sure + TICK
+    assert await end(conn, await leased(conn, settled), Fate.DONE, settled) == {Verdict.SETTLED: 1}
+    assert await told(conn) == [True]
+
+
+async def test_a_confirmation_of_what_was_sent_too_early_counts_for_nothing_however_late_it_comes(
+    conn: asyncpg.Connection, jane: Address, now: datetime
+) -> None:
+    await stop(conn, jane, now)
+    await end(conn, await leased(conn, now), Fate.UNKNOWN, now)
+    held = await leased(conn, now + SETTLE)
+    assert await end(conn, held, Fate.DONE, now + SETTLE + HOUR, sent_at=now + SETTLE) == {Verdict.UNSURE: 1}
+
+
+async def test_an_unknown_outcome_waits_longer_each_time_with_full_jitter_and_a_cap(
+    conn: asyncpg.Connection, addresses: Addresses, now: datetime
+) -> None:
+    for n in range(300):
+        await stop(conn, await introduce(conn, addresses, f"p{n}@example.org"), now)
+    await conn.execute("delete from push where account <> $1", MAIN)
+    for attempts, longest in (
+        (0, timedelta(seconds=2)),
+        (3, timedelta(seconds=16)),
+        (40, timedelta(minutes=15)),
+        (2000, timedelta(minutes=15)),
+    ):
+        await conn.execute("update push set attempts = $1, due_at = $2", attempts, now)
+        found = await lease(conn, now, most=300)
+        assert found is not None
+        assert await end(conn, found, Fate.UNKNOWN, now) == {Verdict.POSTPONED: 300}
+        waits = sorted([r["due_at"] - now for r in await conn.fetch("select due_at from push")])
+        assert timedelta() <= waits[0] < longest / 20
+        assert longest * 0.9 < waits[-1] <= longest
+        assert longest * 0.35 < waits[150] < longest * 0.65
+
+
+async def test_a_go_may_wait_longer_than_a_stop(conn: asyncpg.Connection, addresses: Addresses, now: datetime) -> None:
+    for n in range(100):
+        person = await introduce(conn, addresses, f"p{n}@example.org")
+        await stop(conn, person, now)
+        await go(conn, person, now)
+    await conn.execute("update push set attempts = 40")
+    later = now + QUIET
+    await end(conn, await leased(conn, later, stop=False), Fate.UNKNOWN, later)
+    longest = await conn.fetchval("select max(due_at) from push where account = $1", MAIN) - later
+    assert timedelta(hours=5) < longest <= timedelta(hours=6)
+
+
+async def test_an_unknown_outcome_of_an_older_wish_does_not_hold_up_the_new_one(
+    conn: asyncpg.Connection, jane: Address, now: datetime
+) -> None:
+    await stop(conn, jane, now)
+    await conn.execute("update push set attempts = 30")
+    held = await leased(conn, now)
+    ready = await read(conn, held, now)
+    await go(conn, jane, now)
+    await stop(conn, jane, now)
+    assert await answer(conn, held, ready, Fate.UNKNOWN, now, sent_at=now) == {Verdict.MOVED: 1}
+    assert await end(conn, await leased(conn, now), Fate.DONE, now) == {Verdict.UNSURE: 1}
+
+
+async def test_a_row_that_the_provider_refuses_is_tried_once_a_day_for_ever(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await stop(conn, jane, now)
+    for day in range(5):
+        today = now + day * DAY
+        assert await end(conn, await leased(conn, today), Fate.REFUSED, today, detail="http_400") == {Verdict.QUARANTINED: 1}
+        assert (await row(conn))["refused"] == "http_400"
+        assert await lease(conn, today + DAY - TICK) is None
+    assert await end(conn, await leased(conn, now + 5 * DAY), Fate.DONE, now + 5 * DAY) == {Verdict.SETTLED: 1}
+
+
+async def test_a_new_wish_leaves_quarantine(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await stop(conn, jane, now)
+    await end(conn, await leased(conn, now), Fate.REFUSED, now, detail="http_400")
+    await go(conn, jane, now)
+    assert (await row(conn))["refused"] is None
+    assert await lease(conn, now + QUIET, stop=False) is not None
+
+
+async def test_a_refusal_of_an_older_wish_does_not_quarantine_the_new_one(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await stop(conn, jane, now)
+    held = await leased(conn, now)
+    ready = await read(conn, held, now)
+    await go(conn, jane, now)
+    await stop(conn, jane, now)
+    assert await answer(conn, held, ready, Fate.REFUSED, now, sent_at=now, detail="http_400") == {Verdict.MOVED: 1}
+    assert (await row(conn))["refused"] is None
+    assert await lease(conn, now) is not None
+
+
+async def test_a_go_of_which_nothing_is_known_for_three_days_is_tried_once_a_day_and_a_stop_goes_on(
+    conn: asyncpg.Connection, addresses: Addresses, now: datetime
+) -> None:
+    ann, bob = [await introduce(conn, addresses, f"{name}@example.org") for name in ("ann", "bob")]
+    await stop(conn, ann, now)
+    await go(conn, ann, now)
+    await stop(conn, bob, now)
+    late = now + timedelta(hours=72) + TICK
+    assert await end(conn, await leased(conn, late, stop=False), Fate.UNKNOWN, late) == {Verdict.QUARANTINED: 1}
+    assert await end(conn, await leased(conn, late), Fate.UNKNOWN, late) == {Verdict.POSTPONED: 1}
+    assert await lease(conn, late + DAY, stop=False) is not None
+
+
+async def test_a_request_that_was_broken_off_is_no_attempt_but_may_still_land(
+    conn: asyncpg.Connection, jane: Address, now: datetime
+) -> None:
+    await stop(conn, jane, now)
+    assert await end(conn, await leased(conn, now), Fate.CUT, now) == {Verdict.RELEASED: 1}
+    after = await row(conn)
+    assert (after["attempts"], after["due_at"], after["unsure_until"]) == (0, now, now + SETTLE)
+
+
+async def test_what_was_given_back_waits_in_the_direction_it_has_now(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await pause(conn, jane, now, now + HOUR)  # and nobody could be told while it lasted
+    over = now + HOUR + TICK
+    held = await leased(conn, over)
+    assert [each.stop for each in await read(conn, held, over)] == [False]
+    await outbox.release(conn, held, held.pushes, now=over)
+    assert await lease(conn, over) is None
+    assert await lease(conn, over, stop=False) is not None
+
+
+async def test_an_address_whose_text_is_gone_waits_for_it(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await stop(conn, jane, now)
+    held = await leased(conn, now)
+    await conn.execute("update address set plaintext = null")
+    assert [each.text for each in await read(conn, held, now)] == [None]
+    await outbox.release(conn, held, held.pushes, now=now)
+    assert await lease(conn, now + 365 * DAY) is None
+    await conn.execute("update address set plaintext = 'jane@example.org'")
+    await outbox.known(conn, [jane], now=now)
+    assert await lease(conn, now) is not None
+
+
+# The end of a pause
+
+
+async def test_an_account_hears_go_when_a_pause_ends_although_nothing_runs_then(
+    conn: asyncpg.Connection, jane: Address, now: datetime
+) -> None:
+    until = now + 30 * DAY
+    await pause(conn, jane, now, until)
+    assert await end(conn, await leased(conn, now), Fate.DONE, now) == {Verdict.SETTLED: 1}
+    assert await told(conn) == [True]
+    future = await row(conn)
+    assert (future["stop"], future["since"], future["due_at"], future["lease"]) == (False, until, until, None)
+    assert await lease(conn, until - TICK, stop=False) is None
+    over = until + TICK
+    held = await leased(conn, over, stop=False)
+    assert [each.stop for each in await read(conn, held, over)] == [False]
+    assert await end(conn, held, Fate.DONE, over) == {Verdict.SETTLED: 1}
+    assert await told(conn) == [True, False]
+    assert await left(conn) == 0
+
+
+async def test_a_pause_under_a_stop_for_ever_leaves_nothing_for_later(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await pause(conn, jane, now, now + DAY)
+    await stop(conn, jane, now, MARKETING)
+    await end(conn, await leased(conn, now), Fate.DONE, now)
+    assert await left(conn) == 0
+
+
+async def test_of_two_pauses_the_latest_end_counts_and_one_elsewhere_does_not(
+    conn: asyncpg.Connection, jane: Address, now: datetime
+) -> None:
+    await pause(conn, jane, now, now + 2 * DAY)
+    await pause(conn, jane, now, now + 5 * DAY, MARKETING)
+    await pause(conn, jane, now, now + 9 * DAY, OFFERS)
+    await end(conn, await leased(conn, now), Fate.DONE, now)
+    assert (await row(conn, scope=NEWSLETTER))["due_at"] == now + 5 * DAY
+    assert (await row(conn, scope=OFFERS))["due_at"] == now + 9 * DAY
+
+
+async def test_a_pause_made_longer_is_not_ended_early(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await pause(conn, jane, now, now + 2 * DAY)
+    await end(conn, await leased(conn, now), Fate.DONE, now)
+    await pause(conn, jane, now + DAY, now + 9 * DAY)
+    early = now + 2 * DAY + TICK
+    held = await leased(conn, early, stop=False)
+    assert [each.stop for each in await read(conn, held, early)] == [True]
+    await outbox.release(conn, held, held.pushes, now=early)
+    await end(conn, await leased(conn, early), Fate.DONE, early)
+    assert (await row(conn))["due_at"] == now + 9 * DAY
+
+
+async def test_a_pause_that_ends_while_the_stop_is_sent_is_followed_by_a_go(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    until = now + 10 * TICK
+    await pause(conn, jane, now, until)
+    held = await leased(conn, now)
+    assert await end(conn, held, Fate.DONE, until + TICK, sent_at=until - TICK) == {Verdict.SETTLED: 1}
+    assert ((await row(conn))["stop"], (await row(conn))["due_at"]) == (False, until)
+
+
+async def test_who_resumes_before_the_end_is_told_go_then(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await pause(conn, jane, now, now + 30 * DAY)
+    await end(conn, await leased(conn, now), Fate.DONE, now)
+    resumed = now + DAY
+    await go(conn, jane, resumed, cause=Cause.PAUSE)
+    assert (await row(conn))["since"] == resumed
+    assert await lease(conn, resumed + QUIET, stop=False) is not None
+
+
+async def test_a_pause_whose_stop_is_still_unsure_is_asserted_again_first(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await pause(conn, jane, now, now + 30 * DAY)
+    await end(conn, await leased(conn, now), Fate.UNKNOWN, now)
+    await end(conn, await leased(conn, now + 9 * TICK), Fate.DONE, now + 9 * TICK)
+    assert ((await row(conn))["stop"], await told(conn)) == (True, [])
+    sure = now + SETTLE + TICK
+    await end(conn, await leased(conn, sure), Fate.DONE, sure)
+    assert ((await row(conn))["stop"], await told(conn)) == (False, [True])
+
+
+# Addresses known by their key alone
+
+
+async def test_an_address_known_by_key_is_leased_when_its_text_becomes_known(
+    conn: asyncpg.Connection, addresses: Addresses, now: datetime
+) -> None:
+    jane = addresses.read("jane@example.org")
+    await stop(conn, Address(jane.key), now)
+    assert await lease(conn, now + DAY) is None
+    await outbox.known(conn, [jane], now=now)  # not yet: the table does not know it either
+    assert await lease(conn, now + DAY) is None
+    await conn.execute("update address set plaintext = 'jane@example.org', channel = 'email'")
+    await outbox.known(conn, [jane, addresses.read("nobody@example.org")], now=now + DAY)
+    assert await lease(conn, now + DAY - TICK) is None
+    assert len((await leased(conn, now + DAY)).pushes) == 1
+
+
+async def test_who_turns_out_to_be_a_phone_is_owed_nothing_at_an_account_for_mail(
+    conn: asyncpg.Connection, addresses: Addresses, now: datetime
+) -> None:
+    await conn.execute("insert into account (account, name, channel) values (9, 'texts', 'sms')")
+    await conn.execute("insert into mapping (account, scope, path) values (9, $1, $2)", NEWSLETTER, [MARKETING, NEWSLETTER])
+    phone = addresses.read("+15005550006")
+    await stop(conn, Address(phone.key), now)
+    assert await conn.fetchval("select count(*) from push") == 3
+    await conn.execute("update address set plaintext = '+15005550006', channel = 'sms'")
+    await outbox.known(conn, [replace(phone, channel=Channel.SMS)], now=now)
+    assert [r["account"] for r in await conn.fetch("select account from push")] == [9]
+
+
+# Owners and gates
+
+
+async def test_an_account_has_one_owner_at_a_time(conn: asyncpg.Connection, now: datetime) -> None:
+    one, two = uuid4(), uuid4()
+    assert await outbox.own(conn, MAIN, one, until=now + LEASE, now=now) == Gate(False, False)
+    assert await outbox.own(conn, MAIN, two, until=now + LEASE, now=now) is None
+    assert await outbox.own(conn, SECOND, two, until=now + LEASE, now=now) == Gate(False, False)
+    half = now + LEASE / 2
+    assert await outbox.own(conn, MAIN, one, until=half + LEASE, now=half) is not None
+    assert await outbox.own(conn, MAIN, two, until=now + 2 * LEASE, now=now + LEASE) is None  # it was renewed
+    assert await outbox.own(conn, MAIN, two, until=now + 3 * LEASE, now=half + LEASE) is not None
+    assert await outbox.own(conn, MAIN, one, until=now + 3 * LEASE, now=half + LEASE) is None
+
+
+async def test_who_lets_go_makes_nobody_wait_and_takes_nothing_from_another(conn: asyncpg.Connection, now: datetime) -> None:
+    one, two, three = uuid4(), uuid4(), uuid4()
+    await outbox.own(conn, MAIN, one, until=now + LEASE, now=now)
+    await outbox.disown(conn, MAIN, one)
+    assert await outbox.own(conn, MAIN, two, until=now + LEASE, now=now) is not None
+    await outbox.disown(conn, MAIN, one)
+    assert await outbox.own(conn, MAIN, three, until=now + LEASE, now=now) is None
+
+
+async def test_of_many_who_ask_at_once_one_owns(database: str, now: datetime) -> None:
+    pool = await asyncpg.create_pool(database, min_size=8, max_size=8)
+
+    async def ask() -> bool:
+        async with pool.acquire() as connection:
+            return await outbox.own(connection, MAIN, uuid4(), until=now + LEASE, now=now) is not None
+
+    assert sum(await asyncio.gather(*(ask() for _ in range(40)))) == 1
+    await pool.close()
+
+
+async def test_a_wait_shuts_the_gate_and_is_neither_shortened_nor_longer_than_an_hour(conn: asyncpg.Connection, now: datetime) -> None:
+    me = uuid4()
+
+    async def shut(at: datetime) -> bool:
+        gate = await outbox.own(conn, MAIN, me, until=at + LEASE, now=at)
+        assert gate is not None
+        return gate.shut
+
+    await outbox.wait(conn, MAIN, until=now + 10 * HOUR, now=now)
+    await outbox.wait(conn, MAIN, until=now + TICK, now=now)
+    assert await shut(now)
+    assert await shut(now + HOUR - TICK)
+    assert not await shut(now + HOUR)
+
+
+async def test_a_mended_credential_is_tried_at_once_and_a_wait_that_was_asked_for_is_kept(conn: asyncpg.Connection, now: datetime) -> None:
+    me = uuid4()
+    await outbox.wait(conn, MAIN, until=now + HOUR, now=now, barred=True)
+    await outbox.wait(conn, SECOND, until=now + HOUR, now=now)
+    assert await outbox.own(conn, MAIN, me, until=now + LEASE, now=now) == Gate(True, True)
+    await outbox.reopen(conn, MAIN)
+    await outbox.reopen(conn, SECOND)
+    assert await outbox.own(conn, MAIN, me, until=now + LEASE, now=now) == Gate(False, False)
+    assert await outbox.own(conn, SECOND, me, until=now + LEASE, now=now) == Gate(True, False)
+
+
+async def test_a_wait_does_not_say_that_a_refused_credential_is_accepted(conn: asyncpg.Connection, now: datetime) -> None:
+    me = uuid4()
+    await outbox.wait(conn, MAIN, until=now, now=now, barred=True)
+    await outbox.wait(conn, MAIN, until=now, now=now)
+    assert await outbox.own(conn, MAIN, me, until=now + LEASE, now=now) == Gate(False, True)
+    await outbox.admitted(conn, MAIN)
+    assert await outbox.own(conn, MAIN, me, until=now + LEASE, now=now) == Gate(False, False)
+
+
+# Figures
+
+
+async def test_the_figures_count_everything_that_can_be_told_now(conn: asyncpg.Connection, addresses: Addresses, now: datetime) -> None:
+    people = [await introduce(conn, addresses, f"p{n}@example.org") for n in range(4)]
+    oldest = now - 3 * DAY
+    await stop(conn, people[0], oldest)
+    await end(conn, await leased(conn, oldest), Fate.REFUSED, oldest, detail="http_400")  # dead
+    await stop(conn, people[1], now - DAY)
+    await end(conn, await leased(conn, now - DAY), Fate.UNKNOWN, now - DAY)  # backing off
+    await conn.execute("update push set due_at = $1 where refused is null and account = 1", now + HOUR)
+    await stop(conn, people[2], now)
+    await leased(conn, now)  # leased
+    await stop(conn, Address(addresses.read("unknown@example.org").key), oldest - DAY)
+    await pause(conn, people[3], now, now + DAY)
+    await conn.execute("delete from push where account = 2")
+    await end(conn, await leased(conn, now), Fate.DONE, now)  # a pause that was told: later is not now
+    assert await outbox.sync(conn, now=now) == [
+        Figures("sendgrid-main", 3, 1, oldest, 1),
+        Figures("sendgrid-second", 0, 0, None, 0),
+    ]
+    assert (await outbox.sync(conn, now=now + DAY))[0].waiting == 4
+
+
+# All together
+
+PLACES = [(NEWSLETTER, [MARKETING, NEWSLETTER]), (OFFERS, [MARKETING, OFFERS])]
+
+
+async def change_minds(database: str, people: Sequence[Address], seed: int, now: datetime) -> None:
+    dice = random.Random(seed)
+    connection = await asyncpg.connect(database)
+    for _ in range(60):
+        at = now + timedelta(seconds=dice.random())
+        some = dice.sample(people, 4)
+        changes = [change(each, dice.choice(PLACES)[0], dice.choice([Effect.STOP, Effect.GO]), at) for each in some]
+        await ledger.record(connection, changes, now=at)
+    await connection.close()
+
+
+async def carry(database: str, copy: dict[tuple[object, int], bool], seed: int, over: asyncio.Event, now: datetime) -> Counter[Verdict]:
+    """Lease, send and settle until it is over and nothing is left; far enough apart that every go is quiet and every lease sure."""
+    dice = random.Random(seed)
+    connection = await asyncpg.connect(database)
+    settled, idle = Counter[Verdict](), 0
+    while not over.is_set() or idle < 6:
+        now += QUIET + LEASE + SETTLE
+        found = await lease(connection, now, stop=dice.random() < 0.5, most=10)
+        idle = idle + 1 if found is None else 0
+        await asyncio.sleep(dice.random() * 0.005)
+        if found is None:
+            continue
+        ready = [each for each in await read(connection, found, now) if each.stop == found.stop]
+        copy |= {(each.push.key, each.push.scope): each.stop for each in ready}
+        settled += await answer(connection, found, ready, Fate.DONE, now, sent_at=now)
+        await outbox.release(connection, found, found.pushes, now=now)
+    await connection.close()
+    return settled
+
+
+async def test_whatever_interleaves_the_last_that_was_told_is_what_the_rule_says(
+    database: str, conn: asyncpg.Connection, addresses: Addresses, now: datetime
+) -> None:
+    """Writers change their minds while workers lease, send and settle: nobody waits for ever, and the copy ends up right."""
+    people = [await introduce(conn, addresses, f"p{n}@example.org") for n in range(30)]
+    copy: dict[tuple[object, int], bool] = {}
+    over = asyncio.Event()
+    workers = [asyncio.create_task(carry(database, copy, 100 + n, over, now)) for n in range(2)]
+    await asyncio.wait_for(asyncio.gather(*(change_minds(database, people, n, now) for n in range(4))), 60)
+    over.set()
+    settled = sum(await asyncio.wait_for(asyncio.gather(*workers), 60), Counter[Verdict]())
+    assert await left(conn) == 0
+    assert settled[Verdict.SETTLED] > 50
+    for scope, path in PLACES:
+        held = "select key, held(stops, goes, pauses, $1, $2) held from address"
+        for each in await conn.fetch(held, path, now):
+            assert copy.get((each["key"], scope), False) == each["held"]
