@@ -16,7 +16,7 @@ import aiosql
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from mailprefs.errors import Misconfigured, Unavailable
+from mailprefs.errors import MailprefsError, Misconfigured, Unavailable
 
 Connection = asyncpg.Connection | PoolConnectionProxy
 Pool = asyncpg.Pool
@@ -63,24 +63,22 @@ async def pool(url: str, *, size: int, command_timeout: float, purpose: str) -> 
             reset=_no_reset,
             server_settings={"application_name": f"mailprefs {purpose}", "timezone": "UTC"},
         )
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except Exception as error:
         raise connecting(error) from None
-    except ValueError:
-        raise Misconfigured("DATABASE_URL is not a PostgreSQL URL, such as postgresql://name:password@host/database") from None
 
 
 async def connect(url: str) -> asyncpg.Connection:
     """Open one connection, for a command or a migration. Raises Unavailable or Misconfigured."""
     try:
         return await asyncpg.connect(url, timeout=CONNECT, server_settings={"application_name": "mailprefs", "timezone": "UTC"})
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except Exception as error:
         raise connecting(error) from None
-    except ValueError:
-        raise Misconfigured("DATABASE_URL is not a PostgreSQL URL, such as postgresql://name:password@host/database") from None
 
 
-def connecting(error: BaseException) -> Unavailable:
-    """Return what a person is told when the database cannot be reached: the kind of trouble, never the URL."""
+def connecting(error: Exception) -> MailprefsError:
+    """Return what a person is told when a connection fails: the kind of trouble, never the URL."""
+    if isinstance(error, ValueError):  # asyncpg's ClientConfigurationError is one
+        return Misconfigured("DATABASE_URL is not a PostgreSQL URL, such as postgresql://name:password@host/database")
     code = getattr(error, "sqlstate", None)
     kind = f"{type(error).__name__} {code}" if code else type(error).__name__
     return Unavailable(f"the database cannot be reached ({kind}). Is DATABASE_URL right, and is it running?")

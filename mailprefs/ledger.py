@@ -24,11 +24,11 @@ _UNDOABLE = frozenset({Door.PAGE, Door.MANAGE})
 _MAY_STOP = {
     Cause.CHOICE: frozenset(Door),
     Cause.PAUSE: frozenset({Door.PAGE, Door.MANAGE}),
-    Cause.COMPLAINT: frozenset({Door.PROVIDER, Door.MAIL, Door.IMPORT, Door.STAFF, Door.RECONCILE}),
+    Cause.COMPLAINT: frozenset({Door.PROVIDER, Door.MAIL, Door.IMPORT, Door.STAFF}),
     Cause.MINOR: frozenset({Door.STAFF, Door.IMPORT, Door.SYSTEM}),
     Cause.STAFF: frozenset({Door.STAFF}),
-    Cause.BOUNCE: frozenset({Door.PROVIDER, Door.MAIL, Door.IMPORT, Door.STAFF, Door.RECONCILE}),
-    Cause.INVALID: frozenset({Door.PROVIDER, Door.MAIL, Door.IMPORT, Door.STAFF, Door.RECONCILE}),
+    Cause.BOUNCE: frozenset({Door.PROVIDER, Door.MAIL, Door.IMPORT, Door.STAFF}),
+    Cause.INVALID: frozenset({Door.PROVIDER, Door.MAIL, Door.IMPORT, Door.STAFF}),
     Cause.SOFT: frozenset({Door.PROVIDER, Door.MAIL}),
 }
 _MAY_GO = {
@@ -48,7 +48,7 @@ def is_own(change: Change) -> bool:
     """True for a recipient's own act, which counts from a time that outranks everything in its ledger (state.md §4)."""
     if change.effect is Effect.GO:
         return change.door is Door.MANAGE
-    return change.effect in (Effect.STOP, Effect.WITHDRAW) and change.door in _PRESSES
+    return change.effect is Effect.STOP and change.door in _PRESSES
 
 
 def entitled(change: Change) -> None:

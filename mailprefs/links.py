@@ -77,6 +77,10 @@ class KeyRing:
     def minting(self) -> Key:
         return next(key for key in self.keys if key.state is KeyState.MINT)
 
+    @property
+    def ids(self) -> tuple[int, ...]:
+        return tuple(key.id for key in self.keys)
+
     def key(self, number: int) -> Key | None:
         return next((key for key in self.keys if key.id == number), None)
 

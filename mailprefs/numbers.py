@@ -5,19 +5,32 @@ A token says a scope by its number and lives for years, so a number that came to
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from mailprefs.catalogue import Account, Catalogue, Scope
-from mailprefs.db import Connection, queries
+from mailprefs.db import Connection, durable, pending, queries
 from mailprefs.errors import Misconfigured
 from mailprefs.words import ADS, Channel, Stream, Wanted
 
 _WANTS = {Wanted.OPT_OUT: 0, Wanted.OPT_IN: 1, Wanted.DOUBLE_OPT_IN: 2}
 
 
+async def ready(
+    connection: Connection, catalogue: Catalogue, keys: Iterable[int], channels: Mapping[str, Channel], *, now: datetime
+) -> None:
+    """Make sure that a database is durable, up to date and knows our numbers: what every process asks before it serves or works.
+
+    Raises Misconfigured, which says what to do.
+    """
+    await durable(connection)
+    if lacking := await pending(connection):
+        raise Misconfigured(f"the database lacks {', '.join(lacking)}. Bring it up to date: mailprefs migrate")
+    await register(connection, catalogue, keys, channels, now=now)
+
+
 async def register(
-    connection: Connection, catalogue: Catalogue, keys: Sequence[int], channels: Mapping[str, Channel], *, now: datetime
+    connection: Connection, catalogue: Catalogue, keys: Iterable[int], channels: Mapping[str, Channel], *, now: datetime
 ) -> None:
     """Make the database know the catalogue's numbers and the ring's key ids.
 
@@ -28,7 +41,7 @@ async def register(
         await queries("numbers").lock(connection)
         known = {row["scope"]: row async for row in queries("numbers").scopes(connection)}
         _unchanged(catalogue, {n: (row["name"], tuple(row["path"])) for n, row in known.items()})
-        await _keep_keys(connection, keys, now)
+        await _keep_keys(connection, sorted(keys), now)
         await _keep_scopes(connection, catalogue.scopes)
         await _keep_accounts(connection, catalogue, channels, now)
 

@@ -62,14 +62,14 @@ def test_a_missing_secret_names_account_secret_and_variable(environment: pytest.
         if value is not None:
             environment.setenv("SENDGRID_API_KEY", value)
         with pytest.raises(Misconfigured, match=r"sendgrid-main.*api_key.*SENDGRID_API_KEY") as refused:
-            settings.load().secrets_of(account)
+            settings.load().secrets_of(account.name, account.secrets)
         assert SECRET not in str(refused.value)
 
 
 def test_the_secrets_of_an_account_come_by_their_own_names(environment: pytest.MonkeyPatch, account: Account) -> None:
     environment.setenv("SENDGRID_WEBHOOK_KEY", "public")
     environment.setenv("SENDGRID_API_KEY", SECRET)
-    assert settings.load().secrets_of(account) == {"webhook_key": "public", "api_key": SECRET}
+    assert settings.load().secrets_of(account.name, account.secrets) == {"webhook_key": "public", "api_key": SECRET}
 
 
 def test_no_repr_shows_a_secret(environment: pytest.MonkeyPatch) -> None:

@@ -14,10 +14,9 @@ import asyncpg
 
 from mailprefs import catalogue, db, embedded, numbers, settings
 from mailprefs.addresses import Addresses
-from mailprefs.catalogue import Brand, Catalogue, Scope
-from mailprefs.errors import Misconfigured
+from mailprefs.catalogue import Catalogue, Scope
 from mailprefs.links import KeyRing, Links
-from mailprefs.providers import PROVIDERS
+from mailprefs.providers import CHANNELS
 from mailprefs.settings import Settings
 
 Answer = TypeVar("Answer")
@@ -42,8 +41,7 @@ class Opening:
         return Addresses(self.ring.digest)
 
     def links(self, topic: Scope) -> Links:
-        brand: Brand | None = self.catalogue.brand_of(topic.number)
-        assert brand is not None, "a scope of the catalogue has its brand"
+        brand = next(brand for brand in self.catalogue.brand if brand.number == topic.brand)
         return Links(self.ring, brand.link_host, brand.mailto)
 
     @asynccontextmanager
@@ -69,11 +67,7 @@ class Opening:
 
     async def registered(self, connection: asyncpg.Connection) -> None:
         """Make the database know the catalogue. Raises Misconfigured where it cannot be, or was never migrated."""
-        await db.durable(connection)
-        if lacking := await db.pending(connection):
-            raise Misconfigured(f"the database lacks {', '.join(lacking)}. Bring it up to date: mailprefs migrate")
-        channels = {name: each.channel for name, each in PROVIDERS.items()}
-        await numbers.register(connection, self.catalogue, [key.id for key in self.ring.keys], channels, now=now())
+        await numbers.ready(connection, self.catalogue, self.ring.ids, CHANNELS, now=now())
 
     async def _ready(self, url: str) -> None:
         connection = await db.connect(url)

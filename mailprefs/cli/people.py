@@ -23,6 +23,8 @@ from mailprefs.errors import NotEntitled, Unreadable
 from mailprefs.rows import Rejects
 from mailprefs.words import Cause, Change, Channel, Decision, Door, Effect
 
+_CAUSES = [cause.value for cause in Cause if not cause.ends]
+_EVIDENCE = "Where the reason is written down, such as a ticket's number. Kept for ever: nothing about the person."
 _FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 
 
@@ -39,7 +41,8 @@ def import_(what: str, file: Path, rejects: Path | None, dry_run: bool, as_json:
     if as_json:
         click.echo(json.dumps(asdict(tally)))
     else:
-        click.echo(f"{tally.read} rows read, {tally.accepted} accepted, {tally.added} of them new{' (dry run)' if dry_run else ''}", err=True)
+        ending = " (dry run: nothing was kept)" if dry_run else ""
+        click.echo(f"{tally.read} rows read, {tally.accepted} accepted, {tally.added} of them new{ending}", err=True)
     if tally.rejected:
         click.echo(f"{tally.rejected} rows were refused and are in {rejects}, each with its reason", err=True)
     return 1 if tally.rejected else 0
@@ -58,9 +61,7 @@ async def _imported(what: str, file: Path, rejects: Path, dry_run: bool) -> Tall
         columns, found = rows.read(stream, ndjson=".ndjson" in file.suffixes or ".jsonl" in file.suffixes)
         with Rejects(rejects, columns) as refused:
             async with opening.connected() as connection:
-                return await bulk.run(
-                    connection, found, reader, writer, now=importer.now, reject=refused.add, progress=bar, dry=dry_run
-                )
+                return await bulk.run(connection, found, reader, writer, now=importer.now, reject=refused.add, progress=bar, dry=dry_run)
 
 
 class _Bar:
@@ -86,8 +87,8 @@ def _progress(file: Path) -> Any:
 
 @click.command("audience")
 @click.argument("topic")
-@click.option("--channel", type=click.Choice(list(Channel)), default="email", show_default=True)
-@click.option("--format", "format_", type=click.Choice(list(Format)), default="csv", show_default=True)
+@click.option("--channel", type=click.Choice([each.value for each in Channel]), default="email", show_default=True)
+@click.option("--format", "format_", type=click.Choice([each.value for each in Format]), default="csv", show_default=True)
 @click.option("--columns", default="address", show_default=True, help=f"Some of {', '.join(COLUMNS)}, with commas.")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="A file.  [stdout]")
 def audience_(topic: str, channel: str, format_: str, columns: str, output: Path | None) -> None:
@@ -170,8 +171,8 @@ def _plain(value: Any) -> Any:
 @click.command("stop")
 @click.argument("address")
 @click.argument("scope")
-@click.option("--cause", type=click.Choice([cause for cause in Cause if not cause.ends]), required=True)
-@click.option("--evidence", required=True, help="Where it is written down, such as a ticket's number. Kept for ever: nothing about the person.")
+@click.option("--cause", type=click.Choice(_CAUSES), required=True)
+@click.option("--evidence", required=True, help=_EVIDENCE)
 def stop_(address: str, scope: str, cause: str, evidence: str) -> int:
     """Stop SCOPE for ADDRESS, by staff, with evidence."""
     return _by_staff(address, scope, Cause(cause), Effect.STOP, evidence)
@@ -180,8 +181,8 @@ def stop_(address: str, scope: str, cause: str, evidence: str) -> int:
 @click.command("lift")
 @click.argument("address")
 @click.argument("scope")
-@click.option("--cause", type=click.Choice([cause for cause in Cause if not cause.ends]), required=True)
-@click.option("--evidence", required=True, help="Where the reason is written down, such as a ticket's number. Kept for ever: nothing about the person.")
+@click.option("--cause", type=click.Choice(_CAUSES), required=True)
+@click.option("--evidence", required=True, help=_EVIDENCE)
 def lift_(address: str, scope: str, cause: str, evidence: str) -> int:
     """Lift what staff may lift (staff, minor, and a bounce that was corrected). A person's own choice is theirs alone."""
     if Cause(cause) in (Cause.CHOICE, Cause.COMPLAINT):

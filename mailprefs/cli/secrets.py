@@ -68,7 +68,7 @@ def write_ring(path: Path, ring: KeyRing, *, fresh: bool = False) -> None:
     """Write the ring so that it is whole or not there, and open to nobody else. Raises Misconfigured."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
             file.write(ring.dumped())
             file.flush()
             os.fsync(file.fileno())
@@ -88,7 +88,7 @@ def api_keys_() -> None:
 
 
 @api_keys_.command("new")
-@click.argument("powers", nargs=-1, required=True, type=click.Choice(list(Power)))
+@click.argument("powers", nargs=-1, required=True, type=click.Choice([power.value for power in Power]))
 @click.option("--label", default="", help="Whose it is, for the list.")
 @click.option("--days", type=click.IntRange(1), help="Ends after so many days.")
 def new_api_key(powers: tuple[str, ...], label: str, days: int | None) -> None:

@@ -4,7 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mailprefs.providers.base import Provider
+from mailprefs.catalogue import Account
+from mailprefs.errors import Misconfigured
+from mailprefs.providers.base import Credential, Provider
+from mailprefs.providers.calling import base_of
 from mailprefs.providers.sendgrid import SendGrid
+from mailprefs.settings import Settings
+from mailprefs.words import Channel
 
 PROVIDERS: Mapping[str, Provider] = {each.name: each for each in (SendGrid(),)}
+CHANNELS: Mapping[str, Channel] = {name: each.channel for name, each in PROVIDERS.items()}
+
+
+def engaged(account: Account, settings: Settings, providers: Mapping[str, Provider] = PROVIDERS) -> tuple[Provider, Credential]:
+    """Return who carries an account's mail, and the account's credential, checked before anything is heard or told.
+
+    Raises Misconfigured, which names the account and the setting, if it could not be heard or told, or would do harm.
+    """
+    provider = providers.get(account.provider)
+    if provider is None:
+        raise Misconfigured(f"account '{account.name}' names the provider '{account.provider}'; there are: {', '.join(providers)}")
+    secrets = settings.secrets_of(account.name, account.secrets)
+    credential = Credential(account.name, secrets, account.model_dump(), account.api_base)
+    provider.check(credential)
+    base_of(credential, provider.hosts)  # whatever a provider checks: nothing is sent anywhere else
+    return provider, credential

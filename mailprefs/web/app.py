@@ -14,8 +14,7 @@ from mailprefs.errors import MailprefsError, Misconfigured
 from mailprefs.groupcommit import GroupCommit
 from mailprefs.inbox import Inbox
 from mailprefs.links import KeyRing, Links
-from mailprefs.providers import PROVIDERS
-from mailprefs.providers.base import Credential
+from mailprefs.providers import CHANNELS, engaged
 from mailprefs.settings import Settings
 from mailprefs.web import admin, marketer, pages, problems, provider, recipient
 from mailprefs.web.keys import HOOKS, HOUSE, POOL, PRESSES, Ear, House
@@ -68,11 +67,7 @@ def house(settings: Settings, catalogue: Catalogue, ring: KeyRing) -> House:
 
 
 def _ear(settings: Settings, catalogue: Catalogue, ring: KeyRing, addresses: Addresses, account: Account) -> Ear:
-    each = PROVIDERS.get(account.provider)
-    if each is None:
-        raise Misconfigured(f"account '{account.name}' names the provider '{account.provider}'; there are: {', '.join(PROVIDERS)}")
-    credential = Credential(account.name, settings.secrets_of(account.name, account.secrets), account.model_dump(), account.api_base)
-    each.check(credential)
+    each, credential = engaged(account, settings)
     inbox = Inbox(account, catalogue, addresses, ring, each.channel)
     return Ear(account, each, credential, inbox, asyncio.Semaphore(AT_ONCE))
 
@@ -98,12 +93,7 @@ def _opened(url: str) -> Callable[[web.Application], AsyncIterator[None]]:
 async def _sound(app: web.Application) -> None:
     shared = app[HOUSE]
     async with app[POOL].acquire() as connection:
-        await db.durable(connection)
-        if lacking := await db.pending(connection):
-            raise Misconfigured(f"the database lacks {', '.join(lacking)}. Bring it up to date: mailprefs migrate")
-        channels = {name: each.channel for name, each in PROVIDERS.items()}
-        keys = [key.id for key in shared.ring.keys]
-        await numbers.register(connection, shared.catalogue, keys, channels, now=shared.clock())
+        await numbers.ready(connection, shared.catalogue, shared.ring.ids, CHANNELS, now=shared.clock())
 
 
 @web.middleware

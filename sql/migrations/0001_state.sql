@@ -41,6 +41,7 @@ create table address (
   goes int[],                -- topics whose go is later than every choice stop on or above them
   grants int[],              -- topics with a confirmed grant or a go
   claims int[],              -- topics whose only grant was imported
+  goes_below int[],          -- as goes, of stream and topic alone, where a hold above (a bounce) closes the choice: what providers are told
   pauses pause[],            -- timed holds; whoever reads tests until > now
   plaintext text,            -- null: never told, or erased
   locale text,

@@ -13,6 +13,11 @@ create function held(stops int[], goes int[], pauses pause[], path int[], now ti
 language sql stable parallel safe as
 $$ select not open(stops, goes, path) or paused(pauses, path, now) $$;
 
+-- What an account must believe about a mapped scope: the same rule over the part of the path that counts for it.
+create function withheld(stops int[], goes int[], goes_below int[], pauses pause[], path int[], now timestamptz) returns boolean
+language sql stable parallel safe as
+$$ select held(stops, case when path[1] = 0 then goes else goes || goes_below end, pauses, path, now) $$;
+
 -- The consent a topic wants is there: 0 none, 1 any evidence, 2 confirmed by the recipient.
 create function consented(grants int[], claims int[], topic int, wants smallint) returns boolean language sql immutable parallel safe as
 $$ select wants = 0 or coalesce(topic = any(grants), false) or (wants = 1 and coalesce(topic = any(claims), false)) $$;

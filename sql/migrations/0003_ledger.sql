@@ -19,30 +19,32 @@ language sql stable as $$
     from (select distinct u.b bucket, u.k key from unnest(p_bucket, p_key) u(b, k)) t
     join consent c on c.bucket = t.bucket and c.key = t.key
     left join consent w on w.bucket = c.bucket and w.key = c.key and w.evidence = 'undo:' || c.evidence
+      and c.effect = 'stop' and c.door in ('page', 'manage')  -- only a recipient's own press can be taken back
     where c.effect in ('stop', 'go', 'grant') and w.key is null
     group by c.bucket, c.key, c.scope, c.cause) r
 $$;
 
 -- The summary that the rule reads, one row for each address asked for, whether or not anything is left in its ledger.
 create function summary(p_bucket smallint[], p_key uuid[])
-returns table (bucket smallint, key uuid, stops int[], goes int[], grants int[], claims int[], pauses pause[])
+returns table (bucket smallint, key uuid, stops int[], goes int[], grants int[], claims int[], goes_below int[], pauses pause[])
 language sql stable as $$
   with register as (
     select f.*, s.path, cardinality(s.path) = 4 is_topic
     from fold(p_bucket, p_key) f join scope s on s.scope = f.scope),
-  -- chosen back: no choice stop on the path is as late, and no other cause holds anything on it
+  -- chosen back, unless a choice stop on the path is as late, or another cause holds something on it
   chosen as (
-    select r.bucket, r.key, array_agg(r.scope order by r.scope) goes
+    select r.bucket, r.key, r.scope, bool_or(b.key is not null) closed, coalesce(bool_or(b.scope = any(r.path[3:])), false) closed_below
     from register r
-    left join (
-      select g.bucket, g.key, g.scope
-      from register g join register b on b.bucket = g.bucket and b.key = g.key and b.scope = any(g.path)
-      where g.cause = 'choice' and g.is_topic
-        and (b.cause = 'choice' and b.off_at >= g.on_at or b.cause <> 'choice' and b.held and b.until = 'infinity')
-      group by g.bucket, g.key, g.scope) barred
-      on barred.bucket = r.bucket and barred.key = r.key and barred.scope = r.scope
-    where r.cause = 'choice' and r.is_topic and r.on_at is not null and barred.key is null
-    group by r.bucket, r.key),
+    left join register b on b.bucket = r.bucket and b.key = r.key and b.scope = any(r.path)
+      and (b.cause = 'choice' and b.off_at >= r.on_at or b.cause <> 'choice' and b.held and b.until = 'infinity')
+    where r.cause = 'choice' and r.is_topic and r.on_at is not null
+    group by r.bucket, r.key, r.scope),
+  back as (
+    select c.bucket, c.key,
+      array_agg(c.scope order by c.scope) filter (where not c.closed) goes,
+      array_agg(c.scope order by c.scope) filter (where c.closed and not c.closed_below) goes_below
+    from chosen c
+    group by c.bucket, c.key),
   folded as (
     select r.bucket, r.key,
       array_agg(distinct r.scope order by r.scope) filter (where r.held and r.until = 'infinity') stops,
@@ -51,10 +53,10 @@ language sql stable as $$
       array_agg(row(r.scope, r.until)::pause order by r.scope, r.until) filter (where r.held and r.until < 'infinity') pauses
     from register r
     group by r.bucket, r.key)
-  select t.bucket, t.key, f.stops, c.goes, f.grants, f.claims, f.pauses
+  select t.bucket, t.key, f.stops, b.goes, f.grants, f.claims, b.goes_below, f.pauses
   from (select distinct u.b bucket, u.k key from unnest(p_bucket, p_key) u(b, k)) t
   left join folded f on f.bucket = t.bucket and f.key = t.key
-  left join chosen c on c.bucket = t.bucket and c.key = t.key
+  left join back b on b.bucket = t.bucket and b.key = t.key
 $$;
 
 -- For people who look: the standing of every (address, scope, cause).
@@ -95,16 +97,18 @@ begin
     from (select distinct bucket, key from change where own) c join consent s on s.bucket = c.bucket and s.key = c.key
     group by c.bucket, c.key),
   -- a press that changes nothing adds no row: held through the same door by a stop later than every go at or under its scope
-  -- that can no longer be undone
+  -- that can no longer be undone. Not by text: a START that was sent before the second STOP may still be on its way. Not beside a go.
   repeated as (
     select distinct c.n
     from change c
     join consent s on s.bucket = c.bucket and s.key = c.key and s.scope = c.scope and s.door = c.door
       and s.cause = 'choice' and s.effect = 'stop'
     left join consent w on w.bucket = s.bucket and w.key = s.key and w.evidence = 'undo:' || s.evidence
+    left join (select distinct bucket, key from change where effect = 'go') beside on beside.bucket = c.bucket and beside.key = c.key
     left join (consent g join scope t on t.scope = g.scope)
       on g.bucket = s.bucket and g.key = s.key and g.cause = 'choice' and g.effect = 'go' and c.scope = any(t.path) and g.at >= s.at
-    where c.own and c.cause = 'choice' and c.effect = 'stop' and w.key is null and g.key is null
+    where c.own and c.door <> 'sms' and c.cause = 'choice' and c.effect = 'stop'
+      and w.key is null and g.key is null and beside.key is null
       and (s.door not in ('page', 'manage') or s.received_at < p_now - p_undo)),
   inserted as (
     insert into consent (bucket, key, evidence, scope, cause, effect, door, teller, happened_at, received_at, at, until)
@@ -143,8 +147,8 @@ begin
     order by c.bucket, c.key, c.teller, c.scope, c.happened desc, c.n desc),
   owed as (
     select a.bucket, m.account, a.key, m.scope, a.plaintext is null unknown,
-      held(f.stops, f.goes, f.pauses, m.path, p_now) stop,
-      coalesce(y.stop, held(a.stops, a.goes, a.pauses, m.path, p_now)) believed
+      withheld(f.stops, f.goes, f.goes_below, f.pauses, m.path, p_now) stop,
+      coalesce(y.stop, withheld(a.stops, a.goes, a.goes_below, a.pauses, m.path, p_now)) believed
     from fresh f
     join address a on a.bucket = f.bucket and a.key = f.key
     join account ac on a.channel is null or ac.channel = a.channel
@@ -159,9 +163,10 @@ begin
     on conflict (bucket, account, key, scope) do update
     set want = p.want + 1, stop = excluded.stop, since = least(p.since, excluded.since), due_at = least(p.due_at, excluded.due_at), refused = null)
   update address a
-  set stops = f.stops, goes = f.goes, grants = f.grants, claims = f.claims, pauses = f.pauses
+  set stops = f.stops, goes = f.goes, grants = f.grants, claims = f.claims, goes_below = f.goes_below, pauses = f.pauses
   from fresh f
   where a.bucket = f.bucket and a.key = f.key
-    and (a.stops, a.goes, a.grants, a.claims, a.pauses) is distinct from (f.stops, f.goes, f.grants, f.claims, f.pauses);
+    and (a.stops, a.goes, a.grants, a.claims, a.goes_below, a.pauses) is distinct from
+      (f.stops, f.goes, f.grants, f.claims, f.goes_below, f.pauses);
   return added;
 end $$;

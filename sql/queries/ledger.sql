@@ -10,4 +10,5 @@ fresh as (
   select s.* from everyone e cross join lateral summary(e.buckets, e.keys) s)
 select count(*)
 from address a left join fresh f on f.bucket = a.bucket and f.key = a.key
-where (a.stops, a.goes, a.grants, a.claims, a.pauses) is distinct from (f.stops, f.goes, f.grants, f.claims, f.pauses);
+where (a.stops, a.goes, a.grants, a.claims, a.goes_below, a.pauses) is distinct from
+  (f.stops, f.goes, f.grants, f.claims, f.goes_below, f.pauses);

@@ -48,7 +48,7 @@ returning xmax = 0;
 insert into push (bucket, account, key, scope, stop, since, due_at)
 select a.bucket, m.account, a.key, m.scope, true, :now::timestamptz, case when a.plaintext is null then 'infinity' else :now::timestamptz end
 from mapping m join account c on c.account = m.account join address a on a.channel is null or a.channel = c.channel
-where m.account = :account and m.scope = :scope and held(a.stops, a.goes, a.pauses, m.path, :now::timestamptz)
+where m.account = :account and m.scope = :scope and withheld(a.stops, a.goes, a.goes_below, a.pauses, m.path, :now::timestamptz)
 order by 1, 2, 3, 4
 on conflict do nothing;
 

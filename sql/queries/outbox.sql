@@ -41,7 +41,7 @@ order by due_at, bucket, key, scope;
 
 -- name: read
 -- What must be sent for the rows that are still ours until then: state and text as they are now, and the want that they stand for.
-select p.bucket, p.key, p.scope, p.want, held(a.stops, a.goes, a.pauses, m.path, :now) stop, a.plaintext text
+select p.bucket, p.key, p.scope, p.want, withheld(a.stops, a.goes, a.goes_below, a.pauses, m.path, :now) stop, a.plaintext text
 from unnest(:bucket::smallint[], :key::uuid[], :scope::int[]) with ordinality u(bucket, key, scope, n)
 join push p on p.bucket = u.bucket and p.account = :account and p.key = u.key and p.scope = u.scope
 join mapping m on m.account = p.account and m.scope = p.scope
