@@ -32,7 +32,8 @@ demo:
 	$(call ready,requirements.lock)
 	@exec $(PY) -m mailprefs demo $(if $(filter-out 0,$(ONCE)),--once)
 
-# Every test on the PostgreSQL that comes along, and again on the system's own where there is one. Both are run, whatever the first says.
+# Every test on the PostgreSQL that comes along, and again on the system's own where there is one. Both are run, whatever the first says;
+# 5 is pytest's word for "of these TESTS, none is about the database".
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadgroup -r fEs
 SYSTEM := $(lastword $(wildcard /usr/lib/postgresql/15/bin /usr/lib/postgresql/16/bin /usr/lib/postgresql/17/bin /usr/lib/postgresql/18/bin))
 
@@ -40,7 +41,7 @@ test: setup
 	@$(PYTEST) $(TESTS) || failed=1; \
 	if [ -n '$(SYSTEM)' ]; then \
 	  echo 'Once more, on the PostgreSQL in $(SYSTEM):'; \
-	  MAILPREFS_TEST_BINARIES='$(SYSTEM)' $(PYTEST) --ignore tests/test_embedded.py --ignore tests/test_packaging.py $(TESTS) || failed=1; \
+	  MAILPREFS_TEST_BINARIES='$(SYSTEM)' $(PYTEST) --ignore tests/test_embedded.py --ignore tests/test_packaging.py $(TESTS) || [ $$? = 5 ] || failed=1; \
 	fi; \
 	exit $${failed:-0}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
-from importlib.metadata import distribution
+from importlib.metadata import distribution, packages_distributions
 from itertools import chain
 from pathlib import Path
 
@@ -64,6 +65,21 @@ def test_all_that_is_asked_for_is_pinned_as_asked() -> None:
     wanted = chain(PROJECT["project"]["dependencies"], *extras.values(), *(g for name, g in groups.items() if name != "dev"))
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(pins(EVERYTHING)[canonicalize_name(requirement.name)]), requirement
+
+
+def test_no_room_imports_what_running_does_not_install() -> None:
+    sources = packages_distributions()
+    for path in (REPOSITORY / "mailprefs").rglob("*.py"):
+        for name in _imported(path.read_text()) - set(sys.stdlib_module_names) - {"mailprefs"}:
+            assert {canonicalize_name(source) for source in sources[name]} & pins(RUNNING).keys(), f"{path} imports {name}"
+    assert _imported("def f():\n    from pytest.mark import x, y\n    import hypothesis.strategies") == {"pytest", "hypothesis"}
+    assert not {"pytest", "hypothesis"} & pins(RUNNING).keys()  # the control: these would be found
+
+
+def _imported(code: str) -> set[str]:
+    nodes = list(ast.walk(ast.parse(code)))
+    plain = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return {name.split(".")[0] for name in plain | {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}}
 
 
 def test_no_file_names_the_host_of_a_registry() -> None:
