@@ -9,7 +9,8 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
@@ -66,14 +67,16 @@ _STATUS = re.compile(r"[245](?:\.[0-9]{1,3}\.[0-9]{1,3}|[0-9]{2})")
 _NO_SUCH_MAILBOX = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10"})  # RFC 3463 §3.2, RFC 7505: the address itself is bad
 _OTHER_FAULT = frozenset({"Content", "Frequency or Volume Too High", "Reputation", "Technical Failure"})
 _FOUNDED = datetime(2009, 7, 1, tzinfo=UTC).timestamp()  # SendGrid can have told nothing before
-BUDGET = 60  # seconds that one tell may take: half of the courier's lease
 
 _KEY_ADVICE = "At SendGrid, Settings → Mail Settings → Event Webhook → Signature verification shows the key; set it unchanged."
 _API_ADVICE = "At SendGrid, Settings → API Keys makes one; it needs full access to Unsubscribe Groups under Suppressions."
 
 
+@dataclass(frozen=True, slots=True)
 class SendGrid:
-    """SendGrid both ways. Stateless."""
+    """SendGrid both ways. Holds no state."""
+
+    budget: timedelta = timedelta(minutes=1)  # that one tell may take: half of the courier's lease
 
     name: ClassVar[str] = "sendgrid"
     channel: ClassVar[Channel] = Channel.EMAIL
@@ -136,7 +139,7 @@ class SendGrid:
         left = [address for address in addresses if address not in settled]
         detail = "too_late"
         try:
-            async with asyncio.timeout(BUDGET):
+            async with asyncio.timeout(self.budget.total_seconds()):
                 await _settle(_line(http, credential, self.hosts), group, stop, left, settled)
         except TimeoutError:
             pass  # whoever is not settled by now is unknown
@@ -182,7 +185,7 @@ def _bounce(told: dict[str, Any]) -> Kind:
     type_ = told.get("type")
     if isinstance(type_, str) and type_.lower() in BOUNCES:
         return BOUNCES[type_.lower()]
-    status, fault = _status(told), told.get("bounce_classification")
+    status, fault = _status(told), _text(told.get("bounce_classification"))
     # Without a type, as in SendGrid's own older samples, the word "bounce" means a permanent failure: its status must agree.
     permanent = type_ is None and status.startswith("5") and fault not in _OTHER_FAULT
     no_mailbox = status in _NO_SUCH_MAILBOX or fault == "Invalid Address"
@@ -200,7 +203,7 @@ def _status(told: dict[str, Any]) -> str:
 
 def _group(value: Any) -> str:
     """Return a group's number as text. "" for none that can be read: it maps to nothing, which stops all marketing and alarms."""
-    text = str(value) if type(value) is int and 0 <= value < 10**18 else value
+    text = str(value) if isinstance(value, int) and 0 <= value < 10**18 else value
     return text if isinstance(text, str) and _DIGITS.fullmatch(text) else ""
 
 

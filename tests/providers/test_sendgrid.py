@@ -355,6 +355,18 @@ async def test_a_go_that_may_still_land_is_told_of_before_a_429_behind_it(sandbo
         await sandbox.tell(False, ADDRESSES)
 
 
+async def test_a_tell_ends_in_its_time_with_what_is_settled_by_then(sandbox: Sandbox) -> None:
+    hasty = SendGrid(budget=timedelta(seconds=0.3))
+    for faults, settled in (
+        ([{"fault": "slow", "seconds": 0}, {"fault": "slow", "seconds": 0.4}], [DONE, *unknown("too_late", 3)]),
+        ([], [DONE] * 4),  # the control
+    ):
+        await sandbox.tell(True, ADDRESSES)
+        await sandbox.faults(*faults)
+        tellings = [Telling(address, "12345", False) for address in ADDRESSES]
+        assert await hasty.tell(sandbox.http, sandbox.credential, tellings) == settled
+
+
 async def test_an_answer_too_late_is_unknown(sandbox: Sandbox) -> None:
     await sandbox.faults({"fault": "slow", "seconds": 0.8})
     assert await sandbox.tell(True, ADDRESSES) == unknown("no_answer", 4)
@@ -554,6 +566,7 @@ async def test_without_a_group_that_surely_exists_nothing_is_sent(group: Reply) 
         ({"Retry-After": "Sun, 22 Nov 2026 11:00:00 GMT", "Date": "Sun, 22 Nov 2026 12:00:00 GMT"}, 1),
         ({"Retry-After": "Sun, 22 Nov 2026 12:00:30", "Date": "Sun, 22 Nov 2026 12:00:00"}, 60),
         ({"Retry-After": "Sun, 99 Nov 99999 12:00:30 GMT", "Date": "Sun, 22 Nov 2026 12:00:00 GMT"}, 60),
+        ({"Retry-After": "Sun, 22 Nov 2026 12:00:30 +9999999999999999", "Date": "Sun, 22 Nov 2026 12:00:00 GMT"}, 60),
         ({"X-RateLimit-Reset": "1795348830", "Date": "Sun, 22 Nov 2026 12:00:00 GMT"}, 30),
         ({"X-RateLimit-Reset": "45"}, 45),
         ({"X-RateLimit-Reset": "1795348830", "Date": "yesterday"}, 60),
