@@ -39,6 +39,7 @@ RUDE = 20  # seconds after which the keeper cuts off what still runs: all that w
 ROLE = "mailprefs"
 OTHERWISE = "Or set DATABASE_URL to a PostgreSQL of your own."
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}  # whatever the locale out there is called
+KEEPER = "import sys; sys.path.append(sys.argv[1]); from mailprefs.embedded import keep; keep(*sys.argv[2:])"  # -P: none of the cwd
 DESCRIPTORS = Path("/proc/self/fd")
 MARK = "mailprefs-"  # of the directories with the socket
 QUIET = {  # nothing a person typed is ever in the log: not as DETAIL, not as a statement, not in an ERROR
@@ -132,16 +133,9 @@ class Server:
             settings = {**QUIET, "listen_addresses": "", "unix_socket_directories": f'"{sockets}"', "unix_socket_permissions": "0700"}
             server = [str(binaries / "postgres")] + [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
             with _open_private(self.home / "log", os.O_APPEND) as log:
-                keeper = [sys.executable, "-m", "mailprefs.embedded", str(self.home), str(sockets), str(alive), *server]
-                subprocess.run(
-                    keeper,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=log,
-                    pass_fds=[alive],
-                    start_new_session=True,
-                    check=True,
-                )
+                keeper = [sys.executable, "-P", "-c", KEEPER, str(Path(__file__).parents[1]), str(self.home), str(sockets), str(alive)]
+                quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": log}
+                subprocess.run([*keeper, *server], pass_fds=[alive], start_new_session=True, check=False, **quiet)
         except BaseException:
             if sockets:
                 shutil.rmtree(sockets, ignore_errors=True)
@@ -168,18 +162,25 @@ class Server:
             theirs = (self.cluster / "PG_VERSION").read_text().strip()
             if theirs != ours:
                 raise Misconfigured(f"{self.cluster} was made by PostgreSQL {theirs}, and this is {ours}. {OTHERWISE}")
+            if not (self.home / "password").exists():
+                raise Misconfigured(f"{self.home / 'password'} is gone, and with it the way into {self.cluster}. {OTHERWISE}")
             return
         new, passing, password = self.home / "cluster.new", beside / "password", secrets.token_urlsafe(24)
         new.mkdir(mode=0o700)
         for path in (self.home / "password", passing):
             with _open_private(path, os.O_TRUNC) as file:
                 file.write(password.encode())
+                file.flush()
+                os.fsync(file.fileno())
         _give_away(new, passing)
         made = ["--auth=scram-sha-256", f"--pwfile={passing}", "--data-checksums", "--locale=C", "--encoding=UTF8"]
         with _entered(new) as (door, name):
             _run([str(binaries / "initdb"), "-D", name, f"--username={ROLE}", *made], pass_fds=[door])
         passing.unlink()
         new.rename(self.cluster)
+        for directory in (self.home, self.home.parent):  # before the first commit: a power cut must not bring back the old name
+            with _entered(directory) as (door, _):
+                os.fsync(door)
 
     def _others(self) -> bool:
         """True if others want the server: the keeper cannot have ``wanted`` alone and does not have it yet."""
@@ -201,12 +202,14 @@ def keep(home: str, sockets: str, alive: str, *server: str) -> None:
     if os.fork():
         os._exit(0)  # whoever launched us goes on, and has no child to look after
     os.chdir("/")
-    with _entered(Path(home, "cluster")) as (door, name):
-        postgres = subprocess.Popen([*server, "-D", name], env=ENVIRONMENT, pass_fds=[int(alive), door], **_account())
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # where all are told to end at once, the server ends after those who drain into it
-    threading.Thread(target=_stop_when_unwanted, args=(postgres, Path(home, "wanted")), daemon=True).start()
-    postgres.wait()
-    shutil.rmtree(sockets, ignore_errors=True)
+    try:
+        with _entered(Path(home, "cluster")) as (door, name):
+            postgres = subprocess.Popen([*server, "-D", name], env=ENVIRONMENT, pass_fds=[int(alive), door], **_account())
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # where all are told to end at once, it ends after those who drain into it
+        threading.Thread(target=_stop_when_unwanted, args=(postgres, Path(home, "wanted")), daemon=True).start()
+        postgres.wait()
+    finally:
+        shutil.rmtree(sockets, ignore_errors=True)
 
 
 def _stop_when_unwanted(postgres: subprocess.Popen[bytes], wanted: Path) -> None:
@@ -223,9 +226,11 @@ def _lock(path: Path, how: int) -> int | None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-    except BlockingIOError:
+    except OSError as error:
         os.close(descriptor)
-        return None
+        if isinstance(error, BlockingIOError):
+            return None
+        raise
     return descriptor
 
 
@@ -264,20 +269,21 @@ def _version(binaries: Path) -> str:
 def _run(command: list[str], pass_fds: Sequence[int] = ()) -> str:
     """Return what a program said on success. Raises Unavailable with its last words, OSError if it cannot be run."""
     how: dict[str, Any] = {"cwd": "/", "env": ENVIRONMENT, "pass_fds": pass_fds, "timeout": PATIENCE, **_account()}
-    done: subprocess.CompletedProcess[str] = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **how
-    )
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", check=False, **how)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise Unavailable(f"{Path(command[0]).name} failed: {said[-1]}. {OTHERWISE}")
-    return done.stdout
+    return str(done.stdout)
 
 
 def _account() -> dict[str, Any]:
     """Return who runs PostgreSQL, which refuses root: ourselves, or ``nobody``."""
     if os.geteuid() != 0:
         return {}
-    nobody = pwd.getpwnam("nobody")
+    try:
+        nobody = pwd.getpwnam("nobody")
+    except KeyError:
+        raise Misconfigured(f"PostgreSQL does not run as root, and there is no account 'nobody' to run it. {OTHERWISE}") from None
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
 
 
@@ -328,7 +334,3 @@ def _is_listening(path: Path) -> bool:
 def _last_words(log: Path) -> str:
     lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
     return next((line for line in reversed(lines) if "FATAL:" in line or "PANIC:" in line), lines[-1])
-
-
-if __name__ == "__main__":
-    keep(*sys.argv[1:])

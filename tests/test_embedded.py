@@ -331,6 +331,27 @@ async def test_a_cluster_of_another_version_is_left_alone(home: Path, binaries: 
     assert (home / "cluster" / "PG_VERSION").read_text() == "14\n"
 
 
+async def test_a_lost_password_is_named_at_once(home: Path, binaries: Path | None) -> None:
+    async with running(home, binaries):
+        pass
+    (home / "password").unlink()
+    with pytest.raises(Misconfigured, match=r"password is gone.*DATABASE_URL"):
+        await Server(home, binaries).start()
+
+
+async def test_a_strangers_directory_lends_no_code(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trap = tmp_path / "trap" / "mailprefs"
+    trap.mkdir(parents=True)
+    (trap / "__init__.py").write_text(f"import pathlib; pathlib.Path({str(tmp_path / 'sprung')!r}).touch()")
+    monkeypatch.chdir(trap.parent)
+    subprocess.run([sys.executable, "-c", "import mailprefs"], check=True)
+    assert (tmp_path / "sprung").exists()  # the control: a Python that looks around itself falls into it
+    (tmp_path / "sprung").unlink()
+    async with running(home) as url:
+        assert await ask(url, "select 1") == 1
+    assert not (tmp_path / "sprung").exists()
+
+
 async def test_a_server_that_cannot_start_says_why(home: Path, binaries: Path | None) -> None:
     async with running(home, binaries):
         pass
