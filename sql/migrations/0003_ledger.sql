@@ -96,19 +96,27 @@ begin
     select c.bucket, c.key, max(s.at) at
     from (select distinct bucket, key from change where own) c join consent s on s.bucket = c.bucket and s.key = c.key
     group by c.bucket, c.key),
+  -- presses that follow a new go at or under their scope in this very call
+  beside as (
+    select distinct c.n
+    from change c
+    join change g on g.bucket = c.bucket and g.key = c.key and g.n < c.n and g.cause = 'choice' and g.effect = 'go'
+    join scope t on t.scope = g.scope and c.scope = any(t.path)
+    left join consent k on k.bucket = g.bucket and k.key = g.key and k.evidence = g.evidence
+    where c.effect = 'stop' and k.key is null),
   -- a press that changes nothing adds no row: held through the same door by a stop later than every go at or under its scope
-  -- that can no longer be undone. Not by text: a START that was sent before the second STOP may still be on its way. Not beside a go.
+  -- that can no longer be undone. Not by text: a START that was sent before the second STOP may still be on its way.
   repeated as (
     select distinct c.n
     from change c
     join consent s on s.bucket = c.bucket and s.key = c.key and s.scope = c.scope and s.door = c.door
       and s.cause = 'choice' and s.effect = 'stop'
     left join consent w on w.bucket = s.bucket and w.key = s.key and w.evidence = 'undo:' || s.evidence
-    left join (select distinct bucket, key from change where effect = 'go') beside on beside.bucket = c.bucket and beside.key = c.key
+    left join beside b on b.n = c.n
     left join (consent g join scope t on t.scope = g.scope)
       on g.bucket = s.bucket and g.key = s.key and g.cause = 'choice' and g.effect = 'go' and c.scope = any(t.path) and g.at >= s.at
     where c.own and c.door <> 'sms' and c.cause = 'choice' and c.effect = 'stop'
-      and w.key is null and g.key is null and beside.key is null
+      and w.key is null and g.key is null and b.n is null
       and (s.door not in ('page', 'manage') or s.received_at < p_now - p_undo)),
   inserted as (
     insert into consent (bucket, key, evidence, scope, cause, effect, door, teller, happened_at, received_at, at, until)
