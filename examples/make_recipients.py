@@ -59,7 +59,7 @@ def draw(n: int, what: str, choices: int) -> int:
 
 def email(n: int) -> str:
     colour, bird = COLOURS[draw(n, "colour", len(COLOURS))], BIRDS[draw(n, "bird", len(BIRDS))]
-    if n % 8 == 7:
+    if n % 8 == 3:
         return awkward(n, f"{bird}{n}")
     return f"{colour}.{bird}{n}@{DOMAINS[draw(n, 'domain', len(DOMAINS))]}"
 
