@@ -6,7 +6,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from mailprefs import db
-from mailprefs.errors import Unavailable
+from mailprefs.errors import Misconfigured, Unavailable
 from mailprefs.web import problems
 from mailprefs.web.keys import POOL
 
@@ -28,6 +28,8 @@ async def ready(request: web.Request) -> web.Response:
             lacking = await db.pending(connection)
     except Unavailable as error:
         return problems.answer(error)
+    except Misconfigured as error:  # a server whose settings were changed under us: send it no traffic, and say which
+        return problems.problem(503, "misconfigured", str(error))
     if lacking:
         return problems.problem(503, "migrating", "The database is older than this version: mailprefs migrate.")
     return web.json_response({"ready": True})
