@@ -25,19 +25,10 @@ from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
 from mailprefs.checkup import Finding, Verdict, check, passed
 from mailprefs.links import KeyRing, Links, Minted
-from mailprefs.words import Stream
 
 ROOT = Path(__file__).parent.parent
 ADDRESS = "Connective Care, 1 Main Street, Springfield"
 COVERED = ("from", "to", "subject", "list-unsubscribe", "list-unsubscribe-post", "list-id")
-
-
-@dataclass(frozen=True)
-class Topic:
-    number: int = 272
-    stream: Stream | None = Stream.MARKETING
-    name: str = "connective/newsletter"
-    sensitive: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,8 +57,15 @@ def signer() -> Signer:
 
 
 @pytest.fixture(scope="session")
-def minted(links: Links, addresses: Addresses) -> Minted:
-    return links.mint(addresses.read("someone@example.org").key, Topic())
+def minted(links: Links, addresses: Addresses, shared_catalogue: Catalogue) -> Minted:
+    return links.mint(addresses.read("someone@example.org").key, shared_catalogue.topic("newsletter"))
+
+
+@pytest.fixture(scope="session")
+def long(ring: KeyRing, addresses: Addresses, shared_catalogue: Catalogue) -> Minted:
+    """The same for a host that is too long for headers."""
+    links = Links(ring, "unsubscribe.example.com", "u@go.example.com")
+    return links.mint(addresses.read("someone@example.org").key, shared_catalogue.topic("newsletter"))
 
 
 @pytest.fixture(scope="session")
@@ -201,17 +199,16 @@ def test_a_wrong_link_fails_its_rules_and_is_shown_nowhere(
     assert failed == rules | {"link-in-text", "link-in-html"}
 
 
-def test_a_long_host_is_a_warning(ring: KeyRing, addresses: Addresses, right: bytes, minted: Minted, signer: Signer) -> None:
-    long = Links(ring, "unsubscribe.example.com", "u@go.example.com").mint(addresses.read("someone@example.org").key, Topic())
+def test_a_long_host_is_a_warning(ring: KeyRing, long: Minted, right: bytes, minted: Minted, signer: Signer) -> None:
     findings = verdicts(check(signer.sign(right.replace(minted.url.encode(), long.url.encode())), ring, dns=signer.dns))
     assert {rule for rule, verdict in findings.items() if verdict is not Verdict.PASS} == {"word-length", "postal-address"}
     assert findings["word-length"] is Verdict.WARN
 
 
-def test_the_encoded_word_of_a_mail_library_is_noticed(ring: KeyRing, addresses: Addresses) -> None:
+def test_the_encoded_word_of_a_mail_library_is_noticed(long: Minted) -> None:
     """What Python itself writes for a host that is too long: the reason for 74 octets."""
     message = EmailMessage()
-    Links(ring, "unsubscribe.example.com", "u@go.example.com").mint(addresses.read("someone@example.org").key, Topic()).put_on(message)
+    long.put_on(message)
     assert b"=?utf-8?q?" in message.as_bytes()
     assert verdicts(check(message.as_bytes()))["encoded-word"] is Verdict.FAIL
 
