@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -28,22 +29,24 @@ class Row:
     wrong: str | None = None
 
 
-def opened(path: Path) -> BinaryIO:
+def opened(path: Path) -> TextIO:
     """Open a file of rows, unpacking ``.gz``; ``-`` is standard input. Raises Unreadable."""
     try:
-        if str(path) == "-":
-            return open(0, "rb", closefd=False)
-        return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+        raw: Any = _standard_input() if str(path) == "-" else gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
     except OSError as error:
         raise Unreadable(f"{path} cannot be read: {error.strerror}") from None
+    return io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
 
 
-def read(stream: BinaryIO, *, ndjson: bool = False) -> tuple[list[str], Iterator[Row]]:
+def _standard_input() -> BinaryIO:
+    return os.fdopen(os.dup(0), "rb")
+
+
+def read(text: TextIO, *, ndjson: bool = False) -> tuple[list[str], Iterator[Row]]:
     """Return the columns and the rows of a file. Raises Unreadable if it has no column ``address``.
 
     A row that cannot be read is given with its reason; nothing a file holds ends the reading of the rest, but a broken archive.
     """
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     if ndjson:
         return [ADDRESS], _objects(text)
     csv.field_size_limit(LONGEST)

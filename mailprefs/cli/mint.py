@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from typing import TextIO
 from uuid import UUID
 
 import click
 
 from mailprefs import rows
 from mailprefs.addresses import Addresses
+from mailprefs.catalogue import Scope
 from mailprefs.cli.opening import Opening
 from mailprefs.errors import NotMintable, Unreadable
 from mailprefs.links import LONGEST_WORD, Links
@@ -54,17 +56,24 @@ def links_(topic: str, rejects: Path) -> int:
     if scope.stream is not Stream.MARKETING:
         raise NotMintable
     warn_if_long(links)
-    columns, found = rows.read(sys.stdin.buffer)
+    with rows.opened(Path("-")) as text:
+        count = _minted(text, opening.addresses, links, scope, rejects)
+    if count:
+        click.echo(f"{count} rows could not be read and are in {rejects}, each with its reason", err=True)
+    return 1 if count else 0
+
+
+def _minted(text: TextIO, addresses: Addresses, links: Links, scope: Scope, rejects: Path) -> int:
+    """Write every row with its four columns more, and return how many could not be read."""
+    columns, found = rows.read(text)
     out = csv.writer(sys.stdout, lineterminator="\n")
     out.writerow([*columns, *MINTED])
     with Rejects(rejects, columns) as refused:
-        for batch in _batches(_readable(opening.addresses, found, refused)):
+        for batch in _batches(_readable(addresses, found, refused)):
             minted = links.minted_stream([key for _, key in batch], scope)
             for (row, _), each in zip(batch, minted, strict=True):
                 out.writerow([*row.fields.values(), each.url, *each.headers.values()])
-    if refused.count:
-        click.echo(f"{refused.count} rows could not be read and are in {rejects}, each with its reason", err=True)
-    return 1 if refused.count else 0
+        return refused.count
 
 
 def _readable(addresses: Addresses, found: Iterator[Row], refused: Rejects) -> Iterator[tuple[Row, UUID]]:
