@@ -34,6 +34,7 @@ from mailprefs import db
 from mailprefs.errors import Misconfigured, Unavailable
 
 PATIENCE = 120.0  # seconds until the server must answer, enough for recovery after a crash, or must have ended
+TRIES = 3  # a server may be killed while it starts; one that ends each time will not get better
 PAUSE = 0.02  # seconds between two looks
 RUDE = 20  # seconds after which the keeper cuts off what still runs: all that was acknowledged is in the WAL
 ROLE = "mailprefs"
@@ -41,7 +42,6 @@ OTHERWISE = "Or set DATABASE_URL to a PostgreSQL of your own."
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}  # whatever the locale out there is called
 KEEPER = "import sys; sys.path.append(sys.argv[1]); from mailprefs.embedded import keep; keep(*sys.argv[2:])"  # -P: none of the cwd
 DESCRIPTORS = Path("/proc/self/fd")
-MARK = "mailprefs-"  # of the directories with the socket
 QUIET = {  # nothing a person typed is ever in the log: not as DETAIL, not as a statement, not in an ERROR
     "log_error_verbosity": "terse",
     "log_min_messages": "log",
@@ -67,6 +67,7 @@ class Server:
     def __init__(self, home: Path, binaries: Path | None = None, patience: float = PATIENCE) -> None:
         self.home = home.resolve()
         self.cluster = self.home / "cluster"
+        self._sockets = self.home / "sockets"  # a link to the short directory, so that even a start that was killed leaves none behind
         self._binaries = binaries
         self._patience = patience  # seconds
         self._wanted: int | None = None
@@ -97,37 +98,38 @@ class Server:
         raise Unavailable(f"the embedded PostgreSQL does not stop; its log is {self.home / 'log'}.")
 
     async def _started(self) -> str:
-        launched = False
+        tries = 0
         while True:
             if self._wanted is None and (wanted := _lock(self.home / "wanted", fcntl.LOCK_SH)) is not None:
                 self._wanted = wanted
             if self._wanted is not None:  # else the keeper is stopping a server that its last user left
                 if (alive := _lock(self.home / "alive", fcntl.LOCK_EX)) is not None:
-                    await asyncio.to_thread(self._launch, alive, launched)
-                    launched = True
+                    await asyncio.to_thread(self._launch, alive, tries)
+                    tries += 1
                 elif (url := await self._answering()) is not None:
                     return url
             await asyncio.sleep(PAUSE)
 
     async def _answering(self) -> str | None:
         """Return the URL if the server answers on it. A ``postmaster.pid`` proves nothing; a connection does."""
-        with suppress(FileNotFoundError, IndexError, Unavailable):
-            sockets = (self.cluster / "postmaster.pid").read_text().splitlines()[4]
-            password = (self.home / "password").read_text()
-            url = f"postgresql://{ROLE}:{password}@/postgres?host={quote(sockets, safe='')}&port=5432"  # or PGPORT has a say
+        with suppress(FileNotFoundError, Unavailable):
+            sockets, password = self._sockets.readlink(), (self.home / "password").read_text()
+            url = f"postgresql://{ROLE}:{password}@/postgres?host={quote(str(sockets), safe='')}&port=5432"  # or PGPORT has a say
             connection = await db.connect(url)
-            await connection.close()
+            with suppress(ConnectionError):
+                await connection.close()
             return url
         return None
 
-    def _launch(self, alive: int, again: bool) -> None:
+    def _launch(self, alive: int, tries: int) -> None:
         """Leave a keeper behind that runs the server, and hand it the lock ``alive``. Blocks."""
         sockets = None
         try:
-            if again:
+            if tries >= TRIES:
                 raise Unavailable(f"the embedded PostgreSQL ends as it starts: {_last_words(self.home / 'log')}. {OTHERWISE}")
             self._clear_leftovers()
             sockets = _private_directory()
+            self._sockets.symlink_to(sockets)
             binaries = _programs(self._binaries or _borrowed(), sockets)
             self._make_cluster(binaries, sockets)
             settings = {**QUIET, "listen_addresses": "", "unix_socket_directories": f'"{sockets}"', "unix_socket_permissions": "0700"}
@@ -151,8 +153,9 @@ class Server:
             if _is_listening(Path(sockets) / f".s.PGSQL.{port}"):
                 raise Unavailable(f"a PostgreSQL that was started by hand runs on {self.cluster}. Stop it first. {OTHERWISE}")
             pid_file.unlink()
-            if Path(sockets).name.startswith(MARK) and Path(sockets).parent == _short_directory():
-                shutil.rmtree(sockets, ignore_errors=True)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self._sockets.readlink(), ignore_errors=True)
+            self._sockets.unlink()
         shutil.rmtree(self.home / "cluster.new", ignore_errors=True)
 
     def _make_cluster(self, binaries: Path, beside: Path) -> None:
@@ -309,7 +312,7 @@ def _give_away(*paths: Path) -> None:
 
 def _private_directory() -> Path:
     """Return a new directory for the socket, whose path the kernel limits to 107 bytes. Only the server's account can enter it."""
-    made = Path(tempfile.mkdtemp(prefix=MARK, dir=_short_directory()))
+    made = Path(tempfile.mkdtemp(prefix="mailprefs-", dir=_short_directory()))
     _give_away(made)
     return made
 
@@ -333,4 +336,4 @@ def _is_listening(path: Path) -> bool:
 
 def _last_words(log: Path) -> str:
     lines = log.read_text(errors="replace").strip().splitlines() or ["it said nothing"]
-    return next((line for line in reversed(lines) if "FATAL:" in line or "PANIC:" in line), lines[-1])
+    return next((line for line in reversed(lines) if re.search("FATAL:(?!  the database system is)|PANIC:", line)), lines[-1])

@@ -317,9 +317,12 @@ async def test_a_locale_that_nobody_knows_changes_nothing(home: Path, spawn: Spa
 async def test_a_cluster_is_made_whole_or_not_at_all(home: Path, binaries: Path | None) -> None:
     (home / "cluster.new").mkdir(parents=True)
     (home / "cluster.new" / "PG_VERSION").write_text("1")  # a first start that was killed on the way
+    (home / "sockets").symlink_to(tempfile.mkdtemp(prefix="mailprefs-"))
+    left = (home / "sockets").readlink()
     async with running(home, binaries) as url:
         assert await ask(url, "select 1") == 1
     assert not (home / "cluster.new").exists()
+    assert not left.exists()
 
 
 async def test_a_cluster_of_another_version_is_left_alone(home: Path, binaries: Path | None) -> None:
