@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
 from mailprefs.errors import MailprefsError, Misconfigured
 from mailprefs.words import Channel, Event, Kind
@@ -90,21 +90,34 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
+class Once:
+    """A proof that counts for one body alone, where the signature does not cover the body: the same with another body is a forgery."""
+
+    nonce: str
+    digest: bytes  # SHA-256 of what it came with
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """What a delivery said: events that can change a standing, what was kept aside, and how many of the rest."""
 
     events: tuple[Event, ...] = ()
     kept: tuple[Kept, ...] = ()
     counted: Mapping[str, int] = field(default_factory=dict)  # kind → how many that change nothing
+    once: Once | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """The status codes that this provider takes to mean what we mean."""
+    """What this provider takes to mean what we mean: status codes, and where it wants more, a body or headers."""
 
     kept: int = 200  # committed; do not send it again
     forged: int = 401  # proven forgery
     trouble: int = 503  # ours; send it again
+    body: bytes = b""  # of ``kept``
+    content_type: str = "text/plain"  # of ``body``
+    challenge: Mapping[str, str] = field(default_factory=dict)  # headers of ``forged``, such as WWW-Authenticate
+    greets: frozenset[str] = frozenset()  # methods other than POST by which it tries an address first: answered 200, nothing is read
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,18 +182,14 @@ class Unsafe(MailprefsError):
     """What was asked would do harm at the provider, such as a group that no longer exists."""
 
 
-class Provider(Protocol):
-    """One provider. One file each, one line in ``PROVIDERS``, one folder of payloads, one page of docs."""
+class Ear(Protocol):
+    """A provider as it is heard. One file each, one line in ``PROVIDERS``, one folder of payloads, one page of docs."""
 
     name: ClassVar[str]
     channel: ClassVar[Channel]
     answers: ClassVar[Answers]
     kinds: ClassVar[Mapping[str, Kind | str]]  # its word for an event → ours, or the reason why it changes nothing
     secrets_in: ClassVar[tuple[str, ...]]  # needed to hear it
-    secrets_out: ClassVar[tuple[str, ...]]  # needed to tell it
-    hosts: ClassVar[tuple[str, ...]]  # of its own, which an api_base may name
-    batch: ClassVar[int]  # addresses per request
-    pace: ClassVar[float]  # requests per second and account
 
     def check(self, credential: Credential) -> None:
         """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard and, if it is mapped, told."""
@@ -191,6 +200,34 @@ class Provider(Protocol):
     def parse(self, delivery: Delivery) -> Heard:
         """Read a verified delivery. Never raises: what cannot be read is in ``kept``."""
         ...
+
+
+@runtime_checkable
+class Fetching(Protocol):
+    """A provider whose proof wants something from outside, such as a certificate."""
+
+    async def fetch(self, http: ClientSession, credential: Credential, delivery: Delivery) -> None:
+        """Bring what ``verify`` will look at, once, and hold it. Raises Forged for a place that is not the provider's own, before any
+        request is made, and Unavailable if it does not come: then the provider is asked to send again."""
+
+
+@runtime_checkable
+class Resolving(Protocol):
+    """A provider that names people by ids of its own."""
+
+    async def resolve(self, http: ClientSession, credential: Credential, heard: Heard) -> Heard:
+        """Return what was heard with addresses in place of ids. Raises Unavailable if the provider does not answer: it sends again."""
+        ...
+
+
+@runtime_checkable
+class Provider(Ear, Protocol):
+    """A provider both ways: heard and told."""
+
+    secrets_out: ClassVar[tuple[str, ...]]  # needed to tell it
+    hosts: ClassVar[tuple[str, ...]]  # of its own, which an api_base may name
+    batch: ClassVar[int]  # addresses per request
+    pace: ClassVar[float]  # requests per second and account
 
     async def tell(self, http: ClientSession, credential: Credential, tellings: Sequence[Telling]) -> list[Settlement]:
         """Assert each telling (all of one group, all stops or all goes) and return a settlement for each, in order.
