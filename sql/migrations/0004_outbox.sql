@@ -61,6 +61,8 @@ end $$;
 --   refused   the provider refuses this very one
 --   cut       the request was broken off: not an attempt, but a part of it may still land
 --   unsent    it never left
+-- Sure is what was sent after everything that could still have landed: requests of unknown outcome, and answered ones of the other
+-- direction too, since somebody on the way may repeat them.
 -- Rows are locked in key order, as the ledger does, and looked at only then: nothing about them can move any more.
 create function settle(p_account smallint, p_lease uuid, p_stop boolean, p_bucket smallint[], p_key uuid[], p_scope int[], p_want bigint[],
   p_outcome text[], p_detail text[], p_sent timestamptz, p_settle interval, p_cap interval, p_patience interval, p_now timestamptz)
@@ -76,11 +78,11 @@ begin
 
     return query
     with answer as materialized (
-      select p.key, p.scope, p.since, u.outcome, u.detail, r.stop, a.plaintext is null textless,
+      select p.key, p.scope, p.since, u.outcome, u.detail, r.stop, r.sure, a.plaintext is null textless,
         case
           when u.outcome in ('cut', 'unsent') then 'released'
           when p.want <> u.want then 'moved'
-          when u.outcome = 'done' and p_sent > p.unsure_until then 'settled'
+          when u.outcome = 'done' and p_sent > r.sure then 'settled'
           when u.outcome = 'done' then 'unsure'
           when u.outcome = 'refused' or not p_stop and p.since < p_now - p_patience then 'quarantined'
           else 'postponed' end verdict,
@@ -93,7 +95,11 @@ begin
       join push p on p.bucket = b and p.account = p_account and p.key = u.key and p.scope = u.scope
       join address a on a.bucket = b and a.key = p.key
       join mapping m on m.account = p_account and m.scope = p.scope
-      cross join lateral (select held(a.stops, a.goes, a.pauses, m.path, p_now) stop) r
+      cross join lateral (
+        select held(a.stops, a.goes, a.pauses, m.path, p_now) stop,
+          greatest(p.unsure_until, p_settle + (
+            select max(t.confirmed_at) from told t
+            where t.bucket = b and t.key = p.key and t.account = p_account and t.scope = p.scope and t.stop <> p_stop)) sure) r
       where u.bucket = b and p.lease = p_lease),
     proof as (
       insert into told (bucket, account, key, scope, stop, asked_at, sent_at, confirmed_at)
@@ -110,13 +116,14 @@ begin
       set lease = null, lease_until = '-infinity',
         attempts = case when w.verdict = 'released' then greatest(p.attempts - 1, 0)
           when w.verdict in ('postponed', 'quarantined') then p.attempts else 0 end,
-        unsure_until = case when w.outcome in ('unknown', 'cut') then greatest(p.unsure_until, p_now + p_settle) else p.unsure_until end,
+        unsure_until = case when w.outcome in ('unknown', 'cut') or w.outcome = 'done' and w.verdict = 'moved' and w.stop <> p_stop
+          then greatest(p.unsure_until, p_now + p_settle) else p.unsure_until end,
         stop = case when w.verdict = 'settled' then not p_stop else w.stop end,
         since = case when w.verdict = 'settled' then w.turns_at else p.since end,
         due_at = case
           when w.textless then 'infinity'
           when w.verdict = 'settled' then w.turns_at
-          when w.verdict = 'unsure' then p.unsure_until + interval '1 millisecond'
+          when w.verdict = 'unsure' then w.sure + interval '1 millisecond'
           when w.verdict = 'quarantined' then p_now + interval '1 day'
           when w.verdict = 'postponed' then p_now + random() * least(p_cap, interval '1 second' * 2 ^ least(p.attempts, 20))
           else p.due_at end,

@@ -1,0 +1,185 @@
+"""Supervises what runs beside the doors: one bulkhead per account, whose trouble delays no other. Stops cleanly.
+
+The machine's clock is read here and handed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import NoReturn
+
+from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, TraceConfig, TraceRequestRedirectParams
+
+from mailprefs import courier, db, numbers, outbox, telemetry
+from mailprefs.catalogue import Account, Catalogue
+from mailprefs.courier import Clock, Courier, Route, Timing
+from mailprefs.errors import Misconfigured, Unavailable
+from mailprefs.links import KeyRing
+from mailprefs.providers import PROVIDERS
+from mailprefs.providers.base import Credential, Provider
+from mailprefs.providers.calling import base_of
+from mailprefs.settings import Settings
+
+MEASURED_EVERY = 15  # seconds
+PATIENCE = 5  # times the usual pause after a turn that failed
+
+Providers = Mapping[str, Provider]
+
+
+def wall_clock() -> datetime:
+    """Return the machine's time, in UTC."""
+    return datetime.now(UTC)
+
+
+async def work(
+    pool: db.Pool,
+    catalogue: Catalogue,
+    ring: KeyRing,
+    settings: Settings,
+    *,
+    stop: asyncio.Event,
+    clock: Clock = wall_clock,
+    timing: Timing | None = None,
+    providers: Providers = PROVIDERS,
+) -> None:
+    """Work until ``stop`` is set; then what is in flight is settled and the rest given back.
+
+    Raises Misconfigured, before anything is sent, if an account could not be told or would do harm; Unavailable without a database.
+    """
+    async with AsyncExitStack() as stack:
+        couriers = [
+            await stack.enter_async_context(_engaged(route, pool, clock, timing or Timing(), stop))
+            for route in await _routes(pool, catalogue, ring, settings, clock, providers)
+        ]
+        async with asyncio.TaskGroup() as loops:
+            for each in couriers:
+                loops.create_task(_supervised(each.route.name, each.round, stop, idle=each.timing.poll.total_seconds()))
+            loops.create_task(_supervised("", lambda: _measure(pool, clock), stop, idle=MEASURED_EVERY))
+
+
+async def drain(
+    pool: db.Pool,
+    catalogue: Catalogue,
+    ring: KeyRing,
+    settings: Settings,
+    *,
+    within: timedelta,
+    clock: Clock = wall_clock,
+    timing: Timing | None = None,
+    providers: Providers = PROVIDERS,
+) -> bool:
+    """Work until nothing is left that can be told, or time is up; return whether every account has heard everything. Raises as ``work``."""
+    stop = asyncio.Event()
+    working = asyncio.create_task(work(pool, catalogue, ring, settings, stop=stop, clock=clock, timing=timing, providers=providers))
+    try:
+        async with asyncio.timeout(within.total_seconds()):
+            while not working.done() and any(each.waiting > each.dead for each in await _figures(pool, clock)):
+                await asyncio.wait([working], timeout=0.1)
+    except TimeoutError:
+        pass
+    finally:
+        stop.set()
+        await working
+    return not any(each.waiting for each in await _figures(pool, clock))
+
+
+def heed_signals(stop: asyncio.Event) -> None:
+    """Make SIGTERM and SIGINT set ``stop``, in the running loop."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+
+async def _routes(
+    pool: db.Pool, catalogue: Catalogue, ring: KeyRing, settings: Settings, clock: Clock, providers: Providers
+) -> list[Route]:
+    """Return the accounts that are told anything, all of them checked, on a database that knows them."""
+    credentials = {account.name: _credential(account, settings, providers) for account in catalogue.account}
+    channels = {name: provider.channel for name, provider in providers.items()}
+    async with db.acquired(pool) as connection:
+        await db.durable(connection)
+        if lacking := await db.pending(connection):
+            raise Misconfigured(f"the database lacks {', '.join(lacking)}. Bring it up to date: mailprefs migrate")
+        await numbers.register(connection, catalogue, [key.id for key in ring.keys], channels, now=clock())
+        accounts = await outbox.accounts(connection)
+    return [
+        Route(each.name, accounts[each.name], providers[each.provider], credentials[each.name], catalogue.mapped(each), each.settle)
+        for each in catalogue.account
+        if catalogue.mapped(each)
+    ]
+
+
+def _credential(account: Account, settings: Settings, providers: Providers) -> Credential:
+    provider = providers.get(account.provider)
+    if provider is None:
+        raise Misconfigured(f"account '{account.name}' names the provider '{account.provider}'; there are: {', '.join(providers)}")
+    credential = Credential(account.name, settings.secrets_of(account.name, account.secrets), account.model_dump(), account.api_base)
+    provider.check(credential)
+    base_of(credential, provider.hosts)  # whatever a provider checks: nothing is sent anywhere else
+    return credential
+
+
+@asynccontextmanager
+async def _engaged(route: Route, pool: db.Pool, clock: Clock, timing: Timing, stop: asyncio.Event) -> AsyncIterator[Courier]:
+    """Lend an account its courier. At the end it lets go of the account, so that the next worker need not wait."""
+    async with session() as http:
+        each = Courier(route, pool, http, clock, timing, stop)
+        async with each.desk() as connection:
+            await outbox.reopen(connection, route.number)
+        yield each
+        with suppress(Unavailable):
+            await each.leave()
+
+
+def session() -> ClientSession:
+    """Return one account's own way out: bounded in time and number, no cookies, no proxy from the environment, no redirects."""
+    refusing = TraceConfig()
+    refusing.on_request_redirect.append(_refuse)
+    return ClientSession(
+        connector=TCPConnector(limit=courier.AT_ONCE, ttl_dns_cache=60),
+        timeout=ClientTimeout(total=20, connect=5),
+        cookie_jar=DummyCookieJar(),
+        trust_env=False,
+        trace_configs=[refusing],
+    )
+
+
+async def _refuse(_session: ClientSession, _context: SimpleNamespace, _redirect: TraceRequestRedirectParams) -> NoReturn:
+    raise ClientError("redirected")
+
+
+async def _supervised(account: str, turn: Callable[[], Awaitable[bool]], stop: asyncio.Event, *, idle: float) -> None:
+    """Take turns until ``stop`` is set: at once after a busy one, else after ``idle`` seconds. A turn that fails ends nothing else."""
+    while not stop.is_set():
+        try:
+            pause = 0 if await turn() else idle
+        except Unavailable:
+            telemetry.log.warning("database_away", account=account)
+            pause = idle * PATIENCE
+        except Exception as error:
+            telemetry.alarm("loop_failed", account=account)
+            telemetry.log.error("loop_failed", account=account, exc_info=error)
+            pause = idle * PATIENCE
+        if pause:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), pause)
+
+
+async def _measure(pool: db.Pool, clock: Clock) -> bool:
+    now = clock()
+    for each in await _figures(pool, clock):
+        age = (now - each.oldest_at).total_seconds() if each.oldest_at else 0
+        telemetry.gauge("oldest_unsynced_age_seconds", max(age, 0), account=each.account)
+        telemetry.gauge("pushes_waiting", each.waiting, account=each.account)
+        telemetry.gauge("pushes_no_address", each.no_address, account=each.account)
+        telemetry.gauge("pushes_dead", each.dead, account=each.account)
+    return False
+
+
+async def _figures(pool: db.Pool, clock: Clock) -> list[outbox.Figures]:
+    async with db.acquired(pool) as connection:
+        return await outbox.sync(connection, now=clock())

@@ -1,0 +1,377 @@
+"""What the worker promises, with SendGrid's sandbox on the other end of real HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, ClassVar
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from aiohttp import ClientError, ClientSession, DummyCookieJar, web
+from aiohttp.test_utils import TestServer
+from prometheus_client import REGISTRY
+
+from mailprefs import courier, db, ledger, outbox, worker
+from mailprefs.addresses import Addresses
+from mailprefs.catalogue import Catalogue
+from mailprefs.courier import Timing
+from mailprefs.errors import Misconfigured
+from mailprefs.links import KeyRing
+from mailprefs.providers import PROVIDERS
+from mailprefs.providers.base import Credential, Outcome, Settlement, Telling
+from mailprefs.providers.sendgrid import SendGrid
+from mailprefs.sandbox.app import create_app
+from mailprefs.sandbox.sendgrid import key_pair
+from mailprefs.settings import Settings
+from mailprefs.words import Address, Cause, Change, Door, Effect
+
+NEWSLETTER, OFFERS = 272, 273
+MAIN, SECOND = "sendgrid-main", "sendgrid-second"
+BRISK = Timing(quiet=timedelta(), poll=timedelta(seconds=0.05))
+SECRETS = dict.fromkeys(("SENDGRID_WEBHOOK_KEY", "SENDGRID_SECOND_WEBHOOK_KEY"), key_pair()[1]) | dict.fromkeys(
+    ("SENDGRID_API_KEY", "SENDGRID_SECOND_API_KEY"), "SG.sandbox-key-0123456789"
+)
+
+
+@dataclass
+class Sandbox:
+    """One SendGrid account on loopback."""
+
+    http: ClientSession
+    root: str
+
+    @property
+    def api_base(self) -> str:
+        return f"{self.root}/sendgrid"
+
+    async def faults(self, *queue: object) -> None:
+        async with self.http.post(f"{self.root}/_sandbox/faults", json={"queue": queue}) as answer:
+            assert answer.status == 200
+
+    async def groups(self) -> dict[str, list[str]]:
+        async with self.http.get(f"{self.root}/_sandbox/state") as answer:
+            state = (await answer.json())["sendgrid"]
+        assert state["global"] == []
+        return {group: sorted(held) for group, held in state["groups"].items()}
+
+
+@dataclass
+class House:
+    """A worker's surroundings: a database, two accounts, each with its own sandbox, and the people they are told about."""
+
+    conn: asyncpg.Connection
+    pool: db.Pool
+    catalogue: Catalogue
+    ring: KeyRing
+    addresses: Addresses
+    main: Sandbox
+    second: Sandbox
+    settings: Settings = field(default_factory=lambda: Settings().lending(SECRETS))
+
+    async def stop(self, *names: str, scope: int = NEWSLETTER) -> None:
+        await self.say(Effect.STOP, Door.LINK, names, scope)
+
+    async def go(self, *names: str, scope: int = NEWSLETTER) -> None:
+        await self.say(Effect.GO, Door.MANAGE, names, scope)
+
+    async def say(self, effect: Effect, door: Door, names: Sequence[str], scope: int) -> None:
+        people = [self.addresses.read(f"{name}@example.org") for name in names]
+        for each in people:
+            await self.conn.execute(
+                "insert into address (bucket, key, channel, plaintext) values ($1, $2, 'email', $3) on conflict do nothing",
+                each.bucket,
+                each.key,
+                each.text,
+            )
+        now = worker.wall_clock()
+        await ledger.record(self.conn, [Change(each, scope, Cause.CHOICE, effect, door, uuid4().hex, now) for each in people], now=now)
+
+    async def drain(self, seconds: float = 20, **more: Any) -> bool:
+        within = timedelta(seconds=seconds)
+        return await worker.drain(self.pool, self.catalogue, self.ring, self.settings, within=within, **{"timing": BRISK, **more})
+
+    @asynccontextmanager
+    async def working(self, **more: Any) -> AsyncIterator[asyncio.Event]:
+        """A worker at work; it must stop within seconds of being told."""
+        stop = asyncio.Event()
+        task = asyncio.create_task(worker.work(self.pool, self.catalogue, self.ring, self.settings, stop=stop, **{"timing": BRISK, **more}))
+        try:
+            async with asyncio.timeout(10):
+                while not task.done() and await self.conn.fetchval("select count(*) from gate where owner is not null") < 2:
+                    await asyncio.sleep(0.02)
+            yield stop
+        finally:
+            stop.set()
+            await asyncio.wait_for(task, 10)
+
+    def with_account(self, name: str, **changes: object) -> None:
+        accounts = tuple(each.model_copy(update=changes) if each.name == name else each for each in self.catalogue.account)
+        self.catalogue = self.catalogue.model_copy(update={"account": accounts})
+
+
+@pytest.fixture
+async def house(
+    database: str, conn: asyncpg.Connection, addresses: Addresses, shared_catalogue: Catalogue, ring: KeyRing
+) -> AsyncIterator[House]:
+    pool = await db.pool(database, size=4, command_timeout=10, purpose="worker")
+    async with TestServer(create_app()) as one, TestServer(create_app()) as two, ClientSession() as http:
+        boxes = [Sandbox(http, str(each.make_url("")).rstrip("/")) for each in (one, two)]
+        state = {"sendgrid": {"groups": {"777": []}, "global": []}}
+        async with http.put(f"{boxes[1].root}/_sandbox/state", json=state) as answer:
+            assert answer.status == 200
+        house = House(conn, pool, shared_catalogue, ring, addresses, boxes[0], boxes[1])
+        for name, box in ((MAIN, boxes[0]), (SECOND, boxes[1])):
+            house.with_account(name, api_base=box.api_base, settle=timedelta(seconds=0.5))
+        yield house
+    await pool.close()
+
+
+async def until(condition: Any, seconds: float = 10) -> None:
+    async with asyncio.timeout(seconds):
+        while not await condition():
+            await asyncio.sleep(0.02)
+
+
+async def test_every_account_is_told_until_nothing_is_left(house: House) -> None:
+    await house.stop("ann", "bob")
+    await house.stop("ann", scope=OFFERS)
+    assert await house.drain()
+    assert await house.main.groups() == {"12345": ["ann@example.org", "bob@example.org"], "12346": ["ann@example.org"]}
+    assert await house.second.groups() == {"777": ["ann@example.org", "bob@example.org"]}
+    await house.go("ann")
+    assert await house.drain()
+    assert await house.main.groups() == {"12345": ["bob@example.org"], "12346": ["ann@example.org"]}
+    assert await house.conn.fetchval("select count(*) from told") == 7
+
+
+async def test_faults_on_the_way_are_settled_before_drain_says_so(house: House) -> None:
+    await house.stop("ann", "bob")
+    await house.main.faults("500", {"fault": "429-seconds", "seconds": 1}, "html", "truncated")
+    began = time.monotonic()
+    assert await house.drain()
+    assert time.monotonic() - began > 1.5  # the wait that was asked for, and the settling
+    assert await house.main.groups() == {"12345": ["ann@example.org", "bob@example.org"], "12346": []}
+
+
+async def test_drain_says_no_when_time_is_up_and_when_a_row_is_dead(house: House) -> None:
+    await house.stop("ann")
+    await house.main.faults(*["500"] * 50)
+    assert not await house.drain(seconds=0.5)
+    await house.main.faults(*["500"] * 50)
+    await house.conn.execute("update push set refused = 'http_400', due_at = now() + interval '1 day'")
+    began = time.monotonic()
+    assert not await house.drain(seconds=20)
+    assert time.monotonic() - began < 5  # nothing more can happen today
+
+
+async def test_trouble_of_one_account_delays_no_other(house: House) -> None:
+    await house.stop("ann")
+    await house.main.faults(*[{"fault": "slow", "seconds": 3}] * 8)
+
+    async def heard() -> bool:
+        return await house.second.groups() == {"777": ["ann@example.org"]}
+
+    async with house.working():
+        await until(heard, 2)
+        await house.stop("bob")
+        began = time.monotonic()
+        await until(lambda: heard_both(house), 2)
+        assert time.monotonic() - began < 2
+        assert (await house.main.groups())["12345"] == []
+
+
+async def heard_both(house: House) -> bool:
+    return await house.second.groups() == {"777": ["ann@example.org", "bob@example.org"]}
+
+
+async def test_told_to_stop_it_settles_what_is_in_the_air_and_lets_go(house: House) -> None:
+    await house.stop("ann")
+    await house.main.faults({"fault": "slow", "seconds": 0.5})
+    async with house.working() as stop:
+
+        async def sent() -> bool:
+            async with house.main.http.get(f"{house.main.root}/_sandbox/requests") as answer:
+                return any(each["method"] == "POST" for each in await answer.json())
+
+        await until(sent)
+        stop.set()
+        await asyncio.sleep(0)
+    assert (await house.main.groups())["12345"] == ["ann@example.org"]
+    assert await house.conn.fetchval("select count(*) from push where account = 1 or lease is not null") == 0
+    assert await house.conn.fetchval("select count(*) from gate where owner is not null") == 0
+
+
+@dataclass(frozen=True)
+class Watched(SendGrid):
+    """SendGrid that notes which worker tells which account."""
+
+    worker: str = ""
+    log: list[tuple[str, str]] = field(default_factory=list)
+
+    async def tell(self, http: ClientSession, credential: Credential, tellings: Sequence[Telling]) -> list[Settlement]:
+        self.log.append((self.worker, credential.account))
+        return await super().tell(http, credential, tellings)
+
+
+async def test_of_two_workers_started_at_once_one_sends_for_an_account_and_the_other_takes_over(house: House) -> None:
+    log: list[tuple[str, str]] = []
+    workers = {name: {"sendgrid": Watched(worker=name, log=log)} for name in ("one", "two")}
+
+    async def heard(count: int) -> bool:
+        return len((await house.main.groups())["12345"]) == len((await house.second.groups())["777"]) == count
+
+    async with house.working(providers=workers["one"]) as first, house.working(providers=workers["two"]) as last:
+        for n in range(15):
+            await house.stop(f"p{n:02}")
+            await until(lambda n=n: heard(n + 1))
+        owners = {account: {who for who, whose in log if whose == account} for account in (MAIN, SECOND)}
+        assert {len(who) for who in owners.values()} == {1}
+        (owner,) = owners[MAIN]
+        stopped, survivor = (first, "two") if owner == "one" else (last, "one")
+        stopped.set()
+        log.clear()
+        await house.stop("zoe")
+        await until(lambda: heard(16), 5)
+        assert {who for who, whose in log if whose == MAIN} <= {owner, survivor}
+
+        async def taken_over() -> bool:
+            await house.stop(uuid4().hex)
+            return (survivor, MAIN) in {(who, whose) for who, whose in log}
+
+        await until(taken_over, 5)
+
+
+async def test_a_turn_that_fails_ends_nothing(house: House) -> None:
+    failed = REGISTRY.get_sample_value("mailprefs_alarms_total", {"alarm": "loop_failed", "account": MAIN}) or 0
+
+    async def alarmed() -> bool:
+        return (REGISTRY.get_sample_value("mailprefs_alarms_total", {"alarm": "loop_failed", "account": MAIN}) or 0) > failed
+
+    async def heard() -> bool:
+        return bool((await house.main.groups())["12345"])
+
+    async with house.working():
+        await house.conn.execute("alter table closed rename to mislaid")
+        await house.stop("ann")
+        await until(alarmed)
+        await house.conn.execute("alter table mislaid rename to closed")
+        await until(heard)
+
+
+async def test_a_database_that_was_away_is_waited_for(house: House) -> None:
+    async def heard() -> bool:
+        return bool((await house.main.groups())["12345"])
+
+    async with house.working():
+        await house.conn.fetch("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'mailprefs worker'")
+        await house.stop("ann")
+        await until(heard)
+
+
+async def test_what_is_still_owed_shows_in_the_metrics(house: House) -> None:
+    await ledger.record(
+        house.conn,
+        [Change(Address(uuid4()), NEWSLETTER, Cause.CHOICE, Effect.STOP, Door.LINK, "1", worker.wall_clock())],
+        now=worker.wall_clock(),
+    )
+
+    async def shown() -> bool:
+        return REGISTRY.get_sample_value("mailprefs_pushes_no_address", {"account": MAIN}) == 1
+
+    async with house.working():
+        await until(shown)
+    assert REGISTRY.get_sample_value("mailprefs_oldest_unsynced_age_seconds", {"account": MAIN}) == 0
+
+
+async def test_sigterm_and_sigint_stop_it() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        stop = asyncio.Event()
+        worker.heed_signals(stop)
+        os.kill(os.getpid(), number)
+        await asyncio.wait_for(stop.wait(), 2)
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
+
+
+# What it refuses to start with
+
+
+class Careless(SendGrid):
+    """A provider whose check sees nothing."""
+
+    hosts: ClassVar[tuple[str, ...]] = ("api.example.com",)
+
+    def check(self, credential: Credential) -> None: ...
+
+
+@pytest.mark.parametrize("base", ["http://192.0.2.1/sendgrid", "https://api.sendgrid.com.example.net", "https://169.254.169.254/latest"])
+async def test_an_account_whose_requests_would_go_elsewhere_refuses_to_start(house: House, base: str) -> None:
+    house.with_account(MAIN, api_base=base)
+    for providers in (PROVIDERS, {"sendgrid": Careless()}):
+        with pytest.raises(Misconfigured, match=f"'{MAIN}'.*api_base"):
+            await house.drain(providers=providers)
+
+
+async def test_a_provider_that_is_none_refuses_to_start(house: House) -> None:
+    house.with_account(MAIN, provider="pigeon")
+    with pytest.raises(Misconfigured, match=r"'pigeon'; there are: .*sendgrid"):
+        await house.drain()
+
+
+async def test_a_secret_that_is_not_set_refuses_to_start(house: House) -> None:
+    house.settings = Settings().lending({k: v for k, v in SECRETS.items() if k != "SENDGRID_API_KEY"})
+    with pytest.raises(Misconfigured, match="SENDGRID_API_KEY"):
+        await house.drain()
+
+
+async def test_a_database_that_is_not_migrated_refuses_to_start(house: House) -> None:
+    await house.conn.execute("delete from migration where name like '0004%'")
+    with pytest.raises(Misconfigured, match="mailprefs migrate"):
+        await house.drain()
+
+
+async def test_an_account_that_is_mapped_to_nothing_is_not_told_and_needs_no_owner(house: House) -> None:
+    house.with_account(MAIN, scopes={})
+    await house.stop("ann")
+    assert await house.drain()
+    assert await house.conn.fetchval("select count(*) from gate") == 1
+
+
+# The way out
+
+
+async def test_a_session_follows_no_redirect_keeps_no_cookie_and_trusts_no_proxy() -> None:
+    reached = []
+
+    async def elsewhere(_: web.Request) -> web.Response:
+        reached.append(True)
+        return web.Response()
+
+    async def away(_: web.Request) -> web.Response:
+        raise web.HTTPFound("/elsewhere", headers={"Set-Cookie": "a=b"})
+
+    app = web.Application()
+    app.add_routes([web.post("/", away), web.get("/elsewhere", elsewhere)])
+    async with TestServer(app) as server, worker.session() as http:
+        with pytest.raises(ClientError):
+            await http.post(server.make_url("/"))
+        assert reached == []
+        async with http.get(server.make_url("/elsewhere")) as answer:  # the control: the way there is open
+            assert answer.status == 200
+        assert reached == [True]
+        assert (http.trust_env, type(http.cookie_jar)) == (False, DummyCookieJar)
+        assert (http.timeout.total, http.timeout.connect) == (20, 5)
+        assert http.connector is not None
+        assert http.connector.limit == courier.AT_ONCE
+
+
+def test_the_settlements_a_courier_knows_are_those_of_the_providers() -> None:
+    assert {outbox.Fate(outcome) for outcome in Outcome} == {outbox.Fate.DONE, outbox.Fate.UNKNOWN, outbox.Fate.REFUSED}
