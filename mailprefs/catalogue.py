@@ -188,6 +188,12 @@ class Catalogue(_Entry):
             if scope.stream is Stream.TRANSACTIONAL:
                 raise _wrong(f"'{name}' is transactional: no opt-out may reach it", "account", n, "scopes", name)
 
+    def _named(self, account: Account, name: str) -> Scope:
+        scope = self._by_name.get(name) if name.partition("/")[0] == account.brand else self._by_name.get(f"{account.brand}/{name}")
+        if scope is None:
+            raise ValueError(f"account '{account.name}' stops '{name}', which is no scope of '{account.brand}'")
+        return scope
+
     def _in(self, account: Account, name: str) -> Scope:
         return self._by_name[f"{account.brand}/{name}"]
 
@@ -246,6 +252,10 @@ class Catalogue(_Entry):
     def heard(self, account: Account) -> Mapping[str, int]:
         """Return what an account's ids mean to us: the provider's id → scope number. Sensitive and retired topics are heard too."""
         return {group: self._in(account, name).number for name, group in account.scopes.items()}
+
+    def stopped_by(self, account: Account) -> int:
+        """Return the number of the scope that STOP to this account stops."""
+        return self._named(account, account.stops or "marketing").number
 
     def marketing_of(self, account: Account) -> int:
         """Return the number of the marketing node of an account's brand."""

@@ -20,6 +20,10 @@ from mailprefs.words import ROOT, Address, Cause, Change, Channel, Door, Effect,
 
 _PLAIN_ID = re.compile(r"[!-~]{1,100}\Z")
 
+_BY_TEXT: Mapping[Kind, Effect] = {  # a person's own words to a number: STOP and START, which clears that number's STOP alone
+    Kind.UNSUBSCRIBED: Effect.STOP,
+    Kind.RESUBSCRIBED: Effect.GO,
+}
 _EFFECTS: Mapping[Kind, tuple[Cause, Effect]] = {
     Kind.BOUNCED_HARD: (Cause.BOUNCE, Effect.STOP),
     Kind.COMPLAINED: (Cause.COMPLAINT, Effect.STOP),
@@ -42,8 +46,10 @@ class Inbox:
     async def keep(self, connection: Connection, heard: Heard, *, now: datetime) -> int:
         """Record a delivery in the caller's transaction and return how many rows the ledger gained.
 
-        What cannot be placed is kept aside and alarmed; nothing else of the delivery is lost by it.
+        What cannot be placed is kept aside and alarmed; nothing else of the delivery is lost by it. Raises Forged for a proof that came
+        before with another body.
         """
+        await self._first_use(connection, heard, now)
         placed = [self._change(event) for event in heard.events if event.kind in _EFFECTS]
         changes = [change for change in placed if isinstance(change, Change)]
         kept = [*heard.kept, *(one for one in placed if isinstance(one, Kept))]
@@ -57,8 +63,11 @@ class Inbox:
         if address is None:
             return Kept("no_recipient", f"{event.kind} {event.id}".encode("utf-8", "replace"))
         cause, effect = _EFFECTS[event.kind]
+        door = Door.PROVIDER
+        if self.channel is Channel.SMS and event.kind in _BY_TEXT:
+            door, effect = Door.SMS, _BY_TEXT[event.kind]
         scope = self._scope(event, cause)
-        return Change(address, scope, cause, effect, Door.PROVIDER, self._id(event), event.happened_at, by=self.account.name)
+        return Change(address, scope, cause, effect, door, self._id(event), event.happened_at, by=self.account.name)
 
     def _whose(self, event: Event) -> Address | None:
         """Our own token says it best; then the provider's field for the recipient."""
@@ -72,6 +81,8 @@ class Inbox:
     def _scope(self, event: Event, cause: Cause) -> int:
         if cause is Cause.BOUNCE:
             return ROOT
+        if cause is Cause.CHOICE and self.account.stops:  # one number carries what its account names, and STOP stops just that
+            return self.catalogue.stopped_by(self.account)
         marketing = self.catalogue.marketing_of(self.account)
         if cause is Cause.COMPLAINT or event.group is None:
             return marketing
@@ -84,6 +95,14 @@ class Inbox:
         """Name the fact at its door. Whatever a provider calls an event, it fits in an index and holds nothing odd."""
         own = event.id if _PLAIN_ID.match(event.id) else sha256(event.id.encode("utf-8", "surrogatepass")).hexdigest()
         return f"{self.account.name}/{own}"
+
+    async def _first_use(self, connection: Connection, heard: Heard, now: datetime) -> None:
+        if heard.once is None:
+            return
+        proof = {"account": self.account.name, "nonce": heard.once.nonce, "digest": heard.once.digest}
+        if not await queries("inbox").first_use(connection, **proof, now=now):
+            telemetry.alarm("proof_used_again", account=self.account.name)
+            raise Forged
 
     async def _aside(self, connection: Connection, kept: list[Kept], now: datetime) -> None:
         for one in kept:

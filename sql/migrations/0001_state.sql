@@ -115,6 +115,14 @@ create table event (
   raw bytea not null,
   primary key (account, id));
 
+-- Proofs that count once, of providers whose signature does not cover the body: the same with another body is a forgery. Kept 30 days.
+create table once (
+  account text not null,
+  nonce text not null,
+  digest bytea not null,
+  received_at timestamptz not null,
+  primary key (account, nonce));
+
 -- What each account was heard to say, by kind, so that silence and forgery show.
 create table heard (
   account text not null,

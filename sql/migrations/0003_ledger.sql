@@ -151,7 +151,7 @@ begin
     select distinct on (c.bucket, c.key, c.teller, c.scope) c.bucket, c.key, c.teller, c.scope, c.effect = 'stop' stop
     from unnest(p_bucket, p_key, p_scope, p_effect, p_door, p_teller, p_happened)
       with ordinality c(bucket, key, scope, effect, door, teller, happened, n)
-    where c.door = 'provider' and c.effect in ('stop', 'note') and c.n = any(added)
+    where c.door in ('provider', 'sms') and c.effect in ('stop', 'go', 'note') and c.n = any(added)
     order by c.bucket, c.key, c.teller, c.scope, c.happened desc, c.n desc),
   owed as (
     select a.bucket, m.account, a.key, m.scope, a.plaintext is null unknown,

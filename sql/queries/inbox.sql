@@ -13,3 +13,12 @@ select :account, k.kind, k.events, :now::timestamptz
 from unnest(:kind::text[], :events::bigint[]) k(kind, events)
 order by k.kind
 on conflict (account, kind) do update set events = h.events + excluded.events, last_at = greatest(h.last_at, excluded.last_at);
+
+-- name: first_use$
+-- Remembers a proof that counts once; true unless it came before with another body.
+with kept as (
+  insert into once (account, nonce, digest, received_at)
+  values (:account, :nonce, :digest, :now)
+  on conflict do nothing
+  returning 1)
+select exists (select from kept) or exists (select from once where account = :account and nonce = :nonce and digest = :digest);
