@@ -167,8 +167,7 @@ async def _lock(connection: asyncpg.Connection, patience: timedelta) -> None:
 
 
 async def _applied(connection: asyncpg.Connection, path: Path, known: dict[str, str]) -> bool:
-    script = path.read_text(encoding="utf-8")
-    digest = sha256(script.encode()).hexdigest()
+    script, digest = _script(path)
     if path.name in known:
         if known[path.name] != digest:
             raise Misconfigured(f"the migration {path.name} was edited after it was applied; write a new one instead")
@@ -177,6 +176,11 @@ async def _applied(connection: asyncpg.Connection, path: Path, known: dict[str, 
         await connection.execute(script)
         await queries("db").remember(connection, name=path.name, digest=digest)
     return True
+
+
+def _script(path: Path) -> tuple[str, str]:
+    script = path.read_text(encoding="utf-8")
+    return script, sha256(script.encode()).hexdigest()
 
 
 def _files() -> list[Path]:

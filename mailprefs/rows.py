@@ -8,11 +8,11 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, TextIO
+from typing import Any, TextIO
 
 from mailprefs.errors import Unreadable
 
@@ -29,17 +29,21 @@ class Row:
     wrong: str | None = None
 
 
-def opened(path: Path) -> TextIO:
-    """Open a file of rows, unpacking ``.gz``; ``-`` is standard input. Raises Unreadable."""
-    try:
-        raw: Any = _standard_input() if str(path) == "-" else gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-    except OSError as error:
-        raise Unreadable(f"{path} cannot be read: {error.strerror}") from None
-    return io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
+@contextmanager
+def opened(path: Path) -> Iterator[TextIO]:
+    """Lend the text of a file of rows, unpacking ``.gz``; ``-`` is standard input. Raises Unreadable."""
+    with ExitStack() as stack:
+        try:
+            raw: Any = stack.enter_context(_raw(path))
+        except OSError as error:
+            raise Unreadable(f"{path} cannot be read: {error.strerror}") from None
+        yield stack.enter_context(io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline=""))
 
 
-def _standard_input() -> BinaryIO:
-    return os.fdopen(os.dup(0), "rb")
+def _raw(path: Path) -> Any:
+    if str(path) == "-":
+        return os.fdopen(os.dup(0), "rb")
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
 
 
 def read(text: TextIO, *, ndjson: bool = False) -> tuple[list[str], Iterator[Row]]:

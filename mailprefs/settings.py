@@ -37,7 +37,7 @@ class Settings(BaseSettings):
         return copy
 
     def secrets_of(self, account: str, variables: Mapping[str, str]) -> dict[str, str]:
-        """Return an account's secrets by their own names, from the variables that hold them. Raises Misconfigured for one that is not set."""
+        """Return an account's secrets by their own names, from the variables that hold them. Raises Misconfigured for one not set."""
         found = {}
         for name, variable in variables.items():
             if (value := self.secret(variable)) is None:

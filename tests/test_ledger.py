@@ -95,8 +95,8 @@ async def test_undo_before_its_stop_works_too(conn: asyncpg.Connection, jane: Ad
 async def test_no_choice_by_email_lands_outside_marketing(conn: asyncpg.Connection, jane: Address, now: datetime, cause: Cause) -> None:
     until = now + timedelta(days=1) if cause is Cause.PAUSE else None
     for scope in (ORDERS, 258, 256):
+        change = replace(stop(jane, scope, now, cause=cause, door=Door.PAGE), until=until)
         with pytest.raises(NotEntitled):
-            change = replace(stop(jane, scope, now, cause=cause, door=Door.PAGE), until=until)
             await ledger.record(conn, [change], now=now)
     assert await conn.fetchval("select count(*) from consent") == 0
 

@@ -396,5 +396,6 @@ def owed(
 
 def believes(account: Account, scope: int, before: tuple[Row, ...], told: Sequence[Change], now: int, tree: Tree = SMALL) -> bool:
     """What an account holds about a mapped scope: the latest it has just told us of that very scope, else the answer before the call."""
-    heard = sorted((change for change in told if change.by == account.name and change.scope == scope), key=lambda change: change.happened_at)
+    said = (change for change in told if change.by == account.name and change.scope == scope)
+    heard = sorted(said, key=lambda change: change.happened_at)
     return heard[-1].effect == STOP if heard else answer(scope, before, now, account.share_bounces, tree)

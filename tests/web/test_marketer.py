@@ -112,7 +112,7 @@ async def test_why_never_puts_an_address_into_a_url(base: str, http: ClientSessi
         key = (await answer.json())["key"]
     async with http.get(f"{base}/v1/addresses/{key}", headers=bearer) as answer:
         whole = await answer.json()
-    assert [d["topic"] for d in whole["decisions"] if not d["allowed"]][0] == "connective/newsletter"
+    assert next(d["topic"] for d in whole["decisions"] if not d["allowed"]) == "connective/newsletter"
     assert whole["history"][0]["evidence"] == "link:1"
     assert [t["account"] for t in whole["told"]] == ["sendgrid-main", "sendgrid-second"]
 
