@@ -102,14 +102,16 @@ class KeyRing:
             signer_kwargs={"digest_method": sha256, "key_derivation": "hmac"},
         )
 
-    def retired(self, number: int) -> KeyRing:
-        """Return the ring with one key only verifying. Raises Misconfigured if nothing would mint any more."""
-        if self.key(number) is None:
+    def retired(self, number: int, state: KeyState = KeyState.VERIFY) -> KeyRing:
+        """Return the ring with one key only verifying or, where it leaked, compromised. Raises Misconfigured if nothing would mint."""
+        key = self.key(number)
+        if key is None:
             raise Misconfigured(f"the key ring has no key {number}")
-        keys = tuple(replace(key, state=KeyState.VERIFY) if key.id == number and key.state is KeyState.MINT else key for key in self.keys)
-        if not any(key.state is KeyState.MINT for key in keys):
+        if key.state is KeyState.MINT:
             raise Misconfigured(f"key {number} is the one that mints; make a new one first: mailprefs keys new")
-        return replace(self, keys=keys)
+        if key.state is KeyState.COMPROMISED:
+            return self  # what has leaked is never trusted again
+        return replace(self, keys=tuple(replace(each, state=state) if each is key else each for each in self.keys))
 
     def renewed(self, today: date) -> KeyRing:
         """Return the ring with a new minting key; the old one goes on verifying."""

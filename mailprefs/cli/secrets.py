@@ -13,7 +13,7 @@ from mailprefs import apikeys
 from mailprefs.apikeys import Power
 from mailprefs.cli.opening import Opening, now, run
 from mailprefs.errors import Misconfigured
-from mailprefs.links import KeyRing
+from mailprefs.links import KeyRing, KeyState
 
 
 @click.group("keys")
@@ -49,11 +49,13 @@ def every(as_json: bool) -> None:
 
 @keys_.command("retire")
 @click.argument("number", metavar="ID", type=int)
-def retire(number: int) -> None:
-    """Stop minting with a key. The links it signed go on stopping mail."""
+@click.option("--compromised", is_flag=True, help="It leaked: its links may stop mail, and nothing else that it signed holds.")
+def retire(number: int, compromised: bool) -> None:
+    """Stop minting with a key (`keys new` comes first). The links it signed go on stopping mail."""
     opening = Opening()
-    write_ring(ring_file(opening), opening.ring.retired(number))
-    click.echo(f"key {number} only verifies from now on", err=True)
+    state = KeyState.COMPROMISED if compromised else KeyState.VERIFY
+    write_ring(ring_file(opening), opening.ring.retired(number, state))
+    click.echo(f"key {number} {'may stop mail, and nothing else' if compromised else 'only verifies'} from now on", err=True)
 
 
 def ring_file(opening: Opening) -> Path:
