@@ -7,15 +7,13 @@ WORKERS ?= logical
 TESTS   ?=
 export PYTHONUTF8 := 1
 
-.PHONY: help setup demo test bench check test-citus lock
+.PHONY: help setup demo test check lock
 
 help:
 	@echo 'make demo             everything set up, then the whole story; ONCE=1 ends after it'
 	@echo 'make test             everything set up, then every test; TESTS=tests/test_links.py runs some'
 	@echo 'make check            ruff, mypy, the floors and the links in the docs'
-	@echo 'make bench            the benchmarks; BENCH_JSON=FILE also writes them down'
 	@echo 'make setup            only the set-up, in .venv'
-	@echo 'make test-citus CITUS_URL=postgresql://…   the tests on a Citus server'
 	@echo 'make lock             the lock files anew, after a change of pyproject.toml (needs uv)'
 
 # $(call ready,LOCK): .venv holds what LOCK names. A file's date says nothing after a clone, so a digest decides, not make.
@@ -41,22 +39,15 @@ test: setup
 	@$(PYTEST) $(TESTS) || failed=1; \
 	if [ -n '$(SYSTEM)' ]; then \
 	  echo 'Once more, on the PostgreSQL in $(SYSTEM):'; \
-	  MAILPREFS_TEST_BINARIES='$(SYSTEM)' $(PYTEST) --ignore tests/test_embedded.py --ignore tests/test_packaging.py $(TESTS) || [ $$? = 5 ] || failed=1; \
+	  MAILPREFS_TEST_BINARIES='$(SYSTEM)' $(PYTEST) -m postgres $(TESTS) || [ $$? = 5 ] || failed=1; \
 	fi; \
 	exit $${failed:-0}
-
-bench: setup
-	@$(PY) -m benchmarks
 
 check: setup
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(PY) -m pytest -q tests/test_floors.py $(wildcard tests/test_docs.py)
-
-test-citus: setup
-	@test -n '$(CITUS_URL)' || { echo 'Name a server: make test-citus CITUS_URL=postgresql://…' >&2; exit 2; }
-	@MAILPREFS_TEST_DATABASE_URL='$(CITUS_URL)' $(PYTEST) $(TESTS)
 
 COMPILE := pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 lock:

@@ -318,8 +318,11 @@ def _private_directory() -> Path:
 
 
 def _short_directory() -> Path:
+    """Return where temporary things go, unless its path is too long or, as root, closed to the server's account."""
     usual = Path(tempfile.gettempdir()).resolve()
-    return usual if len(os.fsencode(usual)) <= 64 else Path("/tmp").resolve()
+    short = len(os.fsencode(usual)) <= 64
+    entered = os.geteuid() != 0 or all(each.stat().st_mode & 0o001 for each in (usual, *usual.parents))
+    return usual if short and entered else Path("/tmp").resolve()
 
 
 def _open_private(path: Path, how: int) -> Any:

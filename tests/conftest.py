@@ -13,7 +13,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from mailprefs import catalogue, db, numbers
+from mailprefs import catalogue, db, embedded, numbers
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
 from mailprefs.links import KeyRing, Links
@@ -22,6 +22,13 @@ from mailprefs.words import Channel
 HERE = Path(__file__).parent
 CHANNELS = {"sendgrid": Channel.EMAIL, "twilio": Channel.SMS}
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what talks to PostgreSQL, so that it alone runs again on the system's own."""
+    for item in items:
+        if "server" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.postgres)
 
 
 @pytest.fixture
@@ -55,8 +62,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if url := os.environ.get("MAILPREFS_TEST_DATABASE_URL"):
         yield url
         return
-    from mailprefs import embedded
-
     binaries = os.environ.get("MAILPREFS_TEST_BINARIES")
     running = embedded.running(tmp_path_factory.mktemp("postgres") / "data", Path(binaries) if binaries else None)
     with asyncio.Runner() as runner:

@@ -65,7 +65,7 @@ async def test_the_same_detour_without_a_loss_comes_out() -> None:
 def test_the_command_ends_with_zero_and_leaves_nothing_behind(tmp_path: Path) -> None:
     """Run as a newcomer runs it, from another folder, with a foreign locale and the usual port taken."""
     command = [sys.executable, "-m", "mailprefs", "demo", "--once"]
-    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "xx_YY", "HOME": str(tmp_path)}
+    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "xx_YY", "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=120, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The story came out as told." in done.stdout
