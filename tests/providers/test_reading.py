@@ -1,12 +1,14 @@
-"""Strict JSON from bytes that anyone may have written."""
+"""Strict JSON and forms from bytes that anyone may have written."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from random import Random
 from time import process_time
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from hypothesis import given, settings
@@ -186,3 +188,109 @@ async def test_a_listing_is_not_held_in_memory() -> None:
     tracemalloc.stop()
     assert count == 200_001  # 5 MB of text
     assert peak < 500_000
+
+
+# Forms
+
+URLENCODED = "application/x-www-form-urlencoded"
+MULTIPART = 'multipart/form-data; boundary="b-1"'
+PAIRS = st.lists(st.tuples(TEXT, TEXT), max_size=8)
+
+
+def parted(pairs: Iterable[tuple[str, str]], *more: str) -> bytes:
+    """Return a multipart form with these fields, and more parts as they stand."""
+    parts = [f'Content-Disposition: form-data; name="{name}"\r\n\r\n{text}' for name, text in pairs]
+    return "".join(f"--b-1\r\n{part}\r\n" for part in [*parts, *more]).encode() + b"--b-1--\r\n"
+
+
+@given(pairs=PAIRS)
+def test_a_form_reads_as_it_was_written_blanks_and_repeats_too(pairs: list[tuple[str, str]]) -> None:
+    doubled = [*pairs, *pairs, ("blank", ""), ("blank", "")]
+    assert reading.form(urlencode(doubled).encode(), URLENCODED) == doubled
+    assert reading.form(urlencode(doubled).encode(), f"{URLENCODED.upper()}; charset=utf-8") == doubled
+    assert reading.form(b"", URLENCODED) == []
+
+
+@given(texts=st.lists(TEXT, min_size=1, max_size=8))
+def test_the_parts_of_a_form_read_as_they_were_written(texts: list[str]) -> None:
+    pairs = [("field", text) for text in texts if "\r\n--b-1" not in text]
+    assert reading.form(parted([*pairs, ("blank", "")]), MULTIPART) == [*pairs, ("blank", "")]
+
+
+def test_a_file_is_no_field_and_may_hold_any_bytes() -> None:
+    file = 'Content-Disposition: form-data; name="attachment-1"; filename="a.bin"\r\nContent-Type: application/octet-stream\r\n\r\n@'
+    body = parted([("event", "bounced")], file).replace(b"@", b"\x00\xff\r\n\r\n--b-2\r\n")
+    assert reading.form(body, MULTIPART) == [("event", "bounced")]
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"event", URLENCODED),
+        (b"event=bounced&&token=1", URLENCODED),
+        (b"event=%", URLENCODED),
+        (b"event=%4", URLENCODED),
+        (b"event=%zz", URLENCODED),
+        (b"event=%00", URLENCODED),
+        (b"event=\x00", URLENCODED),
+        (b"event=%ff", URLENCODED),
+        (b"event=\xed\xa0\x80", URLENCODED),
+        (b"a=1&" * 1_000 + b"a=1", URLENCODED),
+        (b"event=bounced", "application/json"),
+        (b"event=bounced", ""),
+        (b"event=bounced", None),
+        (b"event=bounced", MULTIPART),
+        (b"", MULTIPART),
+        (parted([("event", "bounced")]), "multipart/form-data"),
+        (parted([("event", "bounced")]), 'multipart/form-data; boundary=""'),
+        (parted([("event", "bounced")]), 'multipart/form-data; boundary="\ud800"'),
+        (parted([("event", "bounced")]), "multipart/mixed; boundary=b-1"),
+        (parted([("event", "bounced")])[:-8], MULTIPART),
+        (parted([("event", "bounced")]).replace(b"bounced", b"\xff"), MULTIPART),
+        (parted([("event", "bounced")]).replace(b"bounced", b"\x00"), MULTIPART),
+        (parted([("event", "bounced")]).replace(b'; name="event"', b""), MULTIPART),
+        (parted([("event", "bounced")]).replace(b"form-data", b"attachment"), MULTIPART),
+        (parted([("event", "bounced")] * 1_001), MULTIPART),
+    ],
+)
+def test_what_is_no_strict_form_is_unreadable(body: bytes, content_type: str | None) -> None:
+    assert reading.form(parted([("event", "bounced")]), MULTIPART)  # the control
+    with pytest.raises(Unreadable) as refused:
+        reading.form(body, content_type)
+    assert len(str(refused.value)) < 40
+
+
+def test_a_field_that_is_poison_does_not_hide_the_others_from_a_verifier() -> None:
+    for poison in (b"\xff", b"\x00"):
+        body = parted([("token", "t"), ("description", "@")]).replace(b"@", poison)
+        assert reading.octets(body, MULTIPART) == [(b"token", b"t"), (b"description", poison)]
+    assert reading.octets(b"token=t&description=%ff", URLENCODED) == [(b"token", b"t"), (b"description", b"\xff")]
+
+
+@given(body=st.binary(max_size=200), content_type=st.sampled_from([URLENCODED, MULTIPART]) | st.text(max_size=60))
+@settings(deadline=None)
+def test_whatever_bytes_are_no_form_are_unreadable_and_no_more(body: bytes, content_type: str) -> None:
+    for given_body in (body, parted([("event", "bounced")])[:60] + body):
+        with suppress(Unreadable):
+            assert isinstance(reading.form(given_body, content_type), list)
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (b"&" * 5_000_000, URLENCODED),
+        (b"%" * 5_000_000, URLENCODED),
+        (b"a" * 5_000_000, URLENCODED),
+        (b"\r\n" * 2_500_000, MULTIPART),
+        (b"--b-1\r\n" * 700_000, MULTIPART),
+        (parted([("event", "@")]).replace(b"@", b"\r\n--b-" * 800_000), MULTIPART),
+        (b"x", "multipart/form-data" + "; boundary" * 3_000),
+        (b"x", "multipart/form-data; a=" + '"\\' * 15_000),
+    ],
+    ids=["ampersands", "escapes", "letters", "lines", "boundaries", "half boundaries", "parameters", "quotes"],
+)
+def test_a_huge_form_is_read_in_time_that_grows_with_it(body: bytes, content_type: str) -> None:
+    begun = process_time()
+    with suppress(Unreadable):
+        reading.form(body, content_type)
+    assert process_time() - begun < 2
