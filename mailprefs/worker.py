@@ -10,25 +10,21 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
-from typing import NoReturn
-
-from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector, TraceConfig, TraceRequestRedirectParams
 
 from mailprefs import courier, db, numbers, outbox, telemetry
-from mailprefs.catalogue import Account, Catalogue
+from mailprefs.catalogue import Catalogue
 from mailprefs.courier import Clock, Courier, Route, Timing
-from mailprefs.errors import Misconfigured, Unavailable
+from mailprefs.errors import Unavailable
 from mailprefs.links import KeyRing
-from mailprefs.providers import PROVIDERS
-from mailprefs.providers.base import Credential, Provider
-from mailprefs.providers.calling import base_of
+from mailprefs.providers import PROVIDERS, engaged
+from mailprefs.providers.base import Ear, Provider
+from mailprefs.providers.calling import session
 from mailprefs.settings import Settings
 
 MEASURED_EVERY = 15  # seconds
 PATIENCE = 5  # times the usual pause after a turn that failed
 
-Providers = Mapping[str, Provider]
+Providers = Mapping[str, Ear]
 
 
 def wall_clock() -> datetime:
@@ -98,58 +94,31 @@ async def _routes(
     pool: db.Pool, catalogue: Catalogue, ring: KeyRing, settings: Settings, clock: Clock, providers: Providers
 ) -> list[Route]:
     """Return the accounts that are told anything, all of them checked, on a database that knows them."""
-    credentials = {account.name: _credential(account, settings, providers) for account in catalogue.account}
+    known = {account.name: engaged(account, settings, providers) for account in catalogue.account}
     channels = {name: provider.channel for name, provider in providers.items()}
     async with db.acquired(pool) as connection:
-        await db.durable(connection)
-        if lacking := await db.pending(connection):
-            raise Misconfigured(f"the database lacks {', '.join(lacking)}. Bring it up to date: mailprefs migrate")
-        await numbers.register(connection, catalogue, [key.id for key in ring.keys], channels, now=clock())
+        await numbers.ready(connection, catalogue, ring.ids, channels, now=clock())
         accounts = await outbox.accounts(connection)
-    return [
-        Route(each.name, accounts[each.name], providers[each.provider], credentials[each.name], catalogue.mapped(each), each.settle)
-        for each in catalogue.account
-        if catalogue.mapped(each)
-    ]
-
-
-def _credential(account: Account, settings: Settings, providers: Providers) -> Credential:
-    provider = providers.get(account.provider)
-    if provider is None:
-        raise Misconfigured(f"account '{account.name}' names the provider '{account.provider}'; there are: {', '.join(providers)}")
-    credential = Credential(account.name, settings.secrets_of(account.name, account.secrets), account.model_dump(), account.api_base)
-    provider.check(credential)
-    base_of(credential, provider.hosts)  # whatever a provider checks: nothing is sent anywhere else
-    return credential
+    routes = []
+    for each in catalogue.account:
+        provider, credential = known[each.name]
+        if isinstance(provider, Provider) and catalogue.mapped(each):
+            routes.append(Route(each.name, accounts[each.name], provider, credential, catalogue.mapped(each), each.settle))
+        elif catalogue.mapped(each):  # what it is owed waits, and is counted as waiting
+            telemetry.alarm("cannot_be_told_yet", account=each.name)
+    return routes
 
 
 @asynccontextmanager
 async def _engaged(route: Route, pool: db.Pool, clock: Clock, timing: Timing, stop: asyncio.Event) -> AsyncIterator[Courier]:
     """Lend an account its courier. At the end it lets go of the account, so that the next worker need not wait."""
-    async with session() as http:
+    async with session(courier.AT_ONCE) as http:
         each = Courier(route, pool, http, clock, timing, stop)
         async with each.desk() as connection:
             await outbox.reopen(connection, route.number)
         yield each
         with suppress(Unavailable):
             await each.leave()
-
-
-def session() -> ClientSession:
-    """Return one account's own way out: bounded in time and number, no cookies, no proxy from the environment, no redirects."""
-    refusing = TraceConfig()
-    refusing.on_request_redirect.append(_refuse)
-    return ClientSession(
-        connector=TCPConnector(limit=courier.AT_ONCE, ttl_dns_cache=60),
-        timeout=ClientTimeout(total=20, connect=5),
-        cookie_jar=DummyCookieJar(),
-        trust_env=False,
-        trace_configs=[refusing],
-    )
-
-
-async def _refuse(_session: ClientSession, _context: SimpleNamespace, _redirect: TraceRequestRedirectParams) -> NoReturn:
-    raise ClientError("redirected")
 
 
 async def _supervised(account: str, turn: Callable[[], Awaitable[bool]], stop: asyncio.Event, *, idle: float) -> None:

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 
 from mailprefs.catalogue import Account
 from mailprefs.errors import Misconfigured
-from mailprefs.providers.base import Credential, Provider
+from mailprefs.providers.base import Credential, Ear, Provider
 from mailprefs.providers.calling import base_of
 from mailprefs.providers.sendgrid import SendGrid
 from mailprefs.settings import Settings
 from mailprefs.words import Channel
 
-PROVIDERS: Mapping[str, Provider] = {each.name: each for each in (SendGrid(),)}
+PROVIDERS: Mapping[str, Ear] = {each.name: each for each in (SendGrid(),)}
 CHANNELS: Mapping[str, Channel] = {name: each.channel for name, each in PROVIDERS.items()}
 
 
-def engaged(account: Account, settings: Settings, providers: Mapping[str, Provider] = PROVIDERS) -> tuple[Provider, Credential]:
+def engaged(account: Account, settings: Settings, providers: Mapping[str, Ear] = PROVIDERS) -> tuple[Ear, Credential]:
     """Return who carries an account's mail, and the account's credential, checked before anything is heard or told.
 
     Raises Misconfigured, which names the account and the setting, if it could not be heard or told, or would do harm.
@@ -27,5 +27,6 @@ def engaged(account: Account, settings: Settings, providers: Mapping[str, Provid
     secrets = settings.secrets_of(account.name, account.secrets)
     credential = Credential(account.name, secrets, account.model_dump(), account.api_base)
     provider.check(credential)
-    base_of(credential, provider.hosts)  # whatever a provider checks: nothing is sent anywhere else
+    if isinstance(provider, Provider):
+        base_of(credential, provider.hosts)  # whatever a provider checks: nothing is sent anywhere else
     return provider, credential

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NoReturn
 
 from aiohttp import (
     ClientError,
@@ -19,7 +20,11 @@ from aiohttp import (
     ClientResponse,
     ClientSession,
     ClientTimeout,
+    DummyCookieJar,
     ServerDisconnectedError,
+    TCPConnector,
+    TraceConfig,
+    TraceRequestRedirectParams,
 )
 from yarl import URL
 
@@ -178,3 +183,20 @@ def _loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def session(at_once: int) -> ClientSession:
+    """Return one account's own way out: bounded in time and number, no cookies, no proxy from the environment, no redirects."""
+    refusing = TraceConfig()
+    refusing.on_request_redirect.append(_refuse)
+    return ClientSession(
+        connector=TCPConnector(limit=at_once, ttl_dns_cache=60),
+        timeout=ClientTimeout(total=20, connect=5),
+        cookie_jar=DummyCookieJar(),
+        trust_env=False,
+        trace_configs=[refusing],
+    )
+
+
+async def _refuse(_session: ClientSession, _context: SimpleNamespace, _redirect: TraceRequestRedirectParams) -> NoReturn:
+    raise ClientError("redirected")

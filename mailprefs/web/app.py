@@ -15,9 +15,10 @@ from mailprefs.groupcommit import GroupCommit
 from mailprefs.inbox import Inbox
 from mailprefs.links import KeyRing, Links
 from mailprefs.providers import CHANNELS, engaged
+from mailprefs.providers.calling import session
 from mailprefs.settings import Settings
 from mailprefs.web import admin, marketer, pages, problems, provider, recipient
-from mailprefs.web.keys import HOOKS, HOUSE, POOL, PRESSES, Ear, House
+from mailprefs.web.keys import HOOKS, HOUSE, HTTP, POOL, PRESSES, Hearing, House
 
 COMMAND = 2.0  # seconds a statement of ours may take before the request is told to come back
 AT_ONCE = 4  # deliveries of one account that are recorded at once
@@ -62,14 +63,14 @@ def house(settings: Settings, catalogue: Catalogue, ring: KeyRing) -> House:
     """Return what the doors share."""
     addresses = Addresses(ring.digest)
     minters = {brand.number: Links(ring, brand.link_host, brand.mailto) for brand in catalogue.brand}
-    ears = {account.name: _ear(settings, catalogue, ring, addresses, account) for account in catalogue.account}
-    return House(catalogue, ring, addresses, minters, ears)
+    hearings = {account.name: _hearing(settings, catalogue, ring, addresses, account) for account in catalogue.account}
+    return House(catalogue, ring, addresses, minters, hearings)
 
 
-def _ear(settings: Settings, catalogue: Catalogue, ring: KeyRing, addresses: Addresses, account: Account) -> Ear:
+def _hearing(settings: Settings, catalogue: Catalogue, ring: KeyRing, addresses: Addresses, account: Account) -> Hearing:
     each, credential = engaged(account, settings)
     inbox = Inbox(account, catalogue, addresses, ring, each.channel)
-    return Ear(account, each, credential, inbox, asyncio.Semaphore(AT_ONCE))
+    return Hearing(account, each, credential, inbox, asyncio.Semaphore(AT_ONCE))
 
 
 def _opened(url: str) -> Callable[[web.Application], AsyncIterator[None]]:
@@ -81,7 +82,7 @@ def _opened(url: str) -> Callable[[web.Application], AsyncIterator[None]]:
         app[PRESSES] = GroupCommit(presses)
         try:
             await _sound(app)
-            async with app[PRESSES].running():
+            async with session(AT_ONCE) as app[HTTP], app[PRESSES].running():
                 yield
         finally:
             for pool in (app[POOL], app[HOOKS], presses):

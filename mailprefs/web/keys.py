@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from aiohttp import web
+from aiohttp import ClientSession, web
 
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Account, Catalogue
@@ -15,7 +15,7 @@ from mailprefs.db import Pool
 from mailprefs.groupcommit import GroupCommit
 from mailprefs.inbox import Inbox
 from mailprefs.links import KeyRing, Links
-from mailprefs.providers.base import Credential, Provider
+from mailprefs.providers.base import Credential, Ear
 
 
 def utcnow() -> datetime:
@@ -24,11 +24,11 @@ def utcnow() -> datetime:
 
 
 @dataclass(frozen=True)
-class Ear:
+class Hearing:
     """Everything needed to hear one account."""
 
     account: Account
-    provider: Provider
+    provider: Ear
     credential: Credential
     inbox: Inbox
     places: Semaphore  # a flood at one account holds up no other
@@ -42,11 +42,12 @@ class House:
     ring: KeyRing = field(repr=False)
     addresses: Addresses = field(repr=False)
     links: Mapping[int, Links]  # by the number of the brand
-    ears: Mapping[str, Ear]  # by the name of the account
+    hearings: Mapping[str, Hearing]  # by the name of the account
     clock: Callable[[], datetime] = utcnow
 
 
 HOUSE = web.AppKey("house", House)
+HTTP = web.AppKey("http", ClientSession)  # the way out, for what a provider's proof or its ids want
 POOL = web.AppKey("pool", Pool)  # for answers
 HOOKS = web.AppKey("hooks", Pool)  # for providers, so that their floods hold up nobody else
 PRESSES = web.AppKey("presses", GroupCommit)

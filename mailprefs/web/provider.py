@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from aiohttp import web
 
 from mailprefs import db, telemetry
 from mailprefs.errors import Forged, MailprefsError, Unavailable
-from mailprefs.providers.base import Delivery
+from mailprefs.providers.base import Delivery, Fetching, Resolving
 from mailprefs.web import problems
-from mailprefs.web.keys import HOOKS, HOUSE, Ear
+from mailprefs.web.keys import HOOKS, HOUSE, HTTP, Hearing
 
 BODY = 5 * 1024 * 1024  # bytes of a delivery
 PATIENCE = 10.0  # seconds
@@ -16,32 +18,46 @@ PATIENCE = 10.0  # seconds
 routes = web.RouteTableDef()
 
 
-@routes.post("/hooks/{account}")
+@routes.route("*", "/hooks/{account}")
 async def hear(request: web.Request) -> web.Response:
     """Keep a delivery. Whatever it holds, the answer is the provider's own for kept, forged, or trouble of ours."""
-    ear = request.app[HOUSE].ears.get(request.match_info["account"])
-    if ear is None:
+    hearing = request.app[HOUSE].hearings.get(request.match_info["account"])
+    if hearing is None:
         return problems.problem(404, "unknown-account", "No account of that name hears here.")
-    async with ear.places:
+    answers = hearing.provider.answers
+    if request.method in answers.greets:
+        return web.Response()
+    if request.method != "POST":
+        raise web.HTTPMethodNotAllowed(request.method, ["POST", *sorted(answers.greets)])
+    async with hearing.places:
         try:
-            return await _kept(request, ear)
+            await _keep(request, hearing)
         except Forged:
-            telemetry.count("forged_deliveries", account=ear.account.name)
-            return web.Response(status=ear.provider.answers.forged)
+            telemetry.count("forged_deliveries", account=hearing.account.name)
+            return web.Response(status=answers.forged, headers=answers.challenge)
         except Unavailable:
-            telemetry.count("deliveries_not_kept", account=ear.account.name)
-            return web.Response(status=ear.provider.answers.trouble, headers=problems.RETRY)
+            telemetry.count("deliveries_not_kept", account=hearing.account.name)
+            return web.Response(status=answers.trouble, headers=problems.RETRY)
         except MailprefsError as error:
             return problems.answer(error)
+    return web.Response(status=answers.kept, body=answers.body, content_type=answers.content_type)
 
 
-async def _kept(request: web.Request, ear: Ear) -> web.Response:
-    now = request.app[HOUSE].clock()
+async def _keep(request: web.Request, hearing: Hearing) -> None:
+    """Verify, read, and commit. Raises Forged, or Unavailable for trouble of ours or of what the proof wants."""
+    now, provider = request.app[HOUSE].clock(), hearing.provider
+    delivery = await _delivery(request, now)
+    if isinstance(provider, Fetching):
+        await provider.fetch(request.app[HTTP], hearing.credential, delivery)
+    provider.verify(hearing.credential, delivery)
+    heard = provider.parse(delivery)
+    if isinstance(provider, Resolving):
+        heard = await provider.resolve(request.app[HTTP], hearing.credential, heard)
+    async with db.acquired(request.app[HOOKS]) as connection, db.sure(connection), connection.transaction():
+        await hearing.inbox.keep(connection, heard, now=now)
+
+
+async def _delivery(request: web.Request, now: datetime) -> Delivery:
     body = await problems.read_body(request, limit=BODY, seconds=PATIENCE)
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.raw_headers]
-    delivery = Delivery(headers, body, now, request.method, str(request.rel_url))
-    ear.provider.verify(ear.credential, delivery)
-    heard = ear.provider.parse(delivery)
-    async with db.acquired(request.app[HOOKS]) as connection, db.sure(connection), connection.transaction():
-        await ear.inbox.keep(connection, heard, now=now)
-    return web.Response(status=ear.provider.answers.kept)
+    return Delivery(headers, body, now, request.method, request.raw_path)
