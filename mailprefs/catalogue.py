@@ -158,8 +158,18 @@ class Scope:
         return self.number >> 8
 
 
+class SoftBounces(_Entry):
+    """How many soft bounces within which window put an address on hold, and for how long."""
+
+    threshold: int = Field(default=5, ge=2, le=1000)
+    window: Span = timedelta(days=30)
+    hold: Span = timedelta(days=14)
+
+
 class Catalogue(_Entry):
     """Everything ``mailprefs.toml`` says."""
+
+    soft_bounces: SoftBounces = SoftBounces()
 
     brand: tuple[Brand, ...] = ()
     account: tuple[Account, ...] = ()

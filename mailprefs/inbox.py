@@ -6,16 +6,17 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from hashlib import sha256
 
-from mailprefs import ledger, links, telemetry
+from mailprefs import ledger, links, softbounces, telemetry
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Account, Catalogue
 from mailprefs.db import Connection, queries
 from mailprefs.errors import Forged
 from mailprefs.links import KeyRing
 from mailprefs.providers.base import Heard, Kept
+from mailprefs.softbounces import Policy, SoftBounce
 from mailprefs.words import ROOT, Address, Cause, Change, Channel, Door, Effect, Event, Kind
 
 _PLAIN_ID = re.compile(r"[!-~]{1,100}\Z")
@@ -31,6 +32,20 @@ _EFFECTS: Mapping[Kind, tuple[Cause, Effect]] = {
     Kind.UNSUBSCRIBED: (Cause.CHOICE, Effect.STOP),
     Kind.RESUBSCRIBED: (Cause.CHOICE, Effect.NOTE),  # lifts nothing: no provider does
 }
+
+
+KEPT = timedelta(days=30)  # what was set aside, and the proofs that count once
+
+
+async def forget(connection: Connection, catalogue: Catalogue, *, now: datetime) -> None:
+    """Drop what has been kept long enough: what nobody placed, proofs that nobody sends again, soft bounces out of every window."""
+    await queries("inbox").forget(connection, before=now - KEPT)
+    await softbounces.forget(connection, _policy(catalogue), now=now)
+
+
+def _policy(catalogue: Catalogue) -> Policy:
+    wanted = catalogue.soft_bounces
+    return Policy(wanted.threshold, wanted.window, wanted.hold)
 
 
 @dataclass(frozen=True)
@@ -52,6 +67,7 @@ class Inbox:
         await self._first_use(connection, heard, now)
         placed = [self._change(event) for event in heard.events if event.kind in _EFFECTS]
         changes = [change for change in placed if isinstance(change, Change)]
+        changes += await self._softly(connection, heard, now)
         kept = [*heard.kept, *(one for one in placed if isinstance(one, Kept))]
         added = await ledger.record(connection, changes, now=now)
         await self._aside(connection, kept, now)
@@ -95,6 +111,14 @@ class Inbox:
         """Name the fact at its door. Whatever a provider calls an event, it fits in an index and holds nothing odd."""
         own = event.id if _PLAIN_ID.match(event.id) else sha256(event.id.encode("utf-8", "surrogatepass")).hexdigest()
         return f"{self.account.name}/{own}"
+
+    async def _softly(self, connection: Connection, heard: Heard, now: datetime) -> list[Change]:
+        """Count the soft bounces, and return the holds that they come to."""
+        told = [event for event in heard.events if event.kind is Kind.BOUNCED_SOFT]
+        bounces = [SoftBounce(address, self._id(event), event.happened_at) for event in told if (address := self._whose(event))]
+        if not bounces:
+            return []
+        return await softbounces.count(connection, bounces, _policy(self.catalogue), door=Door.PROVIDER, by=self.account.name, now=now)
 
     async def _first_use(self, connection: Connection, heard: Heard, now: datetime) -> None:
         if heard.once is None:

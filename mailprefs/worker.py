@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
-from mailprefs import courier, db, numbers, outbox, telemetry
+from mailprefs import courier, db, inbox, numbers, outbox, telemetry
 from mailprefs.catalogue import Catalogue
 from mailprefs.courier import Clock, Courier, Route, Timing
 from mailprefs.errors import Unavailable
@@ -22,6 +22,7 @@ from mailprefs.providers.calling import session
 from mailprefs.settings import Settings
 
 MEASURED_EVERY = 15  # seconds
+FORGOTTEN_EVERY = 3600  # seconds
 PATIENCE = 5  # times the usual pause after a turn that failed
 
 Providers = Mapping[str, Ear]
@@ -56,6 +57,7 @@ async def work(
             for each in couriers:
                 loops.create_task(_supervised(each.route.name, each.round, stop, idle=each.timing.poll.total_seconds()))
             loops.create_task(_supervised("", lambda: _measure(pool, clock), stop, idle=MEASURED_EVERY))
+            loops.create_task(_supervised("", lambda: _forget(pool, catalogue, clock), stop, idle=FORGOTTEN_EVERY))
 
 
 async def drain(
@@ -146,6 +148,12 @@ async def _measure(pool: db.Pool, clock: Clock) -> bool:
         telemetry.gauge("pushes_waiting", each.waiting, account=each.account)
         telemetry.gauge("pushes_no_address", each.no_address, account=each.account)
         telemetry.gauge("pushes_dead", each.dead, account=each.account)
+    return False
+
+
+async def _forget(pool: db.Pool, catalogue: Catalogue, clock: Clock) -> bool:
+    async with db.acquired(pool) as connection:
+        await inbox.forget(connection, catalogue, now=clock())
     return False
 
 

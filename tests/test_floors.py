@@ -17,7 +17,7 @@ FLOORS = {
     0: ("words", "errors"),
     1: ("addresses", "bodies", "catalogue", "settings", "db", "languages", "telemetry", "client", "rows"),
     2: ("links", "embedded", "numbers"),
-    3: ("ledger", "decisions", "audience", "directory", "receipts", "apikeys"),
+    3: ("ledger", "decisions", "audience", "directory", "receipts", "apikeys", "softbounces"),
     4: ("groupcommit", "inbox", "outbox", "clock", "exports", "privacy", "bulk", "checkup", "restore"),
     5: ("courier", "reconcile", "webhooks", "post", "mailroom"),
     6: ("web.keys", "web.problems", "web.pages"),

@@ -115,6 +115,14 @@ create table event (
   raw bytea not null,
   primary key (account, id));
 
+-- Soft bounces, which are counted and no Changes. Kept for two windows of the policy.
+create table soft_bounce (
+  bucket smallint not null,
+  key uuid not null,
+  id text not null,
+  at timestamptz not null,
+  primary key (bucket, key, id));
+
 -- Proofs that count once, of providers whose signature does not cover the body: the same with another body is a forgery. Kept 30 days.
 create table once (
   account text not null,

@@ -22,3 +22,8 @@ with kept as (
   on conflict do nothing
   returning 1)
 select exists (select from kept) or exists (select from once where account = :account and nonce = :nonce and digest = :digest);
+
+-- name: forget!
+-- Drops what was kept aside, and the proofs that counted once, when nobody sends them again.
+with old as (delete from once where received_at < :before)
+delete from event where received_at < :before;
