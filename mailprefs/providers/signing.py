@@ -118,6 +118,19 @@ def bearer(tokens: Iterable[str], authorization: str | None) -> None:
         raise Forged
 
 
+def word(words: Iterable[str], given: str | None) -> None:
+    """Raise Forged unless the text is one of the words, which nobody else knows."""
+    if not _among(given, [_octets(each) for each in words if each]):
+        raise Forged
+
+
+def check(credential: Credential, secret: str, shortest: int, advice: str) -> None:
+    """Raise Misconfigured, which ends in the advice, unless the secret is there, and so is its ``_next`` if that is set."""
+    credential.needed(secret, shortest, advice)
+    if f"{secret}_next" in credential.secrets:
+        credential.needed(f"{secret}_next", shortest, advice)
+
+
 def _among(given: str | None, expected: list[bytes]) -> bool:
     """Compare with each in a time that tells nothing of it. Bytes: of text, compare_digest takes ASCII alone and raises for the rest."""
     octets = _octets(given or "")

@@ -229,6 +229,20 @@ def test_a_bearer_is_one_of_its_tokens() -> None:
             signing.bearer(["one", "two"], other)
 
 
+def test_a_word_is_one_of_its_words() -> None:
+    signing.word(["one", "two"], "two")
+    for other in ("three", "Two", "two ", "", None):
+        with pytest.raises(Forged):
+            signing.word(["one", "two", ""], other)
+
+
+def test_a_secret_and_the_next_one_are_both_looked_at() -> None:
+    signing.check(Credential("a", {"webhook_key": "long-enough"}), "webhook_key", 8, ADVICE)
+    for wrong in ({}, {"webhook_key": "short"}, {"webhook_key": "long-enough", "webhook_key_next": "short"}, {"webhook_key": "a b c d e"}):
+        with pytest.raises(Misconfigured, match=ADVICE):
+            signing.check(Credential("a", wrong), "webhook_key", 8, ADVICE)
+
+
 @given(text=st.text(max_size=40) | st.text(st.characters(min_codepoint=0xD7F0, max_codepoint=0xE010), max_size=9))
 def test_whatever_a_header_holds_it_is_forged_and_no_more(text: str) -> None:
     with pytest.raises(Forged):
