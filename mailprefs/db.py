@@ -61,16 +61,22 @@ async def pool(url: str, *, size: int, command_timeout: float, purpose: str) -> 
             command_timeout=command_timeout,
             max_inactive_connection_lifetime=60,
             reset=_no_reset,
-            server_settings={"application_name": f"mailprefs {purpose}", "timezone": "UTC"},
+            server_settings=_session(f"mailprefs {purpose}"),
         )
     except Exception as error:
         raise connecting(error) from None
 
 
+def _session(name: str) -> dict[str, str]:
+    # A plan that was made while the tables were small reads all of them once they have grown, so each call is planned for itself.
+    # The write path, where that would cost, settles it in its own functions.
+    return {"application_name": name, "timezone": "UTC", "plan_cache_mode": "force_custom_plan"}
+
+
 async def connect(url: str) -> asyncpg.Connection:
     """Open one connection, for a command or a migration. Raises Unavailable or Misconfigured."""
     try:
-        return await asyncpg.connect(url, timeout=CONNECT, server_settings={"application_name": "mailprefs", "timezone": "UTC"})
+        return await asyncpg.connect(url, timeout=CONNECT, server_settings=_session("mailprefs"))
     except Exception as error:
         raise connecting(error) from None
 

@@ -66,10 +66,11 @@ create view standing as
 -- Records Changes: locks their addresses in key order, appends to the ledger, renews the summaries, and leaves the pushes that are
 -- owed. Several statements on purpose: a single one reads with a snapshot older than the lock it waits for, and loses a concurrent stop.
 -- Returns the ordinals (from 1) of the Changes that were added; a fact that was known already adds nothing.
-create function record(
+-- For many Changes: planned anew for each call, by how many there are.
+create function record_many(
   p_bucket smallint[], p_key uuid[], p_channel text[], p_scope int[], p_cause text[], p_effect text[], p_door text[], p_teller text[],
   p_own boolean[], p_happened timestamptz[], p_until timestamptz[], p_evidence text[], p_now timestamptz, p_undo interval)
-returns int[] language plpgsql set plan_cache_mode = force_generic_plan as $$
+returns int[] language plpgsql set plan_cache_mode = force_custom_plan set random_page_cost = 1 as $$
 declare
   added int[];
 begin
@@ -177,4 +178,13 @@ begin
     and (a.stops, a.goes, a.grants, a.claims, a.goes_below, a.pauses) is distinct from
       (f.stops, f.goes, f.grants, f.claims, f.goes_below, f.pauses);
   return added;
+end $$;
+
+-- The same for a few, planned once: every row is looked up by its key, however large the tables have grown since the plan was made.
+do $$
+begin
+  execute replace(
+    replace(pg_get_functiondef('record_many'::regproc), 'record_many', 'record_few'),
+    $set$SET plan_cache_mode TO 'force_custom_plan'$set$,
+    $set$SET plan_cache_mode TO 'force_generic_plan' SET enable_seqscan TO off SET enable_hashjoin TO off SET enable_mergejoin TO off$set$);
 end $$;

@@ -61,8 +61,8 @@ end $$;
 --   refused   the provider refuses this very one
 --   cut       the request was broken off: not an attempt, but a part of it may still land
 --   unsent    it never left
--- Sure is what was sent after everything that could still have landed: requests of unknown outcome, and answered ones of the other
--- direction too, since somebody on the way may repeat them.
+-- Sure is what was sent after everything that could still have landed: requests of unknown outcome, and answered ones too, unless they
+-- said the same and were sure, since somebody on the way may repeat them.
 -- Rows are locked in key order, as the ledger does, and looked at only then: nothing about them can move any more.
 create function settle(p_account smallint, p_lease uuid, p_stop boolean, p_bucket smallint[], p_key uuid[], p_scope int[], p_want bigint[],
   p_outcome text[], p_detail text[], p_sent timestamptz, p_settle interval, p_cap interval, p_patience interval, p_now timestamptz)
@@ -116,14 +116,14 @@ begin
       set lease = null, lease_until = '-infinity',
         attempts = case when w.verdict = 'released' then greatest(p.attempts - 1, 0)
           when w.verdict in ('postponed', 'quarantined') then p.attempts else 0 end,
-        unsure_until = case when w.outcome in ('unknown', 'cut') or w.outcome = 'done' and w.verdict = 'moved' and w.stop <> p_stop
+        unsure_until = case when w.outcome in ('done', 'unknown', 'cut') and w.verdict <> 'settled'
           then greatest(p.unsure_until, p_now + p_settle) else p.unsure_until end,
         stop = case when w.verdict = 'settled' then not p_stop else w.stop end,
         since = case when w.verdict = 'settled' then w.turns_at else p.since end,
         due_at = case
           when w.textless then 'infinity'
           when w.verdict = 'settled' then w.turns_at
-          when w.verdict = 'unsure' then w.sure + interval '1 millisecond'
+          when w.verdict = 'unsure' then p_now + p_settle + interval '1 millisecond'
           when w.verdict = 'quarantined' then p_now + interval '1 day'
           when w.verdict = 'postponed' then p_now + random() * least(p_cap, interval '1 second' * 2 ^ least(p.attempts, 20))
           else p.due_at end,

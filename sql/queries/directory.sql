@@ -1,10 +1,15 @@
 -- name: know$
 -- Remembers addresses, locked in key order; a known text stays as it was first spelled, the rest is renewed where it is given.
 with given as (
-  select distinct on (g.bucket, g.key) g.*
+  select g.bucket, g.key,
+    (array_agg(g.channel order by g.n))[1] channel,
+    (array_agg(g.plaintext order by g.n))[1] plaintext,
+    (array_agg(g.locale order by g.n desc) filter (where g.locale is not null))[1] locale,
+    (array_agg(g.region order by g.n desc) filter (where g.region is not null))[1] region,
+    (array_agg(g.party order by g.n desc) filter (where g.party is not null))[1] party
   from unnest(:bucket::smallint[], :key::uuid[], :channel::text[], :plaintext::text[], :locale::text[], :region::text[], :party::text[])
     with ordinality g(bucket, key, channel, plaintext, locale, region, party, n)
-  order by g.bucket, g.key, g.n desc),
+  group by g.bucket, g.key),
 kept as (
   insert into address as a (bucket, key, channel, plaintext, locale, region, party)
   select g.bucket, g.key, g.channel::channel, g.plaintext, g.locale, g.region, g.party
@@ -22,15 +27,6 @@ kept as (
   returning xmax = 0 is_new)
 select count(*) filter (where is_new) from kept;
 
--- name: drop_pushes_of_other_channels!
--- While only a key was known, accounts of every channel were owed; now we know which can be meant.
-delete from push p
-using unnest(:bucket::smallint[], :key::uuid[]) g(bucket, key), address a, account c
-where p.bucket = g.bucket and p.key = g.key and p.due_at = 'infinity'
-  and a.bucket = g.bucket and a.key = g.key and c.account = p.account and c.channel <> a.channel;
-
--- name: wake_pushes!
-update push p
-set due_at = :now::timestamptz
-from unnest(:bucket::smallint[], :key::uuid[]) g(bucket, key)
-where p.bucket = g.bucket and p.key = g.key and p.due_at = 'infinity';
+-- name: wake_pushes$
+-- What waited for these texts is due, and accounts of the other channels are owed nothing (sql/migrations/0004_outbox.sql).
+select known(:bucket, :key, :now);

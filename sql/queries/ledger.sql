@@ -1,6 +1,10 @@
--- name: record$
+-- name: record_few$
 -- The one write path (sql/migrations/0003_ledger.sql): the ordinals of the Changes that were added.
-select record(:bucket, :key, :channel, :scope, :cause, :effect, :door, :teller, :own, :happened, :until, :evidence, :now, :undo);
+select record_few(:bucket, :key, :channel, :scope, :cause, :effect, :door, :teller, :own, :happened, :until, :evidence, :now, :undo);
+
+-- name: record_many$
+-- The same, planned for as many as there are.
+select record_many(:bucket, :key, :channel, :scope, :cause, :effect, :door, :teller, :own, :happened, :until, :evidence, :now, :undo);
 
 -- name: differing$
 -- Folds every ledger anew and counts the summaries that are not what their ledger says.

@@ -1,0 +1,82 @@
+"""The hot statements look rows up by their keys, however large the tables have grown since their plans were made."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import asyncpg
+import pytest
+
+from mailprefs import db, decisions, ledger
+from mailprefs.addresses import Addresses
+from mailprefs.catalogue import Catalogue
+from mailprefs.decisions import Question
+from mailprefs.words import Address, Cause, Change, Door, Effect
+
+GROWN = 20_000  # addresses
+
+
+def stops(people: list[Address], id: str, now: datetime) -> list[Change]:
+    return [Change(person, 272, Cause.CHOICE, Effect.STOP, Door.LINK, f"{id}-{n}", now) for n, person in enumerate(people)]
+
+
+async def read(conn: asyncpg.Connection) -> int:
+    """Rows of the large tables that this transaction has read so far, one way or another."""
+    return int(
+        await conn.fetchval(
+            """select sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) from pg_stat_xact_user_tables
+               where relname in ('address', 'consent', 'push')"""
+        )
+    )
+
+
+@pytest.fixture
+async def grown(database: str, addresses: Addresses, now: datetime) -> asyncpg.Connection:
+    """A connection whose plans were made while the tables were empty; nobody has analysed them since."""
+    early = await db.connect(database)
+    await early.execute("alter table address set (autovacuum_enabled = off)")
+    await early.execute("alter table consent set (autovacuum_enabled = off)")
+    for n in range(12):
+        await ledger.record(early, stops([addresses.read(f"early{n}@example.org")], "early", now), now=now)
+    late = await db.connect(database)
+    people = [addresses.read(f"p{n}@example.org") for n in range(GROWN)]
+    for start in range(0, GROWN, 2000):
+        await ledger.record(late, stops(people[start : start + 2000], f"late{start}", now), now=now)
+    await late.close()
+    return early
+
+
+async def test_a_press_reads_a_handful_of_rows(grown: asyncpg.Connection, addresses: Addresses, now: datetime) -> None:
+    async with grown.transaction():
+        before = await read(grown)
+        await ledger.record(grown, stops([addresses.read("jane@example.org")], "one", now), now=now)
+        assert await read(grown) - before < 20
+    await grown.close()
+
+
+async def test_a_batch_reads_a_handful_of_rows_for_each(grown: asyncpg.Connection, addresses: Addresses, now: datetime) -> None:
+    people = [addresses.read(f"q{n}@example.org") for n in range(200)]
+    async with grown.transaction():
+        before = await read(grown)
+        await ledger.record(grown, stops(people, "many", now), now=now)
+        assert await read(grown) - before < 20 * len(people)
+    await grown.close()
+
+
+async def test_a_decision_reads_the_address_it_is_about(
+    grown: asyncpg.Connection, addresses: Addresses, shared_catalogue: Catalogue, now: datetime
+) -> None:
+    questions = [Question(addresses.read(f"p{n}@example.org"), "", "newsletter") for n in range(10)]
+    async with grown.transaction():
+        before = await read(grown)
+        assert not any(answer.allowed for answer in await decisions.decide(grown, questions, shared_catalogue, now=now))
+        assert await read(grown) - before < 100
+    await grown.close()
+
+
+async def test_the_measure_sees_a_whole_table_read(grown: asyncpg.Connection) -> None:
+    async with grown.transaction():
+        before = await read(grown)
+        await grown.fetchval("select count(*) from consent where evidence = 'x'")
+        assert await read(grown) - before >= GROWN
+    await grown.close()
