@@ -31,6 +31,7 @@ class Hearing:
     provider: Ear
     credential: Credential
     inbox: Inbox
+    doorstep: Semaphore  # whoever sends slowly holds up nobody, and so many bodies at most are in memory
     places: Semaphore  # a flood at one account holds up no other
 
 
@@ -50,4 +51,5 @@ HOUSE = web.AppKey("house", House)
 HTTP = web.AppKey("http", ClientSession)  # the way out, for what a provider's proof or its ids want
 POOL = web.AppKey("pool", Pool)  # for answers
 HOOKS = web.AppKey("hooks", Pool)  # for providers, so that their floods hold up nobody else
+EXPORTS = web.AppKey("exports", Pool)  # for audiences, each of which takes as long as its reader does
 PRESSES = web.AppKey("presses", GroupCommit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 from collections.abc import Awaitable, Callable
@@ -14,15 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from mailprefs import apikeys, audience, db, decisions
 from mailprefs.apikeys import Power
-from mailprefs.audience import Format
+from mailprefs.audience import Format, Sink
 from mailprefs.decisions import Question
 from mailprefs.errors import Forged, MailprefsError, Unreadable
 from mailprefs.web import problems
-from mailprefs.web.keys import HOUSE, POOL
+from mailprefs.web.keys import EXPORTS, HOUSE, POOL
 from mailprefs.words import Address
 
 BODY = 8 * 1024 * 1024  # bytes
 PATIENCE = 30.0  # seconds
+STALLED = 60.0  # seconds in which a reader takes nothing of its audience: it has gone, and keeps a snapshot open
 MOST = 10_000  # entries in one request
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -133,11 +135,27 @@ async def everyone(request: web.Request) -> web.StreamResponse:
     format, columns = _shape(request)
     audience.sound(topic, columns)
     response = web.StreamResponse(headers={"Content-Type": "text/csv; charset=utf-8" if format is Format.CSV else "application/x-ndjson"})
-    async with db.acquired(request.app[POOL]) as connection:
+    async with db.acquired(request.app[EXPORTS]) as connection:
         await response.prepare(request)
-        await audience.stream(connection, topic, channel, response.write, now=house.clock(), columns=columns, format=format)
+        try:
+            sink = patient(response.write, STALLED)
+            await audience.stream(connection, topic, channel, sink, now=house.clock(), columns=columns, format=format)
+        except BaseException:
+            if request.transport is not None:
+                request.transport.abort()  # what was sent is not all, and the reader must not take it for all
+            raise
     await response.write_eof()
     return response
+
+
+def patient(write: Sink, seconds: float) -> Sink:
+    """Return a sink that raises TimeoutError where a chunk is not taken in time, however long all of them take."""
+
+    async def sink(chunk: bytes) -> None:
+        async with asyncio.timeout(seconds):
+            await write(chunk)
+
+    return sink
 
 
 def _shape(request: web.Request) -> tuple[Format, tuple[str, ...]]:

@@ -29,9 +29,11 @@ async def hear(request: web.Request) -> web.Response:
         return web.Response()
     if request.method != "POST":
         raise web.HTTPMethodNotAllowed(request.method, ["POST", *sorted(answers.greets)])
-    async with hearing.places:
+    async with hearing.doorstep:
         try:
-            await _keep(request, hearing)
+            delivery = await _delivery(request, request.app[HOUSE].clock())
+            async with hearing.places:  # for a body that is whole: nobody sits on a place by sending slowly
+                await _keep(request, hearing, delivery)
         except Forged:
             telemetry.count("forged_deliveries", account=hearing.account.name)
             return web.Response(status=answers.forged, headers=answers.challenge)
@@ -43,10 +45,9 @@ async def hear(request: web.Request) -> web.Response:
     return web.Response(status=answers.kept, body=answers.body, content_type=answers.content_type)
 
 
-async def _keep(request: web.Request, hearing: Hearing) -> None:
+async def _keep(request: web.Request, hearing: Hearing, delivery: Delivery) -> None:
     """Verify, read, and commit. Raises Forged, or Unavailable for trouble of ours or of what the proof wants."""
-    now, provider = request.app[HOUSE].clock(), hearing.provider
-    delivery = await _delivery(request, now)
+    now, provider = delivery.received_at, hearing.provider
     if isinstance(provider, Fetching):
         await provider.fetch(request.app[HTTP], hearing.credential, delivery)
     provider.verify(hearing.credential, delivery)
