@@ -45,6 +45,15 @@ def moment(seconds: object, received_at: datetime) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
+def instant(written: object, received_at: datetime) -> datetime:
+    """Return the moment of an ISO 8601 time with its zone. One that is none, too old or after now is the time of receipt."""
+    try:
+        found = datetime.fromisoformat(written) if isinstance(written, str) else received_at
+    except ValueError:
+        return received_at
+    return found.astimezone(UTC) if found.tzinfo and EARLIEST <= found <= received_at else received_at
+
+
 def status(answer: object) -> str:
     """Return the first enhanced status code (RFC 3463) in a mail server's answer, "" without one. Never any other of its words."""
     found = _STATUS.search(answer) if isinstance(answer, str) else None

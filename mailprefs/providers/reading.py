@@ -58,6 +58,16 @@ def batch(body: bytes) -> Batch:
     return Batch(found, whole=body) if isinstance(found, list) else Batch([], [("no_array", body)])
 
 
+def one_or_more(body: bytes) -> Batch:
+    """Read a body that should be one JSON value, or one array of them, as ``batch`` does. Never raises."""
+    if body.lstrip(_SPACE)[:1] == b"[":
+        return batch(body)
+    try:
+        return Batch([value(body)], whole=body, pieces=[body])
+    except Unreadable:
+        return Batch([], [("unreadable", body)])
+
+
 def _salvage(body: bytes) -> Batch:
     """Read an array element by element, after it could not be read in one."""
     if body.lstrip(_SPACE)[:1] != b"[":

@@ -20,6 +20,7 @@ def test_any_value_in_any_field_raises_nothing(value: object, other: object) -> 
     assert facts.text(value) in (value, None)
     assert isinstance(facts.name_of(value, value, other), str)
     assert isinstance(facts.moment(value, RECEIVED), datetime)
+    assert isinstance(facts.instant(value, RECEIVED), datetime)
     assert isinstance(facts.status(value), str)
     facts.within(value, "a", "b")
 
@@ -33,6 +34,23 @@ def test_a_moment_is_read_from_a_number_or_its_digits() -> None:
 @pytest.mark.parametrize("odd", [*ODD, 1700000000000, RECEIVED.timestamp() + 1, facts.EARLIEST.timestamp() - 1])
 def test_what_is_no_moment_of_the_past_is_the_time_of_receipt(odd: object) -> None:
     assert facts.moment(odd, RECEIVED) == RECEIVED
+
+
+@pytest.mark.parametrize(
+    "written", ["2026-11-05T16:33:54.9070259Z", "2026-11-05T12:33:54.9070259-04:00", "2026-11-05 16:33:54.907025+00:00"]
+)
+def test_an_instant_is_read_from_text_with_its_zone(written: str) -> None:
+    read = facts.instant(written, RECEIVED)
+    assert read == datetime(2026, 11, 5, 16, 33, 54, 907025, tzinfo=UTC)
+    assert read.tzinfo is UTC
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [*ODD, 1700000000, "2026-11-05T16:33:54", "2026-11-05", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "2026-11-22T13:00Z"],
+)
+def test_what_is_no_instant_of_the_past_is_the_time_of_receipt(odd: object) -> None:
+    assert facts.instant(odd, RECEIVED) == RECEIVED
 
 
 def test_an_event_without_a_name_is_named_by_its_facts() -> None:

@@ -190,6 +190,19 @@ async def test_a_listing_is_not_held_in_memory() -> None:
     assert peak < 500_000
 
 
+@pytest.mark.parametrize("body", [b' {"a": 1} ', b' [{"a": 1}]\n'])
+def test_one_value_reads_as_an_array_of_it(body: bytes) -> None:
+    read = reading.one_or_more(body)
+    assert (read.values, read.aside) == ([{"a": 1}], [])
+    assert read.raw(0).strip() == b'{"a": 1}'
+
+
+def test_one_value_that_is_poison_is_kept_whole() -> None:
+    for body in (b"", b" ", b"<html>", b'{"a": NaN}', b'{"a": 1}{'):
+        read = reading.one_or_more(body)
+        assert (read.values, read.aside) == ([], [("unreadable", body)])
+
+
 # Forms
 
 URLENCODED = "application/x-www-form-urlencoded"
