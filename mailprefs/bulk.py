@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import islice
 from typing import TypeVar
@@ -19,10 +19,11 @@ from mailprefs.db import Connection
 from mailprefs.directory import Entry
 from mailprefs.errors import MailprefsError, NotEntitled, Unreadable
 from mailprefs.rows import Row
-from mailprefs.words import Cause, Change, Channel, Door, Effect, Stream
+from mailprefs.words import ADS, Cause, Change, Channel, Door, Effect, Stream
 
 BATCH = 1000  # rows in one transaction
-Item = TypeVar("Item")
+ONE_LINE = ("address", "channel", "locale", "region", "party", "scope", "cause", "at", "evidence", "source")  # columns of ours
+Item = TypeVar("Item", Entry, Change)
 Writer = Callable[[Connection, Sequence[Item], datetime], Awaitable[int]]
 
 
@@ -47,19 +48,20 @@ class Import:
     def address(self, row: Row) -> Entry:
         """Read a row of ``import addresses``. Raises Unreadable."""
         address = self.addresses.read(row.fields["address"])
-        wanted = row.fields.get("channel") or address.channel
+        wanted = _said(row, "channel") or address.channel
         if wanted != address.channel:
             raise Unreadable(f"that is no address for the channel {wanted}" if wanted in list(Channel) else "no such channel")
-        return Entry(address, *(row.fields.get(name) or None for name in ("locale", "region", "party")))
+        return Entry(address, *(_said(row, name) or None for name in ("locale", "region", "party")))
 
     def suppression(self, row: Row) -> Change:
         """Read a row of ``import suppressions``. Raises Unreadable, UnknownScope or NotEntitled."""
-        scope, cause, at = self._scope(row), _cause(row), _time(row, self.now)
+        scope, cause, at = self._scope(row), _cause(row), _time(row)
         address = self.addresses.heard(_wanted(row, "address"))
-        if cause is Cause.CHOICE and address.channel is Channel.EMAIL and scope.stream is not Stream.MARKETING:
-            raise NotEntitled("a choice by e-mail sits on marketing or one of its topics")
-        evidence = row.fields.get("evidence") or f"{row.fields['scope']} {cause} {row.fields.get('at', '')}"
-        change = Change(address, scope.number, cause, Effect.STOP, Door.IMPORT, _digest(evidence), at)
+        if cause is Cause.CHOICE and address.channel is Channel.EMAIL and not _open_to_choice(scope):
+            raise NotEntitled("a choice by e-mail sits on marketing, one of its topics, or ads")
+        # one evidence, such as the list that was moved, may stand behind many stops of one address
+        id = _digest(scope.number, cause, at, _said(row, "evidence"))
+        change = Change(address, scope.number, cause, Effect.STOP, Door.IMPORT, id, at or self.now)
         ledger.entitled(change)
         return change
 
@@ -68,9 +70,12 @@ class Import:
         topic = self._scope(row)
         if not topic.is_topic:
             raise Unreadable("a consent is for one topic")
-        evidence = f"consent {topic.name} {_wanted(row, 'source')} {_wanted(row, 'at')} {row.fields.get('notice', '')}"
+        source, at = _wanted(row, "source"), _time(row)
+        if at is None:
+            raise Unreadable("the column 'at' is empty or missing")
+        id = _digest("consent", topic.number, source, at, _said(row, "notice"))
         address = self.addresses.read(row.fields["address"])
-        return Change(address, topic.number, Cause.CHOICE, Effect.GRANT, Door.IMPORT, _digest(evidence), _time(row, self.now))
+        return Change(address, topic.number, Cause.CHOICE, Effect.GRANT, Door.IMPORT, id, at)
 
     def _scope(self, row: Row) -> Scope:
         return self.catalogue.scope(_wanted(row, "scope"))
@@ -97,9 +102,12 @@ async def run(
 ) -> Tally:
     """Import all rows, a transaction for each thousand, and return what became of them. A dry run does the same and takes it back."""
     tally = Tally()
+    seen: set[int] = set()
     for batch in _batches(rows):
         items = [item for row in batch if (item := _read(row, reader, reject)) is not None]
-        added = await _write(connection, items, writer, now, dry) if items else 0
+        # what a dry run took back would be new again the next time the file says it
+        fresh = [item for item in items if _unseen(item, seen)] if dry else items
+        added = await _write(connection, fresh, writer, now, dry) if fresh else 0
         tally.read, tally.accepted = tally.read + len(batch), tally.accepted + len(items)
         tally.added, tally.rejected = tally.added + added, tally.read - tally.accepted
         progress(len(batch))
@@ -118,10 +126,20 @@ async def _write(connection: Connection, items: Sequence[Item], writer: Writer[I
     return added
 
 
+def _unseen(item: Entry | Change, seen: set[int]) -> bool:
+    """Return whether an address, or a fact about it, comes for the first time, and remember it: 8 bytes in place of a row."""
+    name = hash((item.address.key, item.evidence if isinstance(item, Change) else ""))
+    known = name in seen
+    seen.add(name)
+    return not known
+
+
 def _read(row: Row, reader: Callable[[Row], Item], reject: Callable[[Row, str], None]) -> Item | None:
     try:
         if row.wrong:
             raise Unreadable(row.wrong)
+        if any("\n" in row.fields.get(name, "") for name in ONE_LINE):  # a quote that a later row closed: it swallowed those between
+            raise Unreadable("a line break in a field")
         return reader(row)
     except MailprefsError as error:
         reject(row, str(error))
@@ -134,8 +152,16 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield batch
 
 
+def _open_to_choice(scope: Scope) -> bool:
+    return scope.stream is Stream.MARKETING or scope.number & 255 == ADS
+
+
+def _said(row: Row, name: str) -> str:
+    return row.fields.get(name, "").strip()
+
+
 def _wanted(row: Row, name: str) -> str:
-    if not (value := (row.fields.get(name) or "").strip()):
+    if not (value := _said(row, name)):
         raise Unreadable(f"the column '{name}' is empty or missing")
     return value
 
@@ -150,19 +176,19 @@ def _cause(row: Row) -> Cause:
     return cause
 
 
-def _time(row: Row, now: datetime) -> datetime:
-    """Return when it happened, now if the file does not say. A time without a zone is refused: an hour can decide what counts."""
-    if not (text := (row.fields.get("at") or "").strip()):
-        return now
+def _time(row: Row) -> datetime | None:
+    """Return when it happened, None if the file does not say. A time without a zone is refused: an hour can decide what counts."""
+    if not (text := _said(row, "at")):
+        return None
     try:
         at = datetime.fromisoformat(text)
-    except ValueError:
+        if at.tzinfo is None:
+            raise Unreadable("'at' has no time zone")
+        return at.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise Unreadable("'at' is no ISO 8601 time") from None
-    if at.tzinfo is None:
-        raise Unreadable("'at' has no time zone")
-    return at
 
 
-def _digest(evidence: str) -> str:
+def _digest(*evidence: object) -> str:
     """Name a row by what it says: the same row again is the same fact. What it says may be personal, so it is not kept as it is."""
-    return sha256(evidence.encode()).hexdigest()[:32]
+    return sha256("\0".join(map(str, evidence)).encode()).hexdigest()[:32]

@@ -35,7 +35,5 @@ async def know(connection: Connection, entries: Sequence[Entry], *, now: datetim
         "party": [e.party for e in entries],
     }
     new = int(await queries("directory").know(connection, **columns))
-    place = {"bucket": columns["bucket"], "key": columns["key"]}
-    await queries("directory").drop_pushes_of_other_channels(connection, **place)
-    await queries("directory").wake_pushes(connection, **place, now=now)
+    await queries("directory").wake_pushes(connection, bucket=columns["bucket"], key=columns["key"], now=now)
     return new

@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from mailprefs.errors import Unreadable
+from mailprefs.errors import Misconfigured, Unreadable
 
-LONGEST = 1 << 20  # characters of a field; a quote that never closes must not swallow a file
+LONGEST = 1 << 20  # characters of a field
+TALLEST = 1000  # lines of a row; a quote that never closes must not swallow a file
 ADDRESS = "address"  # the column that every file has
+_BROKEN = (EOFError, OSError, UnicodeError, zlib.error)  # what a damaged archive can raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +30,7 @@ class Row:
     number: int
     fields: Mapping[str, str]
     wrong: str | None = None
+    came: Sequence[str] = ()  # every field in its order; the whole line where it is no row, or an object
 
 
 @contextmanager
@@ -47,39 +51,76 @@ def _raw(path: Path) -> Any:
 
 
 def read(text: TextIO, *, ndjson: bool = False) -> tuple[list[str], Iterator[Row]]:
-    """Return the columns and the rows of a file. Raises Unreadable if it has no column ``address``.
+    """Return the columns, none for NDJSON, and the rows of a file. Raises Unreadable for a CSV that has no column ``address``.
 
     A row that cannot be read is given with its reason; nothing a file holds ends the reading of the rest, but a broken archive.
     """
     if ndjson:
-        return [ADDRESS], _objects(text)
+        return [], _objects(text)
     csv.field_size_limit(LONGEST)
-    reader = csv.reader(text)
+    lines = _Lines(text)
     try:
-        columns = next(reader, [])
-    except (csv.Error, EOFError, OSError):
+        columns = next(csv.reader(lines, strict=True), [])
+    except csv.Error:
         columns = []
+    except _BROKEN:
+        raise Unreadable("the file cannot be unpacked, or breaks off in its first line") from None
     if ADDRESS not in columns or len(set(columns)) < len(columns):
         raise Unreadable("the first line must name the columns, each once, and one of them 'address'")
-    return columns, _records(reader, columns)
+    return columns, _records(lines, columns)
 
 
-def _records(reader: Any, columns: Sequence[str]) -> Iterator[Row]:
+class _Lines:
+    """The lines of a text, and which of them the row under way has taken: what a quote swallows can be read again."""
+
+    def __init__(self, text: TextIO) -> None:
+        self._text = text
+        self.taken: list[str] = []
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._text)
+        self.taken.append(line)
+        if len(self.taken) > TALLEST:
+            raise csv.Error("too many lines")
+        return line
+
+
+def _records(lines: _Lines, columns: Sequence[str]) -> Iterator[Row]:
+    reader = csv.reader(lines, strict=True)
     number = 0
     while True:
         number += 1
+        lines.taken.clear()
         try:
             values = next(reader)
         except StopIteration:
             return
-        except csv.Error as error:
-            yield Row(number, {}, f"no CSV: {error}")
-            continue
-        except (EOFError, OSError, UnicodeError):
-            yield Row(number, {}, "the file breaks off here")
+        except csv.Error:
+            for each in tuple(lines.taken):  # each line for itself: the rows below a quote that never closes are rows
+                yield _line(number, each, columns)
+                number += 1
+            number -= 1
+        except _BROKEN:
+            yield Row(number, {}, "the file breaks off here", ["".join(lines.taken)])
             return
-        if values:
-            yield Row(number, dict(zip(columns, values, strict=False)), _wrong(values, columns))
+        else:
+            if values:
+                yield _row(number, values, columns)
+
+
+def _line(number: int, line: str, columns: Sequence[str]) -> Row:
+    try:
+        return _row(number, next(csv.reader([line], strict=True)), columns)
+    except csv.Error:
+        wrong = "a field is too long" if len(line) > LONGEST else "no CSV: its quotes do not match"
+        return Row(number, {}, wrong, [line.rstrip("\r\n")])
+
+
+def _row(number: int, values: list[str], columns: Sequence[str]) -> Row:
+    return Row(number, dict(zip(columns, values, strict=False)), _wrong(values, columns), values)
 
 
 def _wrong(values: Sequence[str], columns: Sequence[str]) -> str | None:
@@ -89,17 +130,32 @@ def _wrong(values: Sequence[str], columns: Sequence[str]) -> str | None:
 
 
 def _objects(text: TextIO) -> Iterator[Row]:
-    for number, line in enumerate(text, 1):
-        if not line.strip():
-            continue
+    number = 0
+    while True:
+        number += 1
         try:
-            found = json.loads(line)
-            fields = {str(name): value for name, value in found.items() if isinstance(value, str)}
-        except (ValueError, AttributeError, RecursionError):
-            yield Row(number, {}, "no JSON object")
-            continue
-        odd = ADDRESS not in fields or any(_odd(value) for value in fields.values())
-        yield Row(number, fields, "no text 'address', or not UTF-8" if odd else None)
+            line = next(text)
+        except StopIteration:
+            return
+        except _BROKEN:
+            yield Row(number, {}, "the file breaks off here")
+            return
+        if line.strip():
+            yield _object(number, line.rstrip("\r\n"))
+
+
+def _object(number: int, line: str) -> Row:
+    try:
+        fields = {name: _text(value) for name, value in json.loads(line).items() if value is not None}
+    except (ValueError, AttributeError, RecursionError):
+        return Row(number, {}, "no JSON object", [line])
+    odd = ADDRESS not in fields or any(_odd(value) for value in fields.values())
+    return Row(number, fields, "no 'address', or not UTF-8" if odd else None, [line])
+
+
+def _text(value: object) -> str:
+    """Return a value as it would stand in a CSV, so that nothing is passed over for not being text."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _odd(value: str) -> bool:
@@ -107,22 +163,51 @@ def _odd(value: str) -> bool:
 
 
 class Rejects(AbstractContextManager["Rejects"]):
-    """Writes rows that were refused as they came, with ``row`` and ``reason``. The file is made with the first of them."""
+    """Writes rows that were refused as they came, with ``row`` and ``reason``: CSV, or NDJSON where there are no columns.
+
+    The file is made with the first of them. Raises Misconfigured if it cannot be.
+    """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
         self.path = path
         self.count = 0
-        self._columns = [*columns, "row", "reason"]
+        self._columns = columns
         self._file: TextIO | None = None
 
     def add(self, row: Row, reason: str) -> None:
         if self._file is None:
-            self._file = self.path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
-            self._writer = csv.DictWriter(self._file, self._columns, extrasaction="ignore")
-            self._writer.writeheader()
-        self._writer.writerow({**row.fields, "row": row.number, "reason": reason})
+            self._file = self._made()
+        self._file.write(self._csv(row, reason) if self._columns else _ndjson(row, reason))
         self.count += 1
+
+    def _made(self) -> TextIO:
+        try:
+            file = self.path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+        except OSError as error:
+            raise Misconfigured(f"the rejects file {self.path} cannot be written: {error.strerror}") from None
+        if self._columns:
+            file.write(_spelled([*self._columns, "row", "reason"]))
+        return file
+
+    def _csv(self, row: Row, reason: str) -> str:
+        """Spell a row under the header, whatever its length; what it has more of stands behind."""
+        wide = len(self._columns)
+        missing = [""] * (wide - len(row.came))
+        return _spelled([*row.came[:wide], *missing, row.number, reason, *row.came[wide:]])
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._file is not None:
             self._file.close()
+
+
+def _spelled(values: Sequence[object]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(values)
+    return line.getvalue()
+
+
+def _ndjson(row: Row, reason: str) -> str:
+    line = "".join(row.came)
+    came = json.loads(line) if row.fields else {"line": line}
+    odd = row.wrong is not None  # then only escapes can say it
+    return json.dumps({**came, "row": row.number, "reason": reason}, ensure_ascii=odd) + "\n"

@@ -31,12 +31,14 @@ _FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 @click.command("import")
 @click.argument("what", type=click.Choice(["addresses", "suppressions", "consents"]))
 @click.argument("file", type=_FILE)
-@click.option("--rejects", type=click.Path(path_type=Path), help="Where refused rows go, with number and reason.  [FILE.rejects.csv]")
+@click.option(
+    "--rejects", type=click.Path(path_type=Path), help="Where refused rows go, with their reasons.  [FILE.rejects.csv or .ndjson]"
+)
 @click.option("--dry-run", is_flag=True, help="Do everything, then take it back.")
 @click.option("--json", "as_json", is_flag=True, help="For a program to read.")
 def import_(what: str, file: Path, rejects: Path | None, dry_run: bool, as_json: bool) -> int:
     """Import addresses, suppressions or consents from FILE: CSV with a header, NDJSON, or either gzipped. Never lifts a stop."""
-    rejects = rejects or Path(f"{'stdin' if str(file) == '-' else file.name}.rejects.csv")
+    rejects = rejects or Path(f"{'stdin' if str(file) == '-' else file.name}.rejects.{'ndjson' if _is_ndjson(file) else 'csv'}")
     tally = run(_imported(what, file, rejects, dry_run))
     if as_json:
         click.echo(json.dumps(asdict(tally)))
@@ -58,10 +60,14 @@ async def _imported(what: str, file: Path, rejects: Path, dry_run: bool) -> Tall
     }
     reader, writer = readers[what]
     with rows.opened(file) as stream, _progress(file) as bar:
-        columns, found = rows.read(stream, ndjson=".ndjson" in file.suffixes or ".jsonl" in file.suffixes)
+        columns, found = rows.read(stream, ndjson=_is_ndjson(file))
         with Rejects(rejects, columns) as refused:
             async with opening.connected() as connection:
                 return await bulk.run(connection, found, reader, writer, now=importer.now, reject=refused.add, progress=bar, dry=dry_run)
+
+
+def _is_ndjson(file: Path) -> bool:
+    return ".ndjson" in file.suffixes or ".jsonl" in file.suffixes
 
 
 class _Bar:

@@ -1,0 +1,227 @@
+"""Files as people have them: whatever is wrong in a row is said, and the rows around it are read all the same."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mailprefs import rows
+from mailprefs.errors import Misconfigured, Unreadable
+from mailprefs.rows import Rejects, Row
+
+
+def parsed(content: str | bytes, tmp_path: Path, name: str = "in.csv") -> list[Row]:
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with rows.opened(path) as text:
+        return list(rows.read(text, ndjson="ndjson" in name)[1])
+
+
+def sound(found: list[Row]) -> list[str]:
+    return [row.fields["address"] for row in found if not row.wrong]
+
+
+def wrong(found: list[Row]) -> dict[int, str]:
+    return {row.number: row.wrong for row in found if row.wrong}
+
+
+def test_a_byte_order_mark_and_every_line_ending_are_read(tmp_path: Path) -> None:
+    for ending in ("\n", "\r\n", "\r"):
+        content = "\ufeffaddress,locale" + ending + 'a@example.com,"en"' + ending + '"b@example.com",' + ending
+        found = parsed(content, tmp_path)
+        assert [dict(row.fields) for row in found] == [
+            {"address": "a@example.com", "locale": "en"},
+            {"address": "b@example.com", "locale": ""},
+        ]
+        assert wrong(found) == {}
+
+
+def test_quoted_commas_quotes_and_line_breaks_are_part_of_a_field(tmp_path: Path) -> None:
+    found = parsed('address,notice\na@example.com,"Yes, ""please""\nand thanks"\nb@example.com,\n', tmp_path)
+    assert found[0].fields["notice"] == 'Yes, "please"\nand thanks'
+    assert sound(found) == ["a@example.com", "b@example.com"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["", "\n", "mail,locale\n", "Address\n", "address,address\n", "address,locale,locale\n", '"address\n', "address;locale\n", "\0\n"],
+)
+def test_a_file_whose_first_line_names_no_address_is_refused(tmp_path: Path, header: str) -> None:
+    with pytest.raises(Unreadable, match="first line"):
+        parsed(header + "a@example.com,en\n", tmp_path)
+
+
+def test_a_file_that_is_empty_but_for_its_header_has_no_rows(tmp_path: Path) -> None:
+    assert parsed("address\n", tmp_path) == []
+    assert parsed("", tmp_path, "in.ndjson") == []
+    assert parsed("\n \n", tmp_path, "in.ndjson") == []
+
+
+def test_a_row_of_another_length_is_refused_and_the_next_is_read(tmp_path: Path) -> None:
+    found = parsed("address,locale\na@example.com\nb@example.com,en,x,y\n\nc@example.com,en\n", tmp_path)
+    assert wrong(found) == {1: "1 fields where the header names 2", 2: "4 fields where the header names 2"}
+    assert [row.number for row in found if not row.wrong] == [4], "an empty line is no row, but it is counted: rows keep their place"
+
+
+def test_what_is_not_utf_8_or_holds_a_nul_is_refused_and_the_next_is_read(tmp_path: Path) -> None:
+    content = b"address,locale\nj\xe9rome@example.com,fr\nnul\0@example.com,en\nj\xc3\xa9rome@example.com,fr\na@example.com,\xff\n"
+    found = parsed(content, tmp_path)
+    assert wrong(found).keys() == {1, 2, 4}
+    assert sound(found) == ["jérome@example.com"]
+
+
+@pytest.mark.parametrize(
+    ("bad", "refused"),
+    [
+        ('b@example.com,newsletter,"ticket 7', 1),  # never closed: the end of the file would be its field
+        ('"b@example.com,newsletter,ticket 7', 1),
+        ('b@example.com,"news"letter,ticket 7', 1),
+        ('b@example.com,newsletter,"a\n"b', 2),
+        ('b@example.com,newsletter,"' + "x" * rows.LONGEST, 1),
+        ("b@example.com,newsletter," + "x" * (rows.LONGEST + 1), 1),
+    ],
+    ids=["last", "first", "inside", "twice", "unclosed and long", "long"],
+)
+def test_a_quote_that_does_not_match_swallows_no_other_row(tmp_path: Path, bad: str, refused: int) -> None:
+    below = "".join(f"p{n}@example.com,newsletter,t{n}\n" for n in range(5_000))
+    found = parsed(f'address,scope,evidence\na@example.com,newsletter,t\n{bad}\n{below}z@example.com,newsletter,"t"\n', tmp_path)
+    assert sound(found) == ["a@example.com", *(f"p{n}@example.com" for n in range(5_000)), "z@example.com"]
+    assert list(wrong(found)) == list(range(2, 2 + refused))
+    assert [row.number for row in found] == list(range(1, len(found) + 1))
+
+
+def test_the_control_the_plain_reader_loses_rows_to_a_quote() -> None:
+    content = 'address,evidence\na@example.com,"t\nb@example.com,t\nc@example.com,t\n'
+    assert len(list(csv.reader(io.StringIO(content)))) == 2, "a header and one row: two people's rows are gone without a word"
+
+
+@given(st.lists(st.text(alphabet='ab,"\n\r@', max_size=12), max_size=12))
+def test_no_line_is_lost_whatever_stands_in_it(lines: list[str]) -> None:
+    content = "address,b\n" + "".join(f"{line}\n" for line in lines)
+    found = list(rows.read(io.StringIO(content, newline=""))[1])
+    came = "".join("".join(row.came) for row in found)
+    for letter in "ab@":
+        assert came.count(letter) == "".join(lines).count(letter)
+
+
+def test_every_quote_open_costs_no_more_than_its_lines(tmp_path: Path) -> None:
+    found = parsed("address,b\n" + 'a",",b\n' * 20_000, tmp_path)  # each line leaves a quote open that the next does not close
+    assert len(found) == 20_000
+    assert all(row.wrong for row in found)
+
+
+def archive(path: Path, content: bytes) -> bytes:
+    path.write_bytes(gzip.compress(content))
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["in.csv.gz", "in.ndjson.gz"])
+def test_an_archive_that_breaks_off_keeps_the_rows_before(tmp_path: Path, name: str) -> None:
+    shuffled = random.Random(7)
+    people = [f"{shuffled.getrandbits(64):x}@example.com" for _ in range(5_000)]
+    head, line = ("", '{{"address": "{}"}}\n') if "ndjson" in name else ("address\n", "{}\n")
+    whole = archive(tmp_path / name, (head + "".join(line.format(each) for each in people)).encode())
+    assert sound(parsed(whole, tmp_path, name)) == people, "the control: whole, it is read to its end"
+    torn, spoilt = whole[: len(whole) // 2], bytearray(whole)
+    spoilt[len(whole) // 2 : len(whole) // 2 + 40] = b"\xff" * 40
+    for broken in (torn, bytes(spoilt)):
+        found = parsed(broken, tmp_path, name)
+        assert found[-1].wrong == "the file breaks off here"
+        kept = sound(found)
+        assert 0 < len(kept) < len(people)
+        assert kept[: len(kept) // 2] == people[: len(kept) // 2]
+
+
+@pytest.mark.parametrize("content", [b"address\na@example.com\n", gzip.compress(b"address\n" * 99)[:12], b""])
+def test_what_is_no_archive_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(Unreadable, match=r"cannot be unpacked|first line must name"):
+        parsed(content, tmp_path, "in.csv.gz")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Unreadable, match=r"gone\.csv cannot be read: No such file"), rows.opened(tmp_path / "gone.csv"):
+        raise AssertionError("nothing was opened")
+    with pytest.raises(Unreadable, match="directory"), rows.opened(tmp_path):
+        raise AssertionError("nothing was opened")
+
+
+def test_objects_are_read_line_by_line_and_the_odd_ones_refused(tmp_path: Path) -> None:
+    lines = [
+        '\ufeff{"address": "a@example.com", "locale": "en", "more": {"kept": ["out"]}}',
+        "",
+        "no JSON",
+        '["a@example.com"]',
+        '"a@example.com"',
+        '{"locale": "en"}',
+        '{"address": null}',
+        '{"address": "nul\\u0000@example.com"}',
+        '{"address": "half\\ud800@example.com"}',
+        "[" * 100_000,
+        '{"address": "b@example.com", "party": 42, "at": null, "vip": true}\r',
+        "1" * 5_000,
+        '{"address": "c@example.com"}',
+    ]
+    found = parsed("\n".join(lines), tmp_path, "in.ndjson")
+    assert sound(found) == ["a@example.com", "b@example.com", "c@example.com"]
+    assert wrong(found).keys() == {3, 4, 5, 6, 7, 8, 9, 10, 12}
+    assert dict(found[-3].fields) == {"address": "b@example.com", "party": "42", "vip": "true"}, "a number is no reason to lose a column"
+
+
+def test_the_rejects_are_the_rows_as_they_came_with_number_and_reason(tmp_path: Path) -> None:
+    content = b'address,locale\na@example.com\n"b, b"@x,en\nc@example.com,en,x,"y,\xff"\nd@example.com,en\n'
+    path = tmp_path / "out.csv"
+    with Rejects(path, ["address", "locale"]) as refused:
+        for row in parsed(content, tmp_path):
+            if row.wrong:
+                refused.add(row, row.wrong)
+    assert refused.count == 3
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        header, *found = csv.reader(file)
+    assert header == ["address", "locale", "row", "reason"]
+    assert found == [
+        ["a@example.com", "", "1", "1 fields where the header names 2"],
+        ['"b, b"@x,en', "", "2", "no CSV: its quotes do not match"],
+        ["c@example.com", "en", "3", "4 fields where the header names 2", "x", "y,\udcff"],
+    ]
+
+
+def test_rejected_objects_come_back_as_objects(tmp_path: Path) -> None:
+    content = b'{"address": "x", "party": 42, "more": [1]}\nno JSON\n{"address": "\\ud800 \xff"}\n'
+    path = tmp_path / "out.ndjson"
+    with Rejects(path, []) as refused:
+        for row in parsed(content, tmp_path, "in.ndjson"):
+            refused.add(row, "for a reason")
+    assert [json.loads(line) for line in path.read_bytes().splitlines()] == [
+        {"address": "x", "party": 42, "more": [1], "row": 1, "reason": "for a reason"},
+        {"line": "no JSON", "row": 2, "reason": "for a reason"},
+        {"address": "\ud800 \udcff", "row": 3, "reason": "for a reason"},
+    ]
+
+
+def test_without_a_reject_there_is_no_file_and_one_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+    with Rejects(tmp_path / "none.csv", ["address"]):
+        pass
+    assert not (tmp_path / "none.csv").exists()
+    with pytest.raises(Misconfigured, match="No such file"), Rejects(tmp_path / "no" / "where.csv", ["address"]) as refused:
+        refused.add(Row(1, {}), "for a reason")
+
+
+def test_a_row_is_read_before_the_next_is_written() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"address\na@example.com\n")
+    with rows.opened(Path(f"/dev/fd/{reading}")) as text:
+        found = rows.read(text)[1]
+        assert next(found).fields == {"address": "a@example.com"}, "nobody waited for the end of the file"
+        os.write(writing, b"b@example.com\n")
+        os.close(writing)
+        assert [row.fields["address"] for row in found] == ["b@example.com"]
+    os.close(reading)
