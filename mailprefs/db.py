@@ -16,6 +16,7 @@ import aiosql
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from mailprefs import shipped
 from mailprefs.errors import MailprefsError, Misconfigured, Unavailable
 
 Connection = asyncpg.Connection | PoolConnectionProxy
@@ -29,16 +30,9 @@ _TROUBLE = ("08", "53", "57P", "40", "25006")  # SQLSTATEs of a database that is
 
 
 @cache
-def sql_folder() -> Path:
-    """Return the folder of our SQL: inside an installed package, else at the repository's root (an editable install)."""
-    inside = Path(__file__).parent / "sql"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "sql"
-
-
-@cache
 def queries(room: str) -> Any:
     """Return the named queries of one room, each an async function of a connection and keyword parameters."""
-    return aiosql.from_path(sql_folder() / "queries" / f"{room}.sql", "asyncpg", mandatory_parameters=False)
+    return aiosql.from_path(shipped.folder("sql") / "queries" / f"{room}.sql", "asyncpg", mandatory_parameters=False)
 
 
 def text(room: str, name: str) -> str:
@@ -190,4 +184,4 @@ def _script(path: Path) -> tuple[str, str]:
 
 
 def _files() -> list[Path]:
-    return sorted(path for path in (sql_folder() / "migrations").glob("*.sql") if re.match(r"\d{4}_", path.name))
+    return sorted(path for path in (shipped.folder("sql") / "migrations").glob("*.sql") if re.match(r"\d{4}_", path.name))

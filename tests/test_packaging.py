@@ -18,7 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from mailprefs import db
+from mailprefs import shipped
 
 REPOSITORY = Path(__file__).parent.parent
 RUNNING, EVERYTHING = REPOSITORY / "requirements.lock", REPOSITORY / "requirements-dev.lock"
@@ -36,7 +36,7 @@ def pins(lock: Path) -> dict[str, str]:
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, built offline from a copy: with the build tools of the locks and nothing else."""
     source, out = tmp_path_factory.mktemp("source") / "a clone", tmp_path_factory.mktemp("wheel")
-    parts = ("mailprefs", "sql")
+    parts = ("mailprefs", "sql", "examples", "docs")
     for part in parts:
         shutil.copytree(REPOSITORY / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
     for path in REPOSITORY.glob("*"):
@@ -116,9 +116,9 @@ def test_the_wheel_holds_every_room_and_every_query_where_the_rooms_look(wheel: 
 def test_an_installed_wheel_reads_its_own_sql_and_an_editable_one_the_repository(wheel: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
-    said = in_a_new_python("from mailprefs import db; print(db.sql_folder())", first=tmp_path, site=True)
+    said = in_a_new_python("from mailprefs import shipped; print(shipped.folder('sql'))", first=tmp_path, site=True)
     assert Path(said.strip()) == tmp_path / "mailprefs" / "sql"
-    assert db.sql_folder() == REPOSITORY / "sql"
+    assert shipped.folder("sql") == REPOSITORY / "sql"
 
 
 def test_a_link_is_minted_and_read_with_itsdangerous_and_the_standard_library_alone(wheel: Path, tmp_path: Path) -> None:

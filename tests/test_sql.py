@@ -7,12 +7,12 @@ import re
 import asyncpg
 import pytest
 
-from mailprefs import db
+from mailprefs import db, shipped
 from mailprefs.errors import Misconfigured, Unavailable
 
 QUERIES = sorted(
     (path.stem, name.rstrip("^$!#*<"))
-    for path in (db.sql_folder() / "queries").glob("*.sql")
+    for path in (shipped.folder("sql") / "queries").glob("*.sql")
     for name in re.findall(r"^-- name: (\S+)", path.read_text(encoding="utf-8"), re.MULTILINE)
 )
 
@@ -23,7 +23,7 @@ async def test_every_query_is_prepared(conn: asyncpg.Connection, room: str, name
 
 
 def test_a_file_of_queries_belongs_to_a_room() -> None:
-    package = db.sql_folder().parent / "mailprefs"
+    package = shipped.folder("sql").parent / "mailprefs"
     for room in {room for room, _ in QUERIES}:
         assert (package / f"{room}.py").exists() or (package / room).is_dir(), room
 

@@ -36,6 +36,8 @@ _COMMANDS = {
     "lift": ("people", "Lift what staff may lift, with a reason."),
     "sync": ("operate", "What each account still has to hear, and the oldest of it."),
     "ledger": ("operate", "Prove that every summary is what its ledger says."),
+    "provider": ("hooks", "The exact settings to make at a provider."),
+    "hook": ("hooks", "Feed a captured delivery through the path that a provider's take."),
     "sandbox": ("operate", "Simulated provider endpoints on loopback, with faults on request."),
 }
 

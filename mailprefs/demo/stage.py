@@ -16,10 +16,10 @@ import aiohttp
 from aiohttp import web
 from pydantic import SecretStr
 
-from mailprefs import catalogue, db, embedded, numbers
+from mailprefs import catalogue, db, embedded, numbers, shipped
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Account, Catalogue, Scope
-from mailprefs.errors import Misconfigured, Unavailable
+from mailprefs.errors import Unavailable
 from mailprefs.links import KeyRing, Links
 from mailprefs.providers import CHANNELS
 from mailprefs.sandbox import sendgrid
@@ -81,7 +81,7 @@ def now() -> datetime:
 @asynccontextmanager
 async def staged(settings: Settings, say: Callable[[str], None], detour: Detour | None = None) -> AsyncIterator[Stage]:
     """Set everything up and lend it. ``say`` hears a line while it takes its time."""
-    examples = _examples()
+    examples = shipped.folder("examples")
     async with AsyncExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mailprefs-demo-", ignore_cleanup_errors=True)))
         say("starting an own PostgreSQL …")
@@ -103,15 +103,6 @@ async def staged(settings: Settings, say: Callable[[str], None], detour: Detour 
         links = Links(ring, brand.link_host, brand.mailto)
         yield Stage(examples, settings, known, ring, Addresses(ring.digest), links, _recipients(examples), private, database,
                     pool, http, base, door, sandbox)  # fmt: skip
-
-
-def _examples() -> Path:
-    """Return the folder of examples: inside an installed package, else at the repository's root."""
-    inside = Path(__file__).parent.parent / "examples"
-    folder = inside if inside.is_dir() else Path(__file__).parent.parent.parent / "examples"
-    if not folder.is_dir():
-        raise Misconfigured("the examples did not come with this installation; run the demo from the source")
-    return folder
 
 
 def _recipients(examples: Path) -> tuple[dict[str, str], ...]:

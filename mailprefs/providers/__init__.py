@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from aiohttp import ClientSession
+
 from mailprefs.catalogue import Account
 from mailprefs.errors import Misconfigured
-from mailprefs.providers.base import Credential, Ear, Provider
+from mailprefs.providers.base import Credential, Delivery, Ear, Fetching, Heard, Provider, Resolving
 from mailprefs.providers.calling import base_of
+from mailprefs.providers.postmark import Postmark
 from mailprefs.providers.sendgrid import SendGrid
 from mailprefs.settings import Settings
 from mailprefs.words import Channel
 
-PROVIDERS: Mapping[str, Ear] = {each.name: each for each in (SendGrid(),)}
+PROVIDERS: Mapping[str, Ear] = {each.name: each for each in (Postmark(), SendGrid())}
 CHANNELS: Mapping[str, Channel] = {name: each.channel for name, each in PROVIDERS.items()}
 
 
@@ -30,3 +33,12 @@ def engaged(account: Account, settings: Settings, providers: Mapping[str, Ear] =
     if isinstance(provider, Provider):
         base_of(credential, provider.hosts)  # whatever a provider checks: nothing is sent anywhere else
     return provider, credential
+
+
+async def listen(provider: Ear, credential: Credential, delivery: Delivery, http: ClientSession) -> Heard:
+    """Return what a delivery says, once it is proven. Raises Forged, or Unavailable if what its proof or its ids want does not come."""
+    if isinstance(provider, Fetching):
+        await provider.fetch(http, credential, delivery)
+    provider.verify(credential, delivery)
+    heard = provider.parse(delivery)
+    return await provider.resolve(http, credential, heard) if isinstance(provider, Resolving) else heard

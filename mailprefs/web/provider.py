@@ -8,7 +8,8 @@ from aiohttp import web
 
 from mailprefs import db, telemetry
 from mailprefs.errors import Forged, MailprefsError, Unavailable
-from mailprefs.providers.base import Delivery, Fetching, Resolving
+from mailprefs.providers import listen
+from mailprefs.providers.base import Delivery
 from mailprefs.web import problems
 from mailprefs.web.keys import HOOKS, HOUSE, HTTP, Hearing
 
@@ -47,13 +48,8 @@ async def hear(request: web.Request) -> web.Response:
 
 async def _keep(request: web.Request, hearing: Hearing, delivery: Delivery) -> None:
     """Verify, read, and commit. Raises Forged, or Unavailable for trouble of ours or of what the proof wants."""
-    now, provider = delivery.received_at, hearing.provider
-    if isinstance(provider, Fetching):
-        await provider.fetch(request.app[HTTP], hearing.credential, delivery)
-    provider.verify(hearing.credential, delivery)
-    heard = provider.parse(delivery)
-    if isinstance(provider, Resolving):
-        heard = await provider.resolve(request.app[HTTP], hearing.credential, heard)
+    now = delivery.received_at
+    heard = await listen(hearing.provider, hearing.credential, delivery, request.app[HTTP])
     async with db.acquired(request.app[HOOKS]) as connection, db.sure(connection), connection.transaction():
         await hearing.inbox.keep(connection, heard, now=now)
 
