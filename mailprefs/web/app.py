@@ -71,6 +71,8 @@ class _Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun; there cannot be another")
+        if status >= 500:
+            telemetry.alarm("unexpected", at=type(exc).__name__)
         plain = _no_request(status) if status < 500 else problems.answer(MailprefsError())
         answer = _Refusal(status=plain.status, body=plain.body, content_type=plain.content_type, headers=pages.headers())
         answer.force_close()

@@ -96,7 +96,9 @@ async def asked(request: web.Request, model: type[Model]) -> Model:
         return model.model_validate_json(body)
     except ValidationError as error:
         first = error.errors(include_input=False, include_context=False, include_url=False)[0]
-        raise Unreadable(f"{'.'.join(map(str, first['loc'])) or 'the body'}: {first['msg']}") from None
+        # the last word of the place of a key that we do not know is that key: theirs, not ours
+        where = first["loc"][:-1] if first["type"] == "extra_forbidden" else first["loc"]
+        raise Unreadable(f"{'.'.join(map(str, where)) or 'the body'}: {first['msg']}") from None
 
 
 @routes.post("/v1/links")

@@ -40,8 +40,10 @@ class Postgres:
         embedded._run([str(self._binaries / "initdb"), "-D", str(self._cluster), *made])
 
     async def start(self) -> None:
-        """Run it, and return when it answers."""
-        words = [str(self._binaries / "postgres"), "-D", str(self._cluster), "-k", str(self._socket.parent), "-c", "listen_addresses="]
+        """Run it as the embedded one is run, and return when it answers."""
+        settings = {**embedded.QUIET, "listen_addresses": "", "unix_socket_directories": str(self._socket.parent)}
+        words = [str(self._binaries / "postgres"), "-D", str(self._cluster)]
+        words += [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with self.log.open("ab") as log:
             self._server = subprocess.Popen(
                 words, cwd="/", env=embedded.ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, **embedded._account()
