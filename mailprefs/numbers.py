@@ -86,14 +86,15 @@ async def _keep_scopes(connection: Connection, scopes: Sequence[Scope]) -> None:
 
 
 async def _keep_accounts(connection: Connection, catalogue: Catalogue, channels: Mapping[str, Channel], now: datetime) -> None:
-    wanted: list[tuple[int, int, list[int]]] = []
+    wanted: list[tuple[int, int, list[int], str]] = []
     for account in catalogue.account:
         number = await queries("numbers").keep_account(connection, name=account.name, channel=channels[account.provider])
-        wanted += [(number, scope, _path_for(account, catalogue.by_number[scope])) for scope in catalogue.mapped(account)]
+        mapped = catalogue.mapped(account).items()
+        wanted += [(number, scope, _path_for(account, catalogue.by_number[scope]), group) for scope, group in mapped]
     await queries("numbers").drop_mappings(connection, accounts=[w[0] for w in wanted], scopes=[w[1] for w in wanted])
-    for number, scope, path in wanted:
-        if await queries("numbers").keep_mapping(connection, account=number, scope=scope, path=path):
-            # whoever is mapped anew believes nothing yet, and owes nobody a message
+    for number, scope, path, group in wanted:
+        if await queries("numbers").keep_mapping(connection, account=number, scope=scope, path=path, called=group):
+            # a group that is mapped anew was told nothing yet
             await queries("numbers").owe_everything_held(connection, account=number, scope=scope, now=now)
 
 

@@ -29,6 +29,7 @@ create table mapping (
   account smallint not null references account,
   scope int not null references scope,
   path int[] not null,
+  called text,               -- the provider's own id of it: under another one it has been told nothing
   primary key (account, scope));
 
 -- One reachable place and the summary of its ledger; null where there is nothing to say. The arrays stand before the text,

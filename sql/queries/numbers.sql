@@ -37,11 +37,12 @@ with gone as (
 delete from push p using gone g where p.account = g.account and p.scope = g.scope;
 
 -- name: keep_mapping$
--- True if the mapping is new.
-insert into mapping as m (account, scope, path)
-values (:account, :scope, :path)
-on conflict (account, scope) do update set path = excluded.path
-returning xmax = 0;
+-- True if the mapping is new, or means another group over there, or counts another part of the tree.
+insert into mapping as m (account, scope, path, called)
+values (:account, :scope, :path, :called)
+on conflict (account, scope) do update set path = excluded.path, called = excluded.called
+where (m.path, m.called) is distinct from (excluded.path, excluded.called)
+returning true;
 
 -- name: owe_everything_held!
 -- Every address that the rule holds back from the newly mapped scope is owed a push.

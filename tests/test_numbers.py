@@ -1,0 +1,273 @@
+"""The numbers that can never change: whatever would make an old link mean something else is refused before anything is written."""
+
+from __future__ import annotations
+
+import asyncio
+import tomllib
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from mailprefs import ledger, numbers
+from mailprefs.addresses import Addresses
+from mailprefs.catalogue import Catalogue
+from mailprefs.errors import Misconfigured
+from mailprefs.words import Address, Cause, Change, Channel, Door, Effect, Stream
+
+CATALOGUE = Path(__file__).parent / "catalogue.toml"
+CHANNELS = {"sendgrid": Channel.EMAIL, "twilio": Channel.SMS}
+MARKETING, NEWSLETTER, OFFERS, PARTNERS, STUDIES, ORDERS = 257, 272, 273, 274, 275, 288
+KEYS = (1,)
+WRITTEN = (
+    "select scope, name, path, stream, wants_email, wants_sms, retired from scope order by scope",
+    "select account, name, channel from account order by account",
+    "select account, scope, path, called from mapping order by account, scope",
+    "select id from signing_key order by id",
+    "select account, key, scope from push order by account, key, scope",
+)
+
+
+def text() -> dict[str, Any]:
+    """The shared catalogue as its file says it, to be changed."""
+    return tomllib.loads(CATALOGUE.read_text(encoding="utf-8"))
+
+
+def topic(raw: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(each for each in raw["brand"][0]["topic"] if each["name"] == name)
+    return found
+
+
+async def register(conn: asyncpg.Connection, raw: dict[str, Any], now: datetime, keys: Sequence[int] = KEYS) -> None:
+    await numbers.register(conn, Catalogue.model_validate(raw), keys, CHANNELS, now=now)
+
+
+async def written(conn: asyncpg.Connection) -> list[list[asyncpg.Record]]:
+    return [await conn.fetch(query) for query in WRITTEN]
+
+
+def stop(address: Address, scope: int, now: datetime, cause: Cause = Cause.CHOICE, door: Door = Door.LINK) -> Change:
+    return Change(address, scope, cause, Effect.STOP, door, f"{scope}", now)
+
+
+async def pushes(conn: asyncpg.Connection) -> list[tuple[str, int]]:
+    rows = await conn.fetch("select name, scope from push join account using (account) order by name, scope")
+    return [(row["name"], row["scope"]) for row in rows]
+
+
+@pytest.fixture
+def raw() -> dict[str, Any]:
+    return text()
+
+
+@pytest.fixture
+async def jane(conn: asyncpg.Connection, addresses: Addresses) -> Address:
+    found = addresses.read("jane@example.org")
+    await conn.execute(
+        "insert into address (bucket, key, channel, plaintext) values ($1, $2, 'email', $3)", found.bucket, found.key, found.text
+    )
+    return found
+
+
+async def test_the_same_catalogue_again_changes_nothing(
+    conn: asyncpg.Connection, raw: dict[str, Any], jane: Address, now: datetime
+) -> None:
+    await ledger.record(conn, [stop(jane, MARKETING, now)], now=now)
+    before = await written(conn)
+    await register(conn, raw, now + timedelta(days=1))
+    assert await written(conn) == before
+
+
+async def test_what_would_change_the_meaning_of_an_old_link_is_refused_before_anything_is_written(
+    conn: asyncpg.Connection, now: datetime
+) -> None:
+    def reused(raw: dict[str, Any]) -> None:
+        topic(raw, "studies")["name"] = "surveys"
+
+    def swapped(raw: dict[str, Any]) -> None:
+        topic(raw, "partners")["number"], topic(raw, "studies")["number"] = 19, 18
+
+    def renumbered(raw: dict[str, Any]) -> None:
+        topic(raw, "studies")["number"] = 99
+
+    def moved(raw: dict[str, Any]) -> None:
+        topic(raw, "studies").update(stream="transactional", consent="opt-out")
+
+    def vanished(raw: dict[str, Any]) -> None:
+        raw["brand"][0]["topic"].remove(topic(raw, "studies"))
+
+    def renamed(raw: dict[str, Any]) -> None:
+        raw["brand"][0]["name"] = "other"
+        for account in raw["account"]:
+            account["brand"] = "other"
+
+    def another(raw: dict[str, Any]) -> None:
+        raw["brand"][0]["number"] = 2
+
+    before = await written(conn)
+    for spoil, said in (
+        (reused, "number 275 is 'connective/studies' for ever"),
+        (swapped, "number 274 is 'connective/partners' for ever"),
+        (renumbered, "'connective/studies' .* is gone .*retired = true"),
+        (moved, "'connective/studies' changed its stream"),
+        (vanished, "'connective/studies' .* is gone .*retired = true"),
+        (renamed, "number 256 is 'connective' for ever"),
+        (another, "is gone"),
+    ):
+        raw = text()
+        spoil(raw)
+        raw["brand"][0]["topic"].insert(0, {"name": "fresh", "title": "New", "number": 200})
+        with pytest.raises(Misconfigured, match=said):
+            await register(conn, raw, now, keys=(1, 2))
+        assert await written(conn) == before, spoil.__name__
+    raw = text()
+    raw["brand"][0]["topic"].insert(0, {"name": "fresh", "title": "New", "number": 200})
+    await register(conn, raw, now, keys=(1, 2))
+    assert await written(conn) != before, "the control: without the change that is refused, all of it is written"
+
+
+async def test_a_key_that_is_lost_is_refused_before_anything_is_written(conn: asyncpg.Connection, now: datetime) -> None:
+    await register(conn, text(), now, keys=(1, 2, 7))
+    before = await written(conn)
+    raw = text()
+    raw["brand"][0]["topic"].append({"name": "fresh", "title": "New", "number": 200})
+    with pytest.raises(Misconfigured, match="lacks the key 1, 7:"):
+        await register(conn, raw, now, keys=(2, 3))
+    assert await written(conn) == before
+    await register(conn, raw, now, keys=(1, 2, 3, 7))
+    assert [row["id"] for row in (await written(conn))[3]] == [1, 2, 3, 7]
+
+
+async def test_a_topic_may_retire_and_an_ads_node_may_go(
+    conn: asyncpg.Connection, raw: dict[str, Any], jane: Address, now: datetime
+) -> None:
+    await ledger.record(conn, [stop(jane, MARKETING, now)], now=now)
+    assert ("sendgrid-main", OFFERS) in await pushes(conn)
+    topic(raw, "offers")["retired"] = True
+    raw["brand"][0]["ads"] = False
+    await register(conn, raw, now)
+    assert await conn.fetchval("select retired from scope where scope = $1", OFFERS)
+    assert await conn.fetchval("select count(*) from scope where scope = 259") == 1, "its number stays taken"
+    assert ("sendgrid-main", OFFERS) not in await pushes(conn), "nobody is told about what is never sent"
+
+
+async def test_what_a_topic_wants_may_change(conn: asyncpg.Connection, raw: dict[str, Any], now: datetime) -> None:
+    topic(raw, "newsletter")["consent"] = "double-opt-in"
+    await register(conn, raw, now)
+    assert await conn.fetchval("select wants_email from scope where scope = $1", NEWSLETTER) == 2
+
+
+def test_marketing_by_sms_always_wants_consent(shared_catalogue: Catalogue) -> None:
+    wanted = {s.number: (numbers.wants(s, Channel.EMAIL), numbers.wants(s, Channel.SMS)) for s in shared_catalogue.topics}
+    assert {n: wanted[n] for n in (NEWSLETTER, PARTNERS, STUDIES, ORDERS)} == {
+        NEWSLETTER: (0, 1),
+        PARTNERS: (1, 1),
+        STUDIES: (2, 2),
+        ORDERS: (0, 0),
+    }
+    assert all(sms >= 1 for n, (_, sms) in wanted.items() if shared_catalogue.by_number[n].stream is Stream.MARKETING)
+
+
+async def test_a_new_mapping_owes_everything_that_is_held(
+    conn: asyncpg.Connection, raw: dict[str, Any], jane: Address, addresses: Addresses, now: datetime
+) -> None:
+    people = {name: addresses.read(f"{name}@example.org") for name in ("all", "topic", "other", "bounced", "back", "paused", "free")}
+    back = Change(people["back"], PARTNERS, Cause.CHOICE, Effect.GO, Door.MANAGE, "g", now)
+    pause = Change(people["paused"], PARTNERS, Cause.PAUSE, Effect.STOP, Door.PAGE, "p", now, until=now + timedelta(days=30))
+    changes = [
+        stop(people["all"], MARKETING, now),
+        stop(people["topic"], PARTNERS, now),
+        stop(Address(people["topic"].key), PARTNERS, now),
+        stop(people["other"], NEWSLETTER, now),
+        stop(people["bounced"], 0, now, Cause.BOUNCE, Door.PROVIDER),
+        stop(people["back"], MARKETING, now),
+        back,
+        pause,
+        Change(people["free"], PARTNERS, Cause.CHOICE, Effect.GRANT, Door.IMPORT, "c", now),
+        stop(addresses.read("+12025550123"), PARTNERS, now),
+    ]
+    await ledger.record(conn, changes, now=now)
+    raw["account"][1]["scopes"]["partners"] = "778"
+    await register(conn, raw, now + timedelta(days=1))
+    owed = await conn.fetch("select key, stop, since, due_at from push where scope = $1", PARTNERS)
+    assert {row["key"] for row in owed} == {people[name].key for name in ("all", "topic", "paused")}
+    assert all(row["stop"] and row["since"] == now + timedelta(days=1) for row in owed)
+    assert await conn.fetchval("select count(*) from push where scope = $1 and due_at = 'infinity'", PARTNERS) == 3, "known by key alone"
+    await conn.execute("delete from push")
+    await register(conn, raw, now + timedelta(days=2))
+    assert await pushes(conn) == [], "a mapping that is known owes nothing again"
+
+
+async def test_a_text_that_is_known_makes_the_back_fill_due(
+    conn: asyncpg.Connection, raw: dict[str, Any], jane: Address, now: datetime
+) -> None:
+    await ledger.record(conn, [stop(jane, PARTNERS, now)], now=now)
+    raw["account"][0]["scopes"]["partners"] = "12347"
+    await register(conn, raw, now + timedelta(days=1))
+    assert await conn.fetchval("select due_at from push where scope = $1", PARTNERS) == now + timedelta(days=1)
+
+
+async def test_another_group_or_another_part_of_the_tree_is_a_new_mapping(
+    conn: asyncpg.Connection, raw: dict[str, Any], jane: Address, now: datetime
+) -> None:
+    await ledger.record(conn, [stop(jane, NEWSLETTER, now), stop(jane, 0, now, Cause.BOUNCE, Door.PROVIDER)], now=now)
+    await conn.execute("delete from push")  # all of it was told
+    await register(conn, raw, now)
+    assert await pushes(conn) == [], "the control: the same catalogue owes nothing"
+    raw["account"][0]["scopes"]["newsletter"] = "99999"
+    await register(conn, raw, now)
+    assert await pushes(conn) == [("sendgrid-main", NEWSLETTER)], "the new group over there knows of nobody"
+    await conn.execute("delete from push")
+    raw["account"][0]["share_bounces"] = True
+    await register(conn, raw, now)
+    assert await pushes(conn) == [("sendgrid-main", NEWSLETTER), ("sendgrid-main", OFFERS)], "the bounces of the past are shared too"
+
+
+async def test_a_mapping_that_goes_takes_its_pushes_along_and_no_other(
+    conn: asyncpg.Connection, raw: dict[str, Any], jane: Address, now: datetime
+) -> None:
+    await ledger.record(conn, [stop(jane, MARKETING, now)], now=now)
+    assert await pushes(conn) == [("sendgrid-main", NEWSLETTER), ("sendgrid-main", OFFERS), ("sendgrid-second", NEWSLETTER)]
+    del raw["account"][0]["scopes"]["newsletter"]
+    await register(conn, raw, now)
+    assert await pushes(conn) == [("sendgrid-main", OFFERS), ("sendgrid-second", NEWSLETTER)]
+    raw["account"].pop()
+    await register(conn, raw, now)
+    assert await pushes(conn) == [("sendgrid-main", OFFERS)]
+    assert await conn.fetchval("select count(*) from account") == 2, "its number stays taken"
+
+
+async def test_an_account_keeps_its_number_whatever_stands_around_it(conn: asyncpg.Connection, raw: dict[str, Any], now: datetime) -> None:
+    before = {row["name"]: row["account"] for row in await conn.fetch("select name, account from account")}
+    first = raw["account"][0]
+    raw["account"] = [{**first, "name": "sendgrid-new", "scopes": {}}, *reversed(raw["account"])]
+    await register(conn, raw, now)
+    after = {row["name"]: row["account"] for row in await conn.fetch("select name, account from account")}
+    assert {name: after[name] for name in before} == before
+    assert after["sendgrid-new"] not in before.values()
+
+
+async def test_two_registrations_at_once_give_one_set_of_numbers(database: str, now: datetime) -> None:
+    connections = [await asyncpg.connect(database) for _ in range(4)]
+    texts = [text() for _ in connections]
+    for raw in texts:
+        raw["brand"][0]["topic"].append({"name": "fresh", "title": "New", "number": 200})
+        raw["account"] = [*raw["account"], *({**raw["account"][0], "name": f"new-{n}", "scopes": {"fresh": "1"}} for n in range(5))]
+    await asyncio.gather(*(register(each, raw, now, keys=(1, 9)) for each, raw in zip(connections, texts, strict=True)))
+    assert await connections[0].fetchval("select count(*) from account where name like 'new-%'") == 5
+    assert await connections[0].fetchval("select count(distinct account) from account") == 7
+    assert await connections[0].fetchval("select count(*) from mapping where scope = 456") == 5
+    for each in connections:
+        await each.close()
+
+
+async def test_a_database_that_was_never_migrated_says_what_to_do(conn: asyncpg.Connection, raw: dict[str, Any], now: datetime) -> None:
+    await conn.execute("delete from migration where name like '0004%'")
+    with pytest.raises(Misconfigured, match=r"lacks 0004_\w+\.sql.*mailprefs migrate"):
+        await numbers.ready(conn, Catalogue.model_validate(raw), KEYS, CHANNELS, now=now)
+    await conn.execute("drop table migration")
+    with pytest.raises(Misconfigured, match=r"lacks 0001_\w+\.sql, .*mailprefs migrate"):
+        await numbers.ready(conn, Catalogue.model_validate(raw), KEYS, CHANNELS, now=now)
