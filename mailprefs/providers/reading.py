@@ -68,21 +68,58 @@ def one_or_more(body: bytes) -> Batch:
         return Batch([], [("unreadable", body)])
 
 
+def under(name: str, body: bytes) -> Batch:
+    """Read the array that should stand under a name of the one JSON object that the body is, as ``batch`` does. Never raises."""
+    start = _start(b'"%b"' % name.encode(), body)
+    if start is None:
+        return Batch([], [("no_array", body)])
+    try:
+        return Batch(value(body)[name], whole=body[start:])
+    except Unreadable:
+        pieces, rest = _cut(body[start:])
+    found = _each(pieces, body[start:])
+    hull = body[:start] + b"[]" + rest
+    try:
+        value(hull)
+    except Unreadable:
+        found.aside.append(("unreadable", hull))
+    return found
+
+
+def _start(name: bytes, body: bytes) -> int | None:
+    """Return where the array of that name begins; None where the object has none, as far as it can be read."""
+    depth, colon = _Depth(), re.compile(rb"[ \t\r\n]*:[ \t\r\n]*(?=\[)")
+    for found in _TOKEN.finditer(body) if body.lstrip(_SPACE)[:1] == b"{" else ():
+        token = body[found.start()]
+        if token not in b'",':
+            depth.step(token)
+        elif depth.open == [0x7B] and found[0] == name and (array := colon.match(body, found.end())):
+            return array.end()
+    return None
+
+
 def _salvage(body: bytes) -> Batch:
     """Read an array element by element, after it could not be read in one."""
     if body.lstrip(_SPACE)[:1] != b"[":
         return Batch([], [("no_array", body)])
     pieces, rest = _cut(body)
-    values, sound, aside = [], [], []
+    found = _each(pieces, body)
+    if rest or not found.aside:
+        found.aside.append(("unreadable", rest or body))  # no element was at fault: the array itself is, and that is not passed over
+    return found
+
+
+def _each(pieces: list[bytes], whole: bytes) -> Batch:
+    found = Batch([], [], whole, [])
+    sound: list[bytes] = []
     for piece in pieces:
         try:
-            values.append(value(piece))
+            found.values.append(value(piece))
             sound.append(piece)
         except Unreadable:
-            aside.append(("unreadable", piece))
-    if rest or not aside:
-        aside.append(("unreadable", rest or body))  # no element was at fault: the array itself is, and that is not passed over
-    return Batch(values, aside, body, sound)
+            found.aside.append(("unreadable", piece))
+    found.pieces = sound
+    return found
 
 
 class _Depth:

@@ -94,9 +94,52 @@ def test_a_broken_array_gives_what_can_be_read_and_keeps_the_rest(body: bytes, v
     assert (batch.values, batch.aside) == (values, aside)
 
 
+@given(values=st.lists(VALUES, max_size=8), indent=st.sampled_from([None, 1]), at=st.integers(0, 8), more=VALUES)
+@settings(deadline=None)
+def test_an_array_under_a_name_reads_as_an_array_alone(values: list[Any], indent: int | None, at: int, more: Any) -> None:
+    elements = [json.dumps(value, indent=indent).encode() for value in values]
+    head, tail = b' {"x" : ' + json.dumps({"data": [more]}).encode() + b', "data" :\n[', b'], "meta": {"data": ["no"]}} '
+    quick = reading.under("data", head + b" ,\n".join(elements) + tail)
+    assert [quick.raw(n) for n in range(len(values))] == elements
+    assert (quick.values, quick.aside) == (values, [])
+    slow = reading.under("data", head + b",".join([*elements[:at], b"NaN", *elements[at:]]) + tail)
+    assert [slow.raw(n) for n in range(len(values))] == elements
+    assert (slow.values, slow.aside) == (values, [("unreadable", b"NaN")])
+
+
+@pytest.mark.parametrize(
+    ("body", "values", "aside"),
+    [
+        (b'{"data": []}', [], []),
+        (b'{"data": {}}', [], [("no_array", b'{"data": {}}')]),
+        (b'{"x": {"data": [1]}}', [], [("no_array", b'{"x": {"data": [1]}}')]),
+        (b'[{"data": [1]}]', [], [("no_array", b'[{"data": [1]}]')]),
+        (b'{"x": "data", "data": [1]}', [1], []),
+        (b'{"data": [1], "x": NaN}', [1], [("unreadable", b'{"data": [], "x": NaN}')]),
+        (b'{"x": NaN, "data": [1, NaN]}', [1], [("unreadable", b"NaN"), ("unreadable", b'{"x": NaN, "data": []}')]),
+        (b'{"data": [1], "data": [2]}', [1], [("unreadable", b'{"data": [], "data": [2]}')]),
+        (b'{"data": [1,]}', [1], [("unreadable", b"")]),
+        (b'{"data": [1, {"y": 2', [1], [("unreadable", b'{"data": []{"y": 2')]),
+        (b'{"data": [1,', [1], [("unreadable", b'{"data": []')]),
+        (b'{"data": [{"y": 1]}, 2], "meta": {}}', [2], [("unreadable", b'{"y": 1]}')]),
+        (b'{"data": [{"y": [1}, 2], "meta": {}}', [2], [("unreadable", b'{"y": [1}')]),
+        (b"", [], [("no_array", b"")]),
+        (b"{", [], [("no_array", b"{")]),
+        (b'{"data', [], [("no_array", b'{"data')]),
+    ],
+)
+def test_a_broken_object_gives_what_can_be_read_of_its_array(body: bytes, values: list[Any], aside: list[tuple[str, bytes]]) -> None:
+    found = reading.under("data", body)
+    assert (found.values, found.aside) == (values, aside)
+
+
 @given(body=st.binary(max_size=60) | st.text('[]{}",:\\ 1aN', max_size=40).map(str.encode))
 @settings(max_examples=1000, deadline=None)
 def test_no_bytes_raise_anything(body: bytes) -> None:
+    inside = reading.under("data", b'{"data": [' + body)
+    for n in range(len(inside.values)):
+        assert inside.raw(n) in body
+    assert isinstance(reading.under("data", body), reading.Batch)
     batch = reading.batch(body)
     for n in range(len(batch.values)):
         assert batch.raw(n) in body
