@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,17 +17,24 @@ DOCS = Path(__file__).parents[2] / "docs" / "providers"
 RECEIVED = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
+ODD_TIMES = (b"0", b"-1", b"1e400", b"99999999999999999999", b'"soon"', b"null", b"true", b"[]", b"4102444800", b"1763812800000")
+ODD_ISO_TIMES = (  # for who writes a time as ISO 8601
+    b"0",
+    b"1700000000",
+    b'""',
+    b'"soon"',
+    b"null",
+    b"true",
+    b"[]",
+    b'"2026-11-20T16:28:50"',
+    b'"2027-01-01T00:00:00Z"',
+    b'"1970-01-01T00:00:00Z"',
+)
+
+
 def unsigned(body: bytes) -> Delivery:
     """Return a delivery that nobody signed, for what only reads it."""
     return Delivery([], body, RECEIVED)
-
-
-def in_seconds(event: bytes, odd: bytes) -> bytes:
-    """Return an event whose ``timestamp``, a number, gave way to something odd."""
-    return re.sub(rb'("timestamp": )\d+', lambda found: found[1] + odd, event)
-
-
-ODD_TIMES = (b"0", b"-1", b"1e400", b"99999999999999999999", b'"soon"', b"null", b"true", b"[]", b"4102444800", b"1763812800000")
 
 
 def in_header(delivery: Delivery, name: str) -> str | None:
@@ -40,6 +46,10 @@ def with_header(delivery: Delivery, name: str, *values: str) -> Delivery:
     """Return the delivery with these values for a header, none or several, in place of its own."""
     others = [(key, value) for key, value in delivery.headers if key.lower() != name.lower()]
     return replace(delivery, headers=[*others, *((name, value) for value in values)])
+
+
+def as_it_is(event: bytes) -> bytes:
+    return event
 
 
 @dataclass(frozen=True)
@@ -58,13 +68,28 @@ class Case:
     unknown: bytes  # an event of a kind that nobody documents
     tokened: bytes  # an event that stops, with ``token`` in it where the provider returns something of ours
     short: Mapping[str, str]  # each secret → a value that is too short, or a part of one
-    unsigned: Callable[[bytes], Delivery] = unsigned  # a delivery of the body for what only reads it
-    timed: Callable[[bytes, bytes], bytes] = in_seconds  # an event, with something odd in place of its time
     token: str | None = "our-token"  # None: the provider returns nothing of ours
-    single: bool = False  # a delivery tells one event; else any number
-    covers: Literal["bytes", "values", "nothing"] = "bytes"  # what a signature covers of the body
-    inside: bool = False  # the proof stands in the body: what cannot be read cannot be proven
+    batched: bool = True  # a delivery carries any number of events; else one
+    covered: bool = True  # the proof covers the body
+    by_value: bool = False  # what is covered is what the body says, not its bytes: other bytes are accepted if they say the same
+    inside: bool = False  # the proof stands in the body: what cannot be read cannot be proven, and is refused
+    proof: Callable[[Delivery, str], str | None] = in_header  # a delivery's proof of that name
+    with_proof: Callable[..., Delivery] = with_header  # the delivery with these values for a proof, none or several
+    wrapped: Callable[[bytes], bytes] = as_it_is  # an event → what of its delivery is kept if it cannot be read
+    unsigned: Callable[[bytes], Delivery] = unsigned  # a delivery of the body for what only reads it
+    time: bytes = rb'("timestamp": )\d+'  # when an event happened, behind a group that stays
+    odd_times: Sequence[bytes] = ODD_TIMES
     nobody: Credential | None = None  # one that can prove nothing; by default the credential without its secrets
+
+    def bodies(self, events: Sequence[bytes]) -> list[bytes]:
+        """Return the bodies that deliver these events: one of all of them, or one of each."""
+        return [self.body(events)] if self.batched else [self.body([event]) for event in events]
+
+    def heard(self, events: Sequence[bytes], received_at: datetime = RECEIVED) -> Heard:
+        """Return what these events say, signed and read, in however many deliveries."""
+        told = [self.provider.parse(replace(self.sign(body), received_at=received_at)) for body in self.bodies(events)]
+        counted = sum((Counter(heard.counted) for heard in told), Counter[str]())
+        return Heard(tuple(each for heard in told for each in heard.events), tuple(each for heard in told for each in heard.kept), counted)
 
 
 def case_of(name: str) -> Case:
