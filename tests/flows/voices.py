@@ -160,6 +160,9 @@ class World:
         answers = await decisions.decide(self.conn, asked, self.catalogue, now=self.now)
         return {(text_of(one), topic.number): answer for (one, topic), answer in zip(pairs, answers, strict=True)}
 
+    async def allowed(self) -> Answers:
+        return {pair: decision.allowed for pair, decision in (await self.decisions()).items()}
+
     async def over_http(self) -> Answers:
         """What an application is told."""
         pairs = [{"address": text_of(one), "topic": topic.name} for one in self.town.everyone for topic in self.topics]
@@ -263,11 +266,14 @@ class World:
                     yield f"audience as {format}", topic, channel, await self.audience(topic, channel, format)
                     yield f"/v1/audiences as {format}", topic, channel, await self.audience_over_http(topic, channel, format)
 
-    async def disagreements(self) -> list[str]:
-        """Return each pair about which two voices differ, and each audience that is not exactly the allowed among the known."""
+    async def differing(self) -> list[str]:
+        """Return each pair about which a voice says something else than the decision."""
         voices = await self.voices()
-        base = voices["decision"]
-        found = [f"{name}: {pair}" for name, said in voices.items() for pair, yes in said.items() if yes is not base[pair]]
+        return [f"{name}: {pair}" for name, said in voices.items() for pair, yes in said.items() if yes is not voices["decision"][pair]]
+
+    async def disagreements(self) -> list[str]:
+        """Return the same, and each audience that is not exactly the allowed among the known."""
+        found, base = await self.differing(), await self.allowed()
         async for name, topic, channel, texts in self.audiences():
             wanted = sorted(text_of(one) for one in self.town.known if one.channel is channel and base[text_of(one), topic.number])
             if sorted(texts) != wanted:
