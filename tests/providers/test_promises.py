@@ -64,6 +64,15 @@ def forged(case: Case, delivery: Delivery, credential: Credential | None = None)
     return False
 
 
+def harmed(case: Case, delivery: Delivery, changed: Delivery) -> bool:
+    """True if a changed delivery is accepted, unless the proof is over what a body says alone and this one still says the same."""
+    if forged(case, changed):
+        return False
+    before, after = case.provider.parse(delivery), case.provider.parse(changed)
+    same = (before.events, before.counted, len(before.kept)) == (after.events, after.counted, len(after.kept))
+    return not (case.by_value and same)
+
+
 def flipped(text: str) -> Iterator[str]:
     """Yield the text with each of its bits flipped in turn."""
     for n, letter in enumerate(text):
@@ -102,18 +111,18 @@ def test_a_flipped_bit_in_any_proof_is_forged(case: Case, delivery: Delivery) ->
 
 def test_a_flipped_bit_in_the_body_is_forged_where_the_proof_covers_it(case: Case, delivery: Delivery) -> None:
     body, random = delivery.body, Random(1)
-    flips = []
+    harm = []
     for n in sorted(random.sample(range(len(body)), min(len(body), 400))):
         wrong = bytearray(body)
         wrong[n] ^= 1 << random.randrange(8)
-        flips.append(forged(case, replace(delivery, body=bytes(wrong))))
-    assert flips.count(False) < len(body) // 20 if case.by_value else all(flips) is case.covered
+        harm.append(harmed(case, delivery, replace(delivery, body=bytes(wrong))))
+    assert any(harm) is not case.covered
 
 
 def test_bytes_added_or_lost_at_either_end_are_forged_where_the_proof_covers_them(case: Case, delivery: Delivery) -> None:
     body = delivery.body
-    others = [forged(case, replace(delivery, body=wrong)) for wrong in (body + b" ", b" " + body, body[:-1], body[1:], body + body, b"")]
-    assert all(others) is case.covered
+    others = [replace(delivery, body=wrong) for wrong in (body + b" ", b" " + body, body[:-1], body[1:], body + body, b"")]
+    assert any(harmed(case, delivery, other) for other in others) is not case.covered
 
 
 def test_a_missing_or_repeated_proof_is_forged(case: Case, delivery: Delivery) -> None:
@@ -204,7 +213,8 @@ def test_a_broken_next_key_refuses_to_start(case: Case) -> None:
 
 def test_an_account_that_is_only_heard_needs_no_secret_to_tell(case: Case) -> None:
     heard = {name: case.credential.secrets[name] for name in case.provider.secrets_in}
-    case.provider.check(replace(case.credential, secrets=heard, options={}))
+    options = {name: option for name, option in case.credential.options.items() if name != "scopes"}
+    case.provider.check(replace(case.credential, secrets=heard, options=options))
 
 
 @pytest.mark.parametrize("name", TOLD)
@@ -293,7 +303,7 @@ def test_one_poison_event_in_a_thousand_costs_nobody_else_theirs(case: Case) -> 
         heard = case.heard([*sound[:at], poison, *sound[at:]])
         assert heard.events == alone.events
         assert heard.counted == alone.counted
-        assert [kept.raw for kept in heard.kept if kept not in alone.kept] == [case.wrapped(poison)]
+        assert [case.inside or kept.raw for kept in heard.kept if kept not in alone.kept] == [case.inside or case.wrapped(poison)]
 
 
 @pytest.mark.parametrize("member", POISON.values(), ids=POISON)
@@ -370,7 +380,7 @@ def test_nothing_raises_over_mutations_of_what_providers_send(case: Case) -> Non
     for _ in range(MUTATIONS):
         seed = random.choice(seeds)
         delivery = replace(seed, body=mutated(seed.body, random))
-        assert forged(case, delivery) or not case.covered or case.by_value or delivery.body == seed.body
+        assert not case.covered or delivery.body == seed.body or not harmed(case, seed, delivery)
         events += len(case.provider.parse(delivery).events)
     assert events > MUTATIONS // 50  # the control: the mutations did not only make rubbish
 
