@@ -77,7 +77,7 @@ class Case:
     with_proof: Callable[..., Delivery] = with_header  # the delivery with these values for a proof, none or several
     wrapped: Callable[[bytes], bytes] = as_it_is  # an event → what of its delivery is kept if it cannot be read
     unsigned: Callable[[bytes], Delivery] = unsigned  # a delivery of the body for what only reads it
-    time: bytes = rb'("timestamp": )\d+'  # when an event happened, behind a group that stays
+    time: bytes | None = rb'("timestamp": )\d+'  # when an event happened, behind a group that stays; None: it never says
     odd_times: Sequence[bytes] = ODD_TIMES
     nobody: Credential | None = None  # one that can prove nothing; by default the credential without its secrets
 
