@@ -1,12 +1,12 @@
 -- name: decide
--- The rule for each (address, topic) asked, in order. An address we never met has nothing on hold; one whose channel nobody knows
--- is asked for the stricter consent.
+-- The rule for each (address, topic) asked, in order. An address we never met has nothing on hold; one whose channel neither the asker
+-- nor we know is asked for the stricter consent.
 select allowed(a.stops, a.goes, a.grants, a.claims, a.pauses, s.path, w.wants, :now) allowed,
   consented(a.grants, a.claims, s.scope, w.wants) consented
 from unnest(:bucket::smallint[], :key::uuid[], :channel::text[], :scope::int[]) with ordinality q(bucket, key, channel, scope, n)
 join scope s on s.scope = q.scope
-cross join lateral (select case when q.channel = 'email' then s.wants_email else s.wants_sms end wants) w
 left join address a on a.bucket = q.bucket and a.key = q.key
+cross join lateral (select case when coalesce(q.channel, a.channel::text) = 'email' then s.wants_email else s.wants_sms end wants) w
 order by q.n;
 
 -- name: holds
