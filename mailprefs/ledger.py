@@ -21,6 +21,7 @@ UNDO = timedelta(minutes=30)  # how long a stop made on a page can be taken back
 FEW = 64  # Changes in a call up to which one plan for all calls is quicker than a plan for each
 
 _PRESSES = frozenset({Door.LINK, Door.PAGE, Door.MANAGE, Door.MAIL, Door.SMS})  # a recipient's own stops
+_CHOSEN = frozenset({Cause.CHOICE, Cause.PAUSE})  # what a recipient can ask for
 _UNDOABLE = frozenset({Door.PAGE, Door.MANAGE})
 
 _MAY_STOP = {
@@ -47,10 +48,13 @@ _MAY_GRANT = frozenset({Door.MANAGE, Door.SMS, Door.IMPORT})
 
 
 def is_own(change: Change) -> bool:
-    """True for a recipient's own act, which counts from a time that outranks everything in its ledger (state.md §4)."""
+    """True for a recipient's own act, which counts from a time that outranks everything in its ledger (state.md §4).
+
+    A bounce or a complaint that came by mail is nobody's own act: a late one must not outrank a correction by staff.
+    """
     if change.effect is Effect.GO:
         return change.door is Door.MANAGE
-    return change.effect is Effect.STOP and change.door in _PRESSES
+    return change.effect is Effect.STOP and change.door in _PRESSES and change.cause in _CHOSEN
 
 
 def entitled(change: Change) -> None:

@@ -23,6 +23,7 @@ ENDING = frozenset({PAUSE, SOFT})  # the causes whose stops carry an until, alwa
 OWN_STOPS = frozenset({"link", "page", "manage", "mail", "sms"})  # §4: doors whose stops are the recipient's own acts
 PRESSES = OWN_STOPS - {"sms"}  # §5: STOP by text is never spared its row, since a START that was sent between may still be on its way
 OWN_GOES = frozenset({"manage"})
+CHOSEN = frozenset({CHOICE, PAUSE})  # §4: the causes that are a recipient's to set
 PAGES = frozenset({"page", "manage"})  # §5: doors that offer an undo of what was pressed there
 CONFIRMED = frozenset({"manage", "sms"})  # doors whose grants satisfy double-opt-in
 TOLD = frozenset({CHOICE, COMPLAINT, MINOR, STAFF, PAUSE})  # §6: the causes that providers are told
@@ -150,9 +151,12 @@ class Reason:
     until: int | None = None
 
 
-def is_own(effect: str, door: str) -> bool:
-    """True for a recipient's own act: stops through five doors, goes through manage (§4)."""
-    return (effect == STOP and door in OWN_STOPS) or (effect == GO and door in OWN_GOES)
+def is_own(effect: str, door: str, cause: str) -> bool:
+    """True for a recipient's own act: stops of their choosing through five doors, goes through manage (§4).
+
+    A bounce or a complaint that comes by mail is a time from outside.
+    """
+    return (effect == STOP and door in OWN_STOPS and cause in CHOSEN) or (effect == GO and door in OWN_GOES)
 
 
 # The fold, §2
@@ -163,7 +167,9 @@ def standing_rows(rows: Iterable[Row]) -> tuple[Row, ...]:
     rows = tuple(rows)
     taken_back = {row.evidence.removeprefix("undo:") for row in rows if row.effect == WITHDRAW}
     return tuple(
-        row for row in rows if row.effect != WITHDRAW and not (row.evidence in taken_back and row.effect == STOP and is_own(STOP, row.door))
+        row
+        for row in rows
+        if row.effect != WITHDRAW and not (row.evidence in taken_back and row.effect == STOP and is_own(STOP, row.door, row.cause))
     )
 
 
@@ -282,7 +288,7 @@ def record(history: tuple[Row, ...], changes: Sequence[Change], now: int) -> tup
     added = []
     for change in changes:
         fresh = all(row.evidence != change.evidence for row in history) and not repeats_a_press(before, history, change, now)
-        own = is_own(change.effect, change.door)
+        own = is_own(change.effect, change.door, change.cause)
         if fresh:
             history = (*history, kept(change, turn if own else min(change.happened_at, now), now))
         turn += own

@@ -118,7 +118,7 @@ class Replayed:
 
 def replay(rows: Iterable[Row]) -> Replayed:
     undone = {row.evidence[5:] for row in rows if row.effect == WITHDRAW}
-    real = [row for row in rows if not (row.evidence in undone and is_own(row.effect, row.door) and row.effect == STOP)]
+    real = [row for row in rows if not (row.evidence in undone and is_own(row.effect, row.door, row.cause) and row.effect == STOP)]
     holds: dict[tuple[int, str], int | None] = {}
     chosen = set[int]()
     for row in sorted(real, key=lambda row: (row.at, row.effect == STOP, row.until or 0)):
@@ -331,7 +331,7 @@ def test_no_clock_takes_back_an_acknowledged_stop() -> None:
 
 
 def _last_word(change: Change, rows: Sequence[Row], told: Summary, now: int) -> None:
-    if any(row.evidence == f"undo:{change.evidence}" for row in rows) or not is_own(change.effect, change.door):
+    if any(row.evidence == f"undo:{change.evidence}" for row in rows) or not is_own(change.effect, change.door, change.cause):
         return
     under = [topic for topic in SMALL.topics() if change.scope in SMALL.paths[topic]]
     if change.effect == STOP:
@@ -357,7 +357,7 @@ def _never_stopped(rows: Sequence[Row], stopped: set[int]) -> tuple[int, ...] | 
 
 def test_nothing_takes_effect_later_than_it_was_received() -> None:
     for history in up_to(4):
-        assert all(row.at <= row.received_at for row in history.rows if not is_own(row.effect, row.door))
+        assert all(row.at <= row.received_at for row in history.rows if not is_own(row.effect, row.door, row.cause))
 
 
 def test_an_unknown_topic_is_denied() -> None:
@@ -432,7 +432,7 @@ def test_an_undo_is_a_withdrawal_of_one_own_stop_and_of_nothing_else() -> None:
         back = Change(scope, CHOICE, WITHDRAW, "page", named.evidence, EPOCH)
         for changes in ([named, back, *others], [back, *others, named]):
             rows, _ = record((), changes, EPOCH)
-            taken = is_own(effect, door) and effect == STOP
+            taken = is_own(effect, door, CHOICE) and effect == STOP
             expected, _ = record((), others if taken else [change for change in changes if change is not back], EPOCH)
             assert summary(rows) == summary(expected), (door, effect, scope)
 
