@@ -57,6 +57,7 @@ class Inbox:
     addresses: Addresses = field(repr=False)
     ring: KeyRing = field(repr=False)
     channel: Channel
+    door: Door = Door.PROVIDER  # through which it tells; what plain mail reports comes through its own
 
     async def keep(self, connection: Connection, heard: Heard, *, now: datetime) -> int:
         """Record a delivery in the caller's transaction and return how many rows the ledger gained.
@@ -79,7 +80,7 @@ class Inbox:
         if address is None:
             return Kept("no_recipient", f"{event.kind} {event.id}".encode("utf-8", "replace"))
         cause, effect = _EFFECTS[event.kind]
-        door = Door.PROVIDER
+        door = self.door
         if self.channel is Channel.SMS and event.kind in _BY_TEXT:
             door, effect = Door.SMS, _BY_TEXT[event.kind]
         scope = self._scope(event, cause)
@@ -118,7 +119,7 @@ class Inbox:
         bounces = [SoftBounce(address, self._id(event), event.happened_at) for event in told if (address := self._whose(event))]
         if not bounces:
             return []
-        return await softbounces.count(connection, bounces, _policy(self.catalogue), door=Door.PROVIDER, by=self.account.name, now=now)
+        return await softbounces.count(connection, bounces, _policy(self.catalogue), door=self.door, by=self.account.name, now=now)
 
     async def _first_use(self, connection: Connection, heard: Heard, now: datetime) -> None:
         if heard.once is None:
