@@ -33,6 +33,15 @@ def value(body: bytes) -> Any:
         raise Unreadable("The JSON is not strict.") from None  # jiter's own text may quote a key
 
 
+def member(text: object, name: str) -> Any:
+    """Return what stands under a name in a text that is a JSON object, such as a custom field of ours; None in anything else."""
+    try:
+        found = value(text.encode()) if isinstance(text, str) and text.lstrip()[:1] == "{" else None
+    except (Unreadable, UnicodeEncodeError):
+        return None
+    return found.get(name) if isinstance(found, dict) else None
+
+
 @dataclass(slots=True)
 class Batch:
     """A JSON array, read: the values that could be, in their order, and aside what could not."""

@@ -53,6 +53,23 @@ def test_a_nul_is_found_behind_any_number_of_backslashes(backslashes: int) -> No
             reading.value(body)
 
 
+def test_a_member_is_found_in_text_that_is_json_and_in_nothing_else() -> None:
+    assert reading.member('{"mailprefs": "our-token", "other": 1}', "mailprefs") == "our-token"
+    for other in (
+        "our-token",
+        "",
+        "{",
+        '["mailprefs"]',
+        '{"x": 1}',
+        '{"mailprefs": "a", "mailprefs": "b"}',
+        "{\ud800",
+        None,
+        7,
+        {"mailprefs": 1},
+    ):
+        assert reading.member(other, "mailprefs") is None
+
+
 @given(values=st.lists(VALUES, min_size=1, max_size=8), indent=st.sampled_from([None, 1]), at=st.integers(0, 8))
 @settings(deadline=None)
 def test_an_element_is_found_as_it_came_in_either_way_of_reading(values: list[Any], indent: int | None, at: int) -> None:
