@@ -34,8 +34,8 @@ FLOORS = {
     # the providers' own stairs, beside floors 2 to 4, and the sandbox's beside floor 5
     2.1: ("providers.base",),
     2.2: ("providers.signing", "providers.reading", "providers.facts"),
-    2.3: ("providers.calling", "providers.sorting"),
-    3.1: ("providers.brevo", "providers.postmark", "providers.sendgrid"),
+    2.3: ("providers.calling", "providers.posted", "providers.sorting"),
+    3.1: ("providers.brevo", "providers.mandrill", "providers.postmark", "providers.sendgrid"),
     3.2: ("providers",),
     5.1: ("sandbox.faults",),
     5.2: ("sandbox.sendgrid",),
