@@ -35,7 +35,7 @@ FLOORS = {
     2.1: ("providers.base",),
     2.2: ("providers.signing", "providers.reading", "providers.facts"),
     2.3: ("providers.calling", "providers.posted", "providers.sorting"),
-    3.1: ("providers.brevo", "providers.mandrill", "providers.postmark", "providers.sendgrid"),
+    3.1: ("providers.brevo", "providers.customerio", "providers.mandrill", "providers.postmark", "providers.sendgrid"),
     3.2: ("providers",),
     5.1: ("sandbox.faults",),
     5.2: ("sandbox.sendgrid",),

@@ -1,0 +1,148 @@
+"""Customer.io: its signed reporting webhooks in. What is known of it: docs/providers/customerio.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mailprefs.errors import Forged, Misconfigured, Unreadable
+from mailprefs.providers import facts, reading, signing
+from mailprefs.providers.base import Answers, Credential, Delivery, Heard
+from mailprefs.providers.sorting import Counted, place, sort
+from mailprefs.words import Channel, Event, Kind
+
+_UNDERWAY = "it is on its way, or was only drafted; the recipient's side has said nothing yet"
+_OURS = "Customer.io could not or would not send it, which says nothing of the recipient"
+EMAIL: Mapping[str, Kind | str] = {
+    "drafted": _UNDERWAY,
+    "attempted": Kind.DEFERRED,
+    "sent": _UNDERWAY,
+    "delivered": Kind.DELIVERED,
+    "bounced": Kind.BOUNCED_SOFT,  # hard where its failure_message blames the address itself
+    "dropped": Kind.DROPPED,
+    "spammed": Kind.COMPLAINED,
+    "failed": _OURS,
+    "undeliverable": _OURS,
+    "opened": "engagement is no consent",
+    "clicked": "engagement is no consent",
+    "converted": "engagement is no consent",
+    "unsubscribed": Kind.UNSUBSCRIBED,
+}
+PERSON: Mapping[str, Kind | str] = {
+    "subscribed": Kind.RESUBSCRIBED,
+    "unsubscribed": Kind.UNSUBSCRIBED,  # from everything, whichever channel it came by
+    "cio_subscription_preferences_changed": Kind.UNSUBSCRIBED,  # from each topic that was turned off
+}
+OTHERS = ("sms", "push", "in_app", "slack", "webhook", "whatsapp")  # what else it carries
+_OTHER = "it is about a message of another channel; a person's own choice is heard by whichever channel it comes"
+PREFERENCES = "cio_subscription_preferences_changed"
+_LEFT = "\0left"  # what was turned off; no field of theirs, since strict JSON holds no NUL
+
+SIGNATURE, TIMESTAMP = "X-CIO-Signature", "X-CIO-Timestamp"
+_UNIX_TIME = re.compile(r"[0-9]{1,18}")
+_TOPIC = re.compile(r"topic_[0-9]{1,18}")
+_KEY_ADVICE = "At Customer.io, Data & Integrations → Integrations → Reporting Webhooks shows the webhook's signing key; set it unchanged."
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerIo:
+    """Customer.io as it is heard. Holds no state."""
+
+    name: ClassVar[str] = "customerio"
+    channel: ClassVar[Channel] = Channel.EMAIL
+    answers: ClassVar[Answers] = Answers()  # whatever is kept is a 200: all that follows waits behind any other answer, for days
+    kinds: ClassVar[Mapping[str, Kind | str]] = {
+        **{f"email/{metric}": kind for metric, kind in EMAIL.items()},
+        **{f"customer/{metric}": kind for metric, kind in PERSON.items()},
+        **dict.fromkeys(OTHERS, _OTHER),
+    }
+    secrets_in: ClassVar[tuple[str, ...]] = ("webhook_key",)
+
+    def check(self, credential: Credential) -> None:
+        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard."""
+        signing.check(credential, "webhook_key", 16, _KEY_ADVICE)
+        if strange := [group for group in credential.groups if not _TOPIC.fullmatch(group)]:
+            raise Misconfigured(
+                f"Account '{credential.account}': scopes maps to '{strange[0]}', but Customer.io knows a topic by an identifier such as "
+                "topic_7. Workspace Settings → Subscription center shows its number."
+            )
+
+    def verify(self, credential: Credential, delivery: Delivery) -> None:
+        """Raise Forged unless the raw bytes were signed for this account. Its retries may come for seven days: no window."""
+        timestamp = delivery.header(TIMESTAMP) or ""
+        if not _UNIX_TIME.fullmatch(timestamp):  # so that no colon of it can stand for the one that ends it
+            raise Forged
+        signed = (b"v0:", timestamp.encode(), b":", delivery.body)
+        signing.hmac(credential.valid("webhook_key"), delivery.header(SIGNATURE), *signed)
+
+    def parse(self, delivery: Delivery) -> Heard:
+        """Read a verified delivery, which tells one event. Never raises; a change of preferences is an event for each topic turned off."""
+        batch = reading.one_or_more(delivery.body)
+        apart = [(one, batch.raw(n)) for n, told in enumerate(batch.values) for one in _apart(told)]
+        pieces = reading.Batch([one for one, _ in apart], batch.aside, pieces=[raw for _, raw in apart])
+        return sort(pieces, lambda told: _read(told, delivery))
+
+
+def _read(told: Mapping[str, Any], delivery: Delivery) -> Event | Counted | str:
+    """Return what one event says, or the reason why it is kept aside."""
+    word, about = _word(told), told.get("data")
+    kind = place(word, CustomerIo.kinds.get(word))
+    if not isinstance(kind, Kind):
+        return kind
+    if told.get("metric") == PREFERENCES and _LEFT not in told:
+        return "no_topics" if _preferences(told) is None else Counted(PREFERENCES)
+    address = _address(about)
+    if not address:
+        return "other_channel" if facts.text(facts.within(about, "recipient")) else "no_recipient"
+    status = facts.status(facts.within(about, "failure_message"))
+    if kind is Kind.BOUNCED_SOFT and status in facts.NO_SUCH_MAILBOX:
+        kind = Kind.BOUNCED_HARD
+    id_ = facts.name_of(told.get("event_id"), word, address, told.get("timestamp"), facts.within(about, "delivery_id"))
+    if group := told.get(_LEFT):
+        id_ = f"{id_}/{group}"
+    return Event(kind, id_, facts.moment(told.get("timestamp"), delivery.received_at), address, None, told.get(_LEFT), status)
+
+
+def _word(told: Mapping[str, Any]) -> str:
+    """Return the key of an event's kind: a person's own choice is the same by whichever channel it was made."""
+    of, metric = told.get("object_type"), told.get("metric")
+    if of == "email" and isinstance(metric, str) and metric in EMAIL:
+        return f"email/{metric}"
+    if isinstance(metric, str) and metric in PERSON:
+        return f"customer/{metric}"
+    return of if isinstance(of, str) and of in OTHERS else ""
+
+
+def _address(about: object) -> str | None:
+    """Return whom an event is about: the message's recipient, else the person's address."""
+    places = (("recipient",), ("email_address",), ("identifiers", "email"))
+    found = [facts.text(facts.within(about, *names)) for names in places]
+    return next((address for address in found if address and "@" in address), None)
+
+
+def _apart(told: Any) -> list[Any]:
+    """Return a change of preferences once for each thing that was turned off, with its group; everything else as it is."""
+    if not isinstance(told, dict) or told.get("metric") != PREFERENCES:
+        return [told]
+    preferences = _preferences(told) or {}
+    topics, channels = preferences.get("topics"), preferences.get("channels")
+    # Anything but true counts as off: stopping too much is the safe reading of a form that may change.
+    off: list[str | None] = [name if _TOPIC.fullmatch(name) else "" for name, on in _items(topics) if on is not True]
+    off += [None for name, on in _items(channels) if name == "email" and on is not True]
+    return [told | {_LEFT: group} for group in off] or [told]
+
+
+def _preferences(told: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what a person chose, which stands as JSON in a text; None where the webhook leaves it out."""
+    content = facts.within(told.get("data"), "content")
+    try:
+        found = reading.value(content.encode()) if isinstance(content, str) else None
+    except Unreadable:
+        return None
+    return found if isinstance(found, dict) and (_items(found.get("topics")) or _items(found.get("channels"))) else None
+
+
+def _items(of: object) -> list[tuple[str, object]]:
+    return list(of.items()) if isinstance(of, dict) else []
