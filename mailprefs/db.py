@@ -26,7 +26,8 @@ ACQUIRE = 0.5  # seconds a request may wait for a connection before it is told t
 CONNECT = 3  # seconds
 OLDEST, NEWEST = 15, 18  # PostgreSQL majors that are tried
 _MIGRATING = 0x6D70_7265_6673  # advisory lock, "mprefs"
-_TROUBLE = ("08", "53", "57P", "40", "25006")  # SQLSTATEs of a database that is gone, full, stopping, or read only
+# SQLSTATEs of a database that is gone, full, broken, stopping, too slow or read only, that lets us in no more, or made us wait in a circle
+_TROUBLE = ("08", "25006", "28", "3D", "40", "53", "55P03", "57", "58")
 
 
 @cache
@@ -86,7 +87,8 @@ def connecting(error: Exception) -> MailprefsError:
 
 def is_trouble(error: BaseException) -> bool:
     """True for an error that says the database is gone, full or stopping: the caller answers 503 and nothing was acknowledged."""
-    if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | Unavailable):
+    # asyncpg is at odds with itself about a connection whose server has just ended it
+    if isinstance(error, OSError | TimeoutError | asyncpg.InterfaceError | asyncpg.InternalClientError | Unavailable):
         return True
     code = getattr(error, "sqlstate", None) or ""
     return isinstance(error, asyncpg.PostgresError) and (not code or code.startswith(_TROUBLE))

@@ -33,6 +33,8 @@ class GroupCommit:
     """Records single Changes as if each had a transaction of its own, at a fraction of the cost."""
 
     pool: db.Pool
+    most: int = WAITING
+    _open: bool = False
     _queue: list[_Press] = field(default_factory=list)
     _news: asyncio.Event = field(default_factory=asyncio.Event)
     _busy: set[UUID] = field(default_factory=set)
@@ -40,9 +42,11 @@ class GroupCommit:
 
     async def record(self, change: Change, *, now: datetime) -> bool:
         """Return, after the commit, whether the Change added a row. Raises Unavailable: then nothing was acknowledged."""
-        if len(self._queue) >= WAITING:
-            raise Busy("too many presses are waiting. Try again.")
         ledger.entitled(change)
+        if not self._open:  # nobody would ever answer
+            raise Unavailable("the service is stopping. Try again.")
+        if len(self._queue) >= self.most:
+            raise Busy("too many presses are waiting. Try again.")
         press = _Press(change, now, asyncio.get_running_loop().create_future())
         self._queue.append(press)
         self._idle.clear()
@@ -51,12 +55,14 @@ class GroupCommit:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Run the writers; at the end those who still wait are recorded first."""
+        """Run the writers; at the end nobody more is taken in, and those who still wait are recorded first."""
+        self._open = True
         self._idle.set()
         writers = [asyncio.create_task(self._write()) for _ in range(WRITERS)]
         try:
             yield
         finally:
+            self._open = False
             await self._idle.wait()
             for writer in writers:
                 writer.cancel()

@@ -22,7 +22,10 @@ def start(*, json: bool, level: int = logging.INFO) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    for noisy in ("asyncio", "aiohttp.access", "aiohttp.server"):  # they quote request lines, which hold tokens
+    for library in ("asyncio", "asyncpg", "aiohttp"):
+        logging.getLogger(library).handlers = [_Library()]
+        logging.getLogger(library).propagate = False
+    for noisy in ("asyncio", "aiohttp.access", "aiohttp.server"):  # they tell of every request that is no HTTP
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
 
 
@@ -56,6 +59,14 @@ def _counter(name: str, labels: tuple[str, ...]) -> Counter:
 @cache
 def _gauge(name: str, labels: tuple[str, ...]) -> Gauge:
     return Gauge(f"mailprefs_{name}", name.replace("_", " "), labels)
+
+
+class _Library(logging.Handler):
+    """Says where a library complains, and of what kind of error: its words may quote a request line, which holds a token, or a row."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        log.warning("library", name=record.name, line=record.lineno, exc_info=error)
 
 
 def _nameless(_logger: Any, _method: str, entry: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
