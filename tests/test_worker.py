@@ -27,6 +27,7 @@ from mailprefs.errors import Misconfigured
 from mailprefs.links import KeyRing
 from mailprefs.providers import PROVIDERS
 from mailprefs.providers.base import Credential, Outcome, Settlement, Telling
+from mailprefs.providers.calling import session
 from mailprefs.providers.sendgrid import SendGrid
 from mailprefs.sandbox.app import create_app
 from mailprefs.sandbox.sendgrid import key_pair
@@ -360,7 +361,7 @@ async def test_a_session_follows_no_redirect_keeps_no_cookie_and_trusts_no_proxy
 
     app = web.Application()
     app.add_routes([web.post("/", away), web.get("/elsewhere", elsewhere)])
-    async with TestServer(app) as server, worker.session() as http:
+    async with TestServer(app) as server, session(courier.AT_ONCE) as http:
         with pytest.raises(ClientError):
             await http.post(server.make_url("/"))
         assert reached == []

@@ -12,46 +12,59 @@ create table closed (
   until timestamptz not null,
   primary key (account, scope));
 
--- Leases what is due, the longest due first, and says what it leased: one statement for each bucket, all in the caller's transaction.
--- One direction at a time, so that a go never stands in a batch with stops; a go waits until nobody has spoken for its address for a while.
+-- When anybody last spoke for an address; long ago, where nobody did.
+create function spoken(p_bucket smallint, p_key uuid) returns timestamptz language sql stable parallel safe as $$
+  select coalesce(max(c.received_at), '-infinity')
+  from consent c
+  where c.bucket = p_bucket and c.key = p_key and c.effect in ('stop', 'go', 'withdraw')
+$$;
+
+-- Leases what is due in one direction and says what it leased: one statement for each bucket, all in the caller's transaction. First comes
+-- the bucket of whatever is due the longest, and all that is due in it: in a backlog a batch is of few buckets, at half the cost of one
+-- that is of many. A go never stands in a batch with stops, and waits until nobody has spoken for its address for a while.
 -- A lease found expired is a dead worker: what it sent may still land, so the row is unsure for as long as the account settles.
 create function lease(p_account smallint, p_scopes int[], p_stop boolean, p_most int, p_lease uuid, p_until timestamptz,
   p_settle interval, p_quiet interval, p_now timestamptz)
-returns setof push language plpgsql as $$
+returns setof push language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   tellable int[] := array(
     select s.scope from unnest(p_scopes) s(scope)
     left join closed x on x.account = p_account and x.scope = s.scope and x.until > p_now
     where x.scope is null);
-  due record;
+  lacking int := p_most;
+  taken int;
+  b smallint;
 begin
-  for due in
-    select d.bucket, array_agg(d.key) keys, array_agg(d.scope) scopes
+  for b in
+    select d.bucket
     from (
-      select p.bucket, p.key, p.scope
+      select p.bucket, p.due_at
       from push p
       where p.account = p_account and p.stop = p_stop and p.due_at <= p_now and p.lease_until <= p_now and p.scope = any(tellable)
-        and (p_stop or coalesce((
-          select max(c.received_at) from consent c
-          where c.bucket = p.bucket and c.key = p.key and c.effect in ('stop', 'go', 'withdraw')), '-infinity') <= p_now - p_quiet)
+        and (p_stop or spoken(p.bucket, p.key) <= p_now - p_quiet)
       order by p.due_at
       limit p_most) d
     group by d.bucket
-    order by d.bucket
+    order by min(d.due_at)
   loop
     return query
     with free as materialized (
       select p.key, p.scope
-      from push p join unnest(due.keys, due.scopes) d(key, scope) on d.key = p.key and d.scope = p.scope
-      where p.bucket = due.bucket and p.account = p_account
-        and p.stop = p_stop and p.due_at <= p_now and p.lease_until <= p_now  -- looked at again, now that nobody else can take it
-      for update of p skip locked)
+      from push p
+      where p.bucket = b and p.account = p_account and p.stop = p_stop and p.due_at <= p_now and p.lease_until <= p_now
+        and p.scope = any(tellable) and (p_stop or spoken(p.bucket, p.key) <= p_now - p_quiet)
+      order by p.due_at
+      limit lacking
+      for update skip locked)
     update push p
     set lease = p_lease, lease_until = p_until, attempts = p.attempts + 1,
       unsure_until = case when p.lease is null then p.unsure_until else greatest(p.unsure_until, p_now + p_settle) end
     from free f
-    where p.bucket = due.bucket and p.account = p_account and p.key = f.key and p.scope = f.scope
+    where p.bucket = b and p.account = p_account and p.key = f.key and p.scope = f.scope
     returning p.*;
+    get diagnostics taken = row_count;
+    lacking := lacking - taken;
+    exit when lacking = 0;
   end loop;
 end $$;
 
@@ -66,15 +79,23 @@ end $$;
 -- Rows are locked in key order, as the ledger does, and looked at only then: nothing about them can move any more.
 create function settle(p_account smallint, p_lease uuid, p_stop boolean, p_bucket smallint[], p_key uuid[], p_scope int[], p_want bigint[],
   p_outcome text[], p_detail text[], p_sent timestamptz, p_settle interval, p_cap interval, p_patience interval, p_now timestamptz)
-returns setof text language plpgsql as $$
+returns setof text language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
-  b smallint;
+  sent record;
 begin
-  for b in select distinct u.b from unnest(p_bucket) u(b) order by u.b loop
-    perform from push p join unnest(p_bucket, p_key, p_scope) u(bucket, key, scope) on u.bucket = b and u.key = p.key and u.scope = p.scope
-    where p.bucket = b and p.account = p_account and p.lease = p_lease
-    order by p.key, p.scope
-    for update of p;
+  for sent in
+    select u.bucket, array_agg(u.key) keys, array_agg(u.scope) scopes, array_agg(u.want) wants, array_agg(u.outcome) outcomes,
+      array_agg(u.detail) details
+    from unnest(p_bucket, p_key, p_scope, p_want, p_outcome, p_detail) u(bucket, key, scope, want, outcome, detail)
+    group by u.bucket
+    order by u.bucket
+  loop
+    perform
+    from (select u.key, u.scope from unnest(sent.keys, sent.scopes) u(key, scope) order by u.key, u.scope) u
+    cross join lateral (
+      select from push p
+      where p.bucket = sent.bucket and p.account = p_account and p.key = u.key and p.scope = u.scope and p.lease = p_lease
+      for update) p;
 
     return query
     with answer as materialized (
@@ -91,26 +112,29 @@ begin
           when not p_stop then case when r.stop then p_now end
           when open(a.stops, a.goes, m.path) then
             coalesce((select max(h.until) from unnest(a.pauses) h where h.scope = any(m.path)), p_now) end turns_at
-      from unnest(p_bucket, p_key, p_scope, p_want, p_outcome, p_detail) u(bucket, key, scope, want, outcome, detail)
-      join push p on p.bucket = b and p.account = p_account and p.key = u.key and p.scope = u.scope
-      join address a on a.bucket = b and a.key = p.key
+      from unnest(sent.keys, sent.scopes, sent.wants, sent.outcomes, sent.details) u(key, scope, want, outcome, detail)
+      cross join lateral (  -- one look-up for each, whatever the planner believes of the table
+        select * from push p
+        where p.bucket = sent.bucket and p.account = p_account and p.key = u.key and p.scope = u.scope and p.lease = p_lease
+        offset 0) p
+      join address a on a.bucket = sent.bucket and a.key = p.key
       join mapping m on m.account = p_account and m.scope = p.scope
       cross join lateral (
         select held(a.stops, a.goes, a.pauses, m.path, p_now) stop,
           greatest(p.unsure_until, p_settle + (
             select max(t.confirmed_at) from told t
-            where t.bucket = b and t.key = p.key and t.account = p_account and t.scope = p.scope and t.stop <> p_stop)) sure) r
-      where u.bucket = b and p.lease = p_lease),
+            where t.bucket = sent.bucket and t.key = p.key and t.account = p_account and t.scope = p.scope and t.stop <> p_stop)) sure
+        offset 0) r),
     proof as (
       insert into told (bucket, account, key, scope, stop, asked_at, sent_at, confirmed_at)
-      select b, p_account, w.key, w.scope, p_stop, w.since, p_sent, p_now
+      select sent.bucket, p_account, w.key, w.scope, p_stop, w.since, p_sent, p_now
       from answer w
       where w.verdict = 'settled'
       order by w.key, w.scope
       on conflict do nothing),
     gone as (
       delete from push p using answer w
-      where p.bucket = b and p.account = p_account and p.key = w.key and p.scope = w.scope and w.verdict = 'settled' and w.turns_at is null),
+      where p.bucket = sent.bucket and p.account = p_account and p.key = w.key and p.scope = w.scope and w.verdict = 'settled' and w.turns_at is null),
     stays as (
       update push p
       set lease = null, lease_until = '-infinity',
@@ -130,7 +154,7 @@ begin
         refused = case when w.verdict = 'quarantined' then coalesce(nullif(w.detail, ''), w.outcome)
           when w.verdict in ('settled', 'unsure') then null else p.refused end
       from answer w
-      where p.bucket = b and p.account = p_account and p.key = w.key and p.scope = w.scope
+      where p.bucket = sent.bucket and p.account = p_account and p.key = w.key and p.scope = w.scope
         and not (w.verdict = 'settled' and w.turns_at is null))
     select w.verdict from answer w;
   end loop;
