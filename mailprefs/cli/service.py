@@ -18,6 +18,7 @@ from mailprefs.cli.secrets import write_ring
 from mailprefs.errors import Misconfigured
 from mailprefs.links import KeyRing, Links
 from mailprefs.web import app as service
+from mailprefs.web import wire
 
 CONNECTIONS = 8  # of the worker
 
@@ -89,7 +90,7 @@ def _greet(opening: Opening, port: int) -> None:
 @asynccontextmanager
 async def listening(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
     """Run an application and lend the port it listens on; requests under way end before it does. Raises Misconfigured."""
-    runner = service.runner(app)
+    runner = wire.runner(app)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port, backlog=1024)

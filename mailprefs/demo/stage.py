@@ -25,6 +25,7 @@ from mailprefs.providers import CHANNELS
 from mailprefs.sandbox import sendgrid
 from mailprefs.settings import Settings
 from mailprefs.web import app as service
+from mailprefs.web import wire
 from mailprefs.words import Wanted
 
 SETTLE = timedelta(seconds=2)  # in the demo; the catalogue's own is minutes
@@ -132,7 +133,7 @@ async def _migrated(database: str, known: Catalogue, ring: KeyRing) -> None:
 
 @asynccontextmanager
 async def _served(settings: Settings, known: Catalogue, ring: KeyRing, database: str) -> AsyncIterator[str]:
-    runner = service.runner(service.create_app(settings, known, ring, database_url=database))
+    runner = wire.runner(service.create_app(settings, known, ring, database_url=database))
     await runner.setup()
     try:
         await _listen(runner, settings.port)

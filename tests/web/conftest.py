@@ -16,6 +16,7 @@ from mailprefs.links import KeyRing
 from mailprefs.sandbox import sendgrid
 from mailprefs.settings import Settings
 from mailprefs.web import app as service
+from mailprefs.web import wire
 
 API_KEY = "SG." + "x" * 40
 
@@ -44,7 +45,7 @@ async def app(settings: Settings, shared_catalogue: Catalogue, ring: KeyRing, da
 @pytest.fixture
 async def base(app: web.Application) -> AsyncIterator[str]:
     """The URL of the running service."""
-    runner = service.runner(app)
+    runner = wire.runner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
