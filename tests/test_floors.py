@@ -42,6 +42,7 @@ FLOORS = {
         "providers.mandrill",
         "providers.postmark",
         "providers.sendgrid",
+        "providers.sparkpost",
     ),
     3.2: ("providers",),
     5.1: ("sandbox.faults",),
