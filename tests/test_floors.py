@@ -43,6 +43,7 @@ FLOORS = {
         "providers.postmark",
         "providers.sendgrid",
         "providers.sparkpost",
+        "providers.twilio",
     ),
     3.2: ("providers",),
     5.1: ("sandbox.faults",),

@@ -1,0 +1,140 @@
+"""Twilio: the texts that people send to a number of ours, STOP above all. What is known of it: docs/providers/twilio.md."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from mailprefs.errors import Forged
+from mailprefs.providers import facts, posted, signing
+from mailprefs.providers.base import Answers, Credential, Delivery, Heard
+from mailprefs.providers.sorting import Counted, place, sort
+from mailprefs.words import Channel, Event, Kind
+
+WORDS: Mapping[str, Kind | str] = {
+    "STOP": Kind.UNSUBSCRIBED,
+    "START": Kind.RESUBSCRIBED,  # from the very number that sent STOP: the recipient's own act
+    "HELP": "it asks for help, which Twilio answers, and changes nothing",
+    "message": "it is a text like any other, and says nothing about stopping",
+    "report": "it is a report about a text of ours; what a person wants is not in it",
+}
+# What a whole text must be, in letters without accents. CTIA's and Twilio's own, 47 CFR 64.1200(a)(10), and other languages'.
+STOPS = frozenset({"STOP", "STOPALL", "UNSUBSCRIBE", "CANCEL", "END", "QUIT", "OPTOUT", "REVOKE"}) | frozenset(
+    {"ARRET", "ARRETER", "DESABONNER", "ALTO", "BAJA", "CANCELAR", "PARAR", "STOPP", "ABMELDEN"}
+)
+STARTS = frozenset({"START", "YES", "UNSTOP"})
+HELPS = frozenset({"HELP", "INFO"})
+# What a reasonable person may mean by wanting no more texts (47 CFR 64.1200(a)(10)(i)). Too much here only costs somebody a look.
+REVOKING = re.compile(
+    r"\b(?:STOP\w*|UNSUB\w*|CANCEL\w*|QUIT|REVOK\w*|WITHDRAW\w*|REMOVE\w*|DELETE\w*|ENOUGH|SPAM\w*|LEAVE ME|GO AWAY|NOT INTERESTED"
+    r"|OPT(?:ING|ED)? ?OUT|OFF (?:YOUR|THE|THIS|UR) LIST|TAKE ME OFF|NO MORE|NO LONGER|WRONG (?:NUMBER|PERSON)|LOSE MY NUMBER"
+    r"|(?:DO NOT|DON ?T|NEVER|END) (?:\w{1,20} ){0,3}(?:TEXT|TXT|MESSAGE|CONTACT|SEND|CALL|WANT|EMAIL|WRITE|BOTHER|SMS)\w*"
+    r"|ARRET\w*|DESABONN\w*|DESINSCRI\w*|BAJA|PARAR|PAREN?|ALTO|NO (?:ME )?(?:ENVI|ESCRIB|MAND)\w*"
+    r"|ABMELD\w*|ABBESTELL\w*|KEINE (?:\w{1,20} ){0,2}(?:SMS|NACHRICHT|TEXT|WERBUNG)\w*)\b"
+)
+SIGNS = frozenset("\U0001f6d1\u26d4\U0001f6ab")  # a stop sign, no entry, prohibited
+
+SIGNATURE = "X-Twilio-Signature"
+_E164 = re.compile(r"\+[1-9][0-9]{6,14}")
+_BODY_DIGEST = re.compile(r"(?:^|&)bodySHA256=([0-9a-f]{64})(?=&|$)")
+_ADDRESS = re.compile(r"(?P<scheme>https?)://(?P<host>(?:[^/?@]*@)?(?:\[[^]/?]*\]|[^/?@:]*))(?P<port>:[0-9]+)?(?P<rest>(?:[/?].*)?)")
+_PORTS: Mapping[str, str] = {"https": ":443", "http": ":80"}
+_IDS = ("MessageSid", "SmsMessageSid", "SmsSid")
+_OPTED_OUT = "21610"  # Twilio refused a text of ours: this person sent STOP, which may never have reached us
+_AUTH_ADVICE = "At Twilio, the Console shows the auth token of the account that owns the number; set it unchanged."
+_URL_ADVICE = "Set it to the webhook of the number or messaging service at Twilio, letter for letter: Twilio signs it with every post."
+
+
+@dataclass(frozen=True, slots=True)
+class Twilio:
+    """Twilio as it is heard. Holds no state."""
+
+    name: ClassVar[str] = "twilio"
+    channel: ClassVar[Channel] = Channel.SMS
+    # An empty answer in its markup sends no text back: Twilio confirms STOP itself, and one confirmation is all there may be.
+    answers: ClassVar[Answers] = Answers(body=b"<Response/>", content_type="text/xml")
+    kinds: ClassVar[Mapping[str, Kind | str]] = WORDS
+    secrets_in: ClassVar[tuple[str, ...]] = ("auth_token",)
+
+    def check(self, credential: Credential) -> None:
+        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard."""
+        signing.check(credential, "auth_token", 32, _AUTH_ADVICE)
+        posted.check_public_url(credential, _URL_ADVICE)
+
+    def verify(self, credential: Credential, delivery: Delivery) -> None:
+        """Raise Forged unless the post was signed for this account. Nothing in it is dated, so there is no window (providers.md §14)."""
+        url, query = posted.public_url(credential), delivery.url.partition("?")[2]
+        if digest := _BODY_DIGEST.search(query):  # of a body that is no form; Twilio adds it to the address, and signs that alone
+            signing.word([hashlib.sha256(delivery.body).hexdigest()], digest[1])
+            url, fields = f"{url.partition('?')[0]}?{query}", []
+        else:
+            fields = posted.octets(delivery)
+        signed = [posted.signed(each, fields) for each in _spellings(url)]
+        if not (fields or digest) or not any(_signed(credential, delivery.header(SIGNATURE), each) for each in signed):
+            raise Forged
+        if (sid := credential.secrets.get("account_sid")) and not digest:
+            told = [text for name, text in fields if name == b"AccountSid"]
+            signing.word([sid], told[0].decode("latin-1") if len(told) == 1 else None)
+
+    def parse(self, delivery: Delivery) -> Heard:
+        """Read a verified delivery, which tells one text. Never raises."""
+        return sort(posted.event(delivery), lambda told: _read(told, delivery))
+
+
+def _signed(credential: Credential, signature: str | None, text: bytes) -> bool:
+    try:
+        signing.hmac(credential.valid("auth_token"), signature, text, digest="sha1", spelling="base64")
+    except Forged:
+        return False
+    return True
+
+
+def _spellings(url: str) -> tuple[str, ...]:
+    """Return an address without a port and with one: Twilio signs now the one, now the other (twilio-python, request_validator.py)."""
+    found = _ADDRESS.fullmatch(url)
+    if not found:
+        return (url,)
+    port = found["port"] or _PORTS[found["scheme"]]
+    return tuple(f"{found['scheme']}://{found['host']}{each}{found['rest']}" for each in ("", port))
+
+
+def _read(told: Mapping[str, str], delivery: Delivery) -> Event | Counted | str:
+    """Return what one text says, or the reason why it is kept aside for a person to read."""
+    word = _word(told)
+    if word not in WORDS:
+        return word
+    kind = place(word, WORDS[word])
+    if not isinstance(kind, Kind):
+        return kind
+    number = told.get("From", "")
+    if not _E164.fullmatch(number):
+        return "other_channel" if ":" in number else "no_recipient"  # whatsapp:+1555…: another channel's choice
+    id_ = next((sid for name in _IDS if (sid := facts.text(told.get(name)))), None)
+    return Event(kind, id_, delivery.received_at, number, detail=word) if id_ else "no_id"
+
+
+def _word(told: Mapping[str, str]) -> str:
+    """Return what a text comes to: a key of WORDS, or why a person must read it."""
+    advanced = told.get("OptOutType", "").strip().upper()
+    if advanced in ("STOP", "START", "HELP"):  # Advanced Opt-Out has read it already, with the words that its owner chose
+        return advanced
+    text = told.get("Body")
+    if text is None:
+        return "unknown_kind" if "MessageStatus" not in told else "opted_out" if told.get("ErrorCode") == _OPTED_OUT else "report"
+    letters = _letters(text)
+    if "".join(letters.split()) in STOPS or (letters.strip() and STOPS.issuperset(letters.split())):
+        return "STOP"
+    whole = text.strip().upper()
+    if whole in STARTS or whole in HELPS:  # to the letter: only a stop is read generously
+        return "START" if whole in STARTS else "HELP"
+    return "revocation" if REVOKING.search(letters) or SIGNS.intersection(text) else "message"
+
+
+def _letters(text: str) -> str:
+    """Return a text in capital letters and digits without accents, with a space for everything else."""
+    plain = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
+    return "".join(letter if letter.isalnum() else " " for letter in plain).upper()
