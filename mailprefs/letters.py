@@ -1,0 +1,193 @@
+"""A message that came by mail, opened: its parts, its fields, and the tokens of ours in it. Bytes in; no database, no network.
+
+Anyone may have written it. What is looked at is bounded in octets, parts and depth.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email import message_from_bytes, message_from_string, policy
+from email.header import decode_header, make_header
+from email.utils import parsedate_to_datetime
+from hashlib import sha256
+from itertools import islice
+from quopri import decodestring
+from typing import TYPE_CHECKING, Any
+
+from mailprefs import bodies, links
+from mailprefs.errors import Forged, Unreadable
+from mailprefs.links import KeyRing
+from mailprefs.providers.facts import EARLIEST
+
+if TYPE_CHECKING:
+    from email.message import Message
+
+    Part = Message[Any, Any]
+
+READ = 256 * 1024  # octets that are looked at: what a mail system reports stands before the message that it returns
+NESTED = 50  # boundaries named in them: the parser holds every line against all that are open
+PARTS = 100  # of a message, outside of those it carries
+LONGEST_FIELD = 4096  # characters of a field that are looked at
+CANDIDATES = 100  # words of one text that may be tokens
+
+_TOKEN = re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{26}\.[A-Za-z0-9_-]{18}(?![A-Za-z0-9_-])")
+_MESSAGE_ID = re.compile(r"<[^<>@\s]+@[^<>@\s]+>")
+_HEADERS_ALONE = ("text/rfc822-headers", "message/global-headers")
+_REPORTS = ("message/delivery-status", "message/global-delivery-status", "message/feedback-report", "message/disposition-notification")
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message as it came, and what its envelope said."""
+
+    raw: bytes = field(repr=False)
+    recipient: str = field(default="", repr=False)  # "": not known
+    sender: str | None = field(default=None, repr=False)  # "": the null path; None: not known
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A letter, parsed."""
+
+    letter: Letter
+    top: Part
+    parts: tuple[Part, ...]  # the top and what stands in it, but not in the messages it carries
+    carried: tuple[Part, ...]  # the messages it returns or forwards; of some the headers alone
+
+    def part(self, *kinds: str) -> Part | None:
+        """Return the first part of one of these content types."""
+        return next((part for part in self.parts if part.get_content_type() in kinds), None)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts that its reader is shown."""
+        return tuple(bodies.text_of(part) for part in islice(bodies.shown(self.top), PARTS))
+
+    @property
+    def digest(self) -> str:
+        """What the letter is known by: a digest of its Message-ID, or of its octets where it has none of its own."""
+        named = fields(self.top, "message-id")
+        own = named[0].encode("utf-8", "surrogateescape") if len(named) == 1 and _MESSAGE_ID.fullmatch(named[0]) else self.letter.raw
+        return sha256(own).hexdigest()[:32]
+
+    @property
+    def comes_back(self) -> bool:
+        """True if it came from no mailbox: a mail server wrote it (RFC 5321 §4.5.5)."""
+        paths = fields(self.top, "return-path")[:1] if self.letter.sender is None else [self.letter.sender]
+        return any(path in ("", "<>") for path in paths)
+
+
+def opened(letter: Letter) -> Opened:
+    """Return a letter, parsed. Raises Unreadable for what is nested beyond reason."""
+    head = letter.raw[:READ]
+    if head.lower().count(b"boundary") > NESTED:
+        raise Unreadable("more boundaries than any letter needs")
+    top = message_from_bytes(head, policy=policy.compat32)
+    parts = tuple(islice(_flat(top), PARTS))
+    return Opened(letter, top, parts, tuple(found for part in parts if (found := _carried(part)) is not None))
+
+
+def _flat(top: Part) -> Iterator[Part]:
+    waiting = [top]
+    while waiting:
+        part = waiting.pop()
+        yield part
+        payload: Any = part.get_payload()
+        if part.get_content_maintype() == "multipart" and isinstance(payload, list):
+            waiting.extend(reversed(payload))
+
+
+def _carried(part: Part) -> Part | None:
+    kind = part.get_content_type()
+    if kind in _HEADERS_ALONE:
+        return message_from_string(_text(part))
+    if part.get_content_maintype() != "message" or kind in _REPORTS:
+        return None
+    payload: Any = part.get_payload()
+    if not isinstance(payload, list) or not payload:
+        return None
+    return message_from_string(_text(part)) if _is_encoded(part) else payload[0]
+
+
+def blocks(part: Part) -> list[Part]:
+    """Return the groups of fields in a part that reports something (RFC 3464 §2.1, RFC 5965 §3), the empty ones left out."""
+    payload: Any = part.get_payload()
+    if isinstance(payload, list) and part.get_content_type() == "message/delivery-status" and not _is_encoded(part):
+        found = payload
+    else:
+        found = [message_from_string(block.strip("\r\n")) for block in re.split(r"\r?\n[ \t]*\r?\n", _text(part))]
+    return [block for block in found if block.keys()]
+
+
+def _is_encoded(part: Part) -> bool:
+    """RFC 2046 §5.2.1 forbids it for most messages within messages; gateways do it all the same."""
+    return any(value.lower() in ("base64", "quoted-printable") for value in fields(part, "content-transfer-encoding"))
+
+
+def _text(part: Part) -> str:
+    """Return what stands in a part of type message, or the text of any other, undone from its encoding."""
+    payload: Any = part.get_payload()
+    if not isinstance(payload, list):
+        return bodies.text_of(part)
+    whole = b"\n".join(inner.as_bytes().strip(b"\n") for inner in payload)
+    if _is_encoded(part):
+        whole = b64decode(whole) if fields(part, "content-transfer-encoding")[0].lower() == "base64" else decodestring(whole)
+    return whole.decode("utf-8", "replace")
+
+
+def fields(part: Part, name: str) -> list[str]:
+    """Return the values of a field, unfolded, in their order. ``name`` is in lower case."""
+    return [_unfolded(value) for key, value in part.raw_items() if key.lower() == name]
+
+
+def field_of(part: Part, name: str) -> str:
+    """Return the first value of a field, "" where there is none."""
+    return next(iter(fields(part, name)), "")
+
+
+def _unfolded(value: object) -> str:
+    return " ".join(str(value)[:LONGEST_FIELD].split())
+
+
+def decoded(value: str) -> str:
+    """Return a field's value without encoded words (RFC 2047); as it stands where they cannot be read."""
+    with suppress(Exception):  # the library raises what it likes on hostile words
+        return str(make_header(decode_header(value)))
+    return value
+
+
+def moment(value: str, received_at: datetime) -> datetime:
+    """Return the moment of a Date field. One that is none, too old or after now is the time of receipt."""
+    with suppress(Exception):  # as above
+        found = parsedate_to_datetime(value)
+        found = (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+        return found if EARLIEST <= found <= received_at else received_at
+    return received_at
+
+
+def tokenish(text: str) -> list[str]:
+    """Return the words of a text that have the form of a token, whether or not we made them."""
+    return [found[0] for found in islice(_TOKEN.finditer(text), CANDIDATES)]
+
+
+def sure(ring: KeyRing, places: Iterable[Iterable[str]]) -> str | None:
+    """Return the token in the first place where tokens of ours name one person alone. A place that names several cannot tell whose."""
+    for place in places:
+        found: dict[object, str] = {}
+        for word in (word for text in place for word in tokenish(text)):
+            with suppress(Forged):
+                found.setdefault(links.read(ring, word).address, word)
+        if len(found) == 1:
+            return next(iter(found.values()))
+    return None
+
+
+def in_headers(message: Part) -> Iterator[list[str]]:
+    """Yield the places of a message's head where tokens stand: first the field that is for them, then all others."""
+    yield fields(message, "list-unsubscribe")
+    yield [_unfolded(value) for _, value in message.raw_items()]

@@ -1,0 +1,231 @@
+"""Mails we receive: a letter and its envelope in, and what it says is recorded.
+
+A wish to leave goes by our token in the address it was sent to; without any token, by a sender whom the operator's own mail server has
+proven. Bounces and complaints are heard as from a provider. What cannot be read or placed is kept aside and alarmed, never lost. No mail
+turns anything on, and none is answered.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
+from uuid import UUID
+
+from mailprefs import db, ledger, letters, links, reports, senders, telemetry, wishes
+from mailprefs.addresses import Addresses
+from mailprefs.catalogue import Account, Brand, Catalogue
+from mailprefs.db import Connection
+from mailprefs.errors import Unreadable
+from mailprefs.inbox import Inbox
+from mailprefs.letters import Letter, Opened, fields
+from mailprefs.links import KeyRing, KeyState, Links, Token
+from mailprefs.providers.base import Heard, Kept
+from mailprefs.words import MARKETING, Address, Cause, Change, Channel, Door, Effect, Event, Kind, Stream
+
+NAME = "mail"  # of the account under which mail is counted and kept aside
+BOUNCES = "bounces"  # the other name that we are written to, at the domain of each brand's mailto
+
+_TO = ("x-original-to", "delivered-to", "envelope-to", "to", "cc")  # where an address stands that the envelope was not told of
+_ADDRESS = re.compile(r"(?<![^\s<>,;:\"])[^\s<>,;:\"@]+@[^\s<>,;:\"@]+")
+_BY_BRAND = frozenset({Kind.COMPLAINED, Kind.COMPLAINT_RETRACTED, Kind.UNSUBSCRIBED})
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a letter comes to: a person's own stops, and what else was heard, with the brand it is about."""
+
+    raw: bytes = field(repr=False)
+    stops: tuple[Change, ...]
+    heard: tuple[tuple[Brand, Heard], ...]
+
+
+@dataclass(frozen=True)
+class Mailroom:
+    """Reads letters to our addresses and records what they say."""
+
+    catalogue: Catalogue
+    addresses: Addresses = field(repr=False)
+    ring: KeyRing = field(repr=False)
+    authserv: str | None = None  # the name under which the operator's mail server says who is proven; None: nobody is
+
+    def takes(self, recipient: str) -> bool:
+        """True for an address of ours: a brand's mailto, or ``bounces`` at its domain, with anything behind a plus."""
+        return bool(self._addressed(recipient))
+
+    def read(self, letter: Letter, *, now: datetime) -> Said:
+        """Return what a letter says. Never raises, whatever it holds. May take a second of processor time: call it in a thread."""
+        try:
+            return self._read(letters.opened(letter), now)
+        except Exception as error:  # the mail library raises what it likes on hostile bytes, RecursionError among it
+            if not isinstance(error, Unreadable):
+                telemetry.log.warning("mail_unreadable", exc_info=error)
+            return self._aside(letter.raw, "unreadable")
+
+    async def record(self, connection: Connection, said: Said, *, now: datetime) -> None:
+        """Record what a letter says, in a transaction of its own; on return it has committed.
+
+        Raises for trouble of the database alone: then nothing was kept. What the ledger refuses is kept aside.
+        """
+        try:
+            await self._committed(connection, said, now)
+        except Exception as error:
+            if db.is_trouble(error):
+                raise
+            telemetry.log.error("mail_not_recorded", exc_info=error)
+            await self._committed(connection, self._aside(said.raw, "not_recorded"), now)
+
+    async def _committed(self, connection: Connection, said: Said, now: datetime) -> None:
+        async with db.sure(connection), connection.transaction():
+            added = await ledger.record(connection, said.stops, now=now)
+            for brand, heard in said.heard:
+                await self._inbox(brand).keep(connection, heard, now=now)
+        for new in added:
+            telemetry.count("presses", door=Door.MAIL, effect=Effect.STOP, new=str(new).lower())
+
+    def _inbox(self, brand: Brand) -> Inbox:
+        account = Account(name=NAME, provider=NAME, brand=brand.name)
+        return Inbox(account, self.catalogue, self.addresses, self.ring, Channel.EMAIL, Door.MAIL)
+
+    def _aside(self, raw: bytes, reason: str) -> Said:
+        return Said(raw, (), ((self.catalogue.brand[0], Heard(kept=(Kept(reason, raw[: reports.RAW]),))),))
+
+    def _read(self, opened: Opened, now: datetime) -> Said:
+        heard = reports.read(opened, self.ring, now=now)
+        if heard is not None:
+            return Said(opened.letter.raw, (), tuple(self._of_brands(opened, heard)))
+        wish = wishes.read(opened)
+        if not self._is_pressed(opened, wish):
+            if reports.is_return(opened):
+                return self._aside(opened.letter.raw, "unreadable_return")
+            if wishes.is_automatic(opened):
+                return Said(opened.letter.raw, (), ((self.catalogue.brand[0], Heard(counted={"automatic": 1})),))
+        return self._wished(opened, wish, now)
+
+    # Whose report
+
+    def _of_brands(self, opened: Opened, heard: Heard) -> Iterator[tuple[Brand, Heard]]:
+        """Yield what was heard, with each brand that a complaint is about: its token's, else those that are written to there."""
+        tokens = [links.read(self.ring, event.token) for event in heard.events if event.token]
+        about = [brand for token in tokens if (brand := self.catalogue.brand_of(token.scope))]
+        first, *others = about or self._brands(opened)
+        yield first, heard
+        again = [event for event in heard.events if event.kind in _BY_BRAND]
+        for brand in others if again else ():
+            yield brand, Heard(tuple(_named_apart(event, brand) for event in again))
+
+    def _brands(self, opened: Opened) -> Sequence[Brand]:
+        """Return the brands that a letter was written to; where no address of ours shows, every one: the doubt is how much to stop."""
+        for text in (opened.letter.recipient, *self._shown(opened)):
+            if found := self._addressed(text):
+                return found
+        return self.catalogue.brand
+
+    def _addressed(self, recipient: str) -> Sequence[Brand]:
+        local, _, domain = recipient.strip().strip("<>").rpartition("@")
+        return self._ours.get((local.partition("+")[0].lower(), domain.lower().rstrip(".")), ())
+
+    @cached_property
+    def _ours(self) -> Mapping[tuple[str, str], Sequence[Brand]]:
+        """The brands by the name and domain that they are written to."""
+        found: dict[tuple[str, str], list[Brand]] = {}
+        for brand in self.catalogue.brand:
+            local, _, domain = brand.mailto.partition("@")
+            for name in {local, BOUNCES}:
+                found.setdefault((name, domain), []).append(brand)
+        return found
+
+    # A person's wish
+
+    def _is_pressed(self, opened: Opened, wish: wishes.Wish) -> bool:
+        """True if it came to the very address that stops, and says no more than that: then it counts even if a machine sent it."""
+        local = opened.letter.recipient.strip().strip("<>").partition("+")[0].lower()
+        return local != BOUNCES and bool(letters.sure(self.ring, [[opened.letter.recipient]])) and wish.leaves and not wish.says_more
+
+    def _wished(self, opened: Opened, wish: wishes.Wish, now: datetime) -> Said:
+        reasons = ["words"] if wish.says_more else []
+        token = self._token(self._places(opened)) or self._lowered(opened)
+        sender = self._sender(opened)
+        stops: Sequence[Change] = ()
+        if token is None and sender is None:
+            token = self._token([opened.texts])  # whoever quotes the link holds it: but a sender speaks for the sender first
+        if token is not None:
+            stops = self._stops(opened, Address(token.address, Channel.EMAIL), self._scopes(token), now)
+        elif sender is not None and wish.leaves:
+            stops = self._stops(opened, sender, [brand.number * 256 + MARKETING for brand in self._brands(opened)], now)
+            reasons += ["token_unreadable"] if any(letters.tokenish(text) for place in self._places(opened) for text in place) else []
+        elif sender is None:
+            reasons = ["sender_not_proven"]
+        kept = tuple(reports.aside(opened, reason) for reason in reasons[-1:])
+        heard = Heard(kept=kept, counted={Kind.UNSUBSCRIBED: 1} if stops else {})
+        return Said(opened.letter.raw, tuple(stops), ((self._brands(opened)[0], heard),))
+
+    def _token(self, places: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> Token | None:
+        word = letters.sure(self.ring, places)
+        return links.read(self.ring, word) if word else None
+
+    def _places(self, opened: Opened) -> Iterator[Sequence[str]]:
+        """Yield where a token stands that a wish goes by: the address it was sent to, the subject, the heads of messages it carries."""
+        yield [opened.letter.recipient]
+        yield self._shown(opened)
+        yield fields(opened.top, "subject")
+        for message in opened.carried:
+            yield from letters.in_headers(message)
+
+    def _shown(self, opened: Opened) -> list[str]:
+        """Return the addresses in the fields that say whom a letter is to."""
+        return [address for name in _TO for text in fields(opened.top, name) for address in _ADDRESS.findall(text)][: letters.CANDIDATES]
+
+    def _lowered(self, opened: Opened) -> Token | None:
+        """Return the token that a relay wrote in small letters: its letters are those of one that we make for the very sender.
+
+        Nobody else could know them: what is left of the tag has more than 90 bits.
+        """
+        words = {word for text in (opened.letter.recipient, *self._shown(opened)) for word in letters.tokenish(text)}
+        lowered = {word for word in words if word == word.lower()}
+        if not lowered:
+            return None
+        for text in senders.claimed(opened.top, opened.letter.sender):
+            key = self.addresses.heard(text).key
+            for minted in self._minted(key):
+                if any(hmac.compare_digest(minted.lower(), word) for word in lowered):
+                    return links.read(self.ring, minted)
+        return None
+
+    def _minted(self, key: UUID) -> Iterator[str]:
+        for brand_links in self._every_key:
+            for scope in self.catalogue.scopes:
+                if scope.is_topic and scope.stream is Stream.MARKETING:
+                    yield brand_links.token(key, scope)
+
+    @cached_property
+    def _every_key(self) -> Sequence[Links]:
+        """What mints under each key of the ring, the old ones too: links in people's inboxes were signed with them."""
+        rings = (replace(self.ring, keys=(replace(key, state=KeyState.MINT),)) for key in self.ring.keys)
+        return [Links(ring, "", "") for ring in rings]
+
+    def _sender(self, opened: Opened) -> Address | None:
+        text = senders.proven(opened.top, self.authserv)
+        with suppress(Unreadable):
+            return self.addresses.read(text) if text else None
+        return None
+
+    def _scopes(self, token: Token) -> Sequence[int]:
+        """Return what a token stops. A number nobody knows stops all marketing of its brand; a brand nobody knows, of every brand."""
+        scope = self.catalogue.by_number.get(token.scope)
+        if scope is not None and scope.stream is Stream.MARKETING:
+            return [scope.number]
+        brand = self.catalogue.brand_of(token.scope)
+        return [each.number * 256 + MARKETING for each in ([brand] if brand else self.catalogue.brand)]
+
+    def _stops(self, opened: Opened, address: Address, scopes: Sequence[int], now: datetime) -> list[Change]:
+        """Return a person's own stops. The letter names them, and the scope: one that is delivered twice is one."""
+        return [Change(address, n, Cause.CHOICE, Effect.STOP, Door.MAIL, f"stop-{n}-{opened.digest}", now) for n in scopes]
+
+
+def _named_apart(event: Event, brand: Brand) -> Event:
+    return replace(event, id=f"{event.id}-{brand.number}")
