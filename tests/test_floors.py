@@ -42,6 +42,7 @@ FLOORS = {
     3.1: (
         "providers.brevo",
         "providers.customerio",
+        "providers.mailchimp",
         "providers.mailjet",
         "providers.mandrill",
         "providers.postmark",

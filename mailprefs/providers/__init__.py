@@ -12,6 +12,7 @@ from mailprefs.providers.base import Credential, Delivery, Ear, Fetching, Heard,
 from mailprefs.providers.brevo import Brevo
 from mailprefs.providers.calling import base_of
 from mailprefs.providers.customerio import CustomerIo
+from mailprefs.providers.mailchimp import Mailchimp
 from mailprefs.providers.mailjet import Mailjet
 from mailprefs.providers.mandrill import Mandrill
 from mailprefs.providers.postmark import Postmark
@@ -22,7 +23,7 @@ from mailprefs.settings import Settings
 from mailprefs.words import Channel
 
 PROVIDERS: Mapping[str, Ear] = {
-    each.name: each for each in (Brevo(), CustomerIo(), Mailjet(), Mandrill(), Postmark(), SendGrid(), SparkPost(), Twilio())
+    each.name: each for each in (Brevo(), CustomerIo(), Mailchimp(), Mailjet(), Mandrill(), Postmark(), SendGrid(), SparkPost(), Twilio())
 }
 CHANNELS: Mapping[str, Channel] = {name: each.channel for name, each in PROVIDERS.items()}
 
