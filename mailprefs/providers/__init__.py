@@ -17,13 +17,26 @@ from mailprefs.providers.mailjet import Mailjet
 from mailprefs.providers.mandrill import Mandrill
 from mailprefs.providers.postmark import Postmark
 from mailprefs.providers.sendgrid import SendGrid
+from mailprefs.providers.ses import SES
 from mailprefs.providers.sparkpost import SparkPost
 from mailprefs.providers.twilio import Twilio
 from mailprefs.settings import Settings
 from mailprefs.words import Channel
 
 PROVIDERS: Mapping[str, Ear] = {
-    each.name: each for each in (Brevo(), CustomerIo(), Mailchimp(), Mailjet(), Mandrill(), Postmark(), SendGrid(), SparkPost(), Twilio())
+    each.name: each
+    for each in (
+        Brevo(),
+        CustomerIo(),
+        Mailchimp(),
+        Mailjet(),
+        Mandrill(),
+        Postmark(),
+        SendGrid(),
+        SES(),
+        SparkPost(),
+        Twilio(),
+    )
 }
 CHANNELS: Mapping[str, Channel] = {name: each.channel for name, each in PROVIDERS.items()}
 

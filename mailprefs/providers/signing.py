@@ -6,15 +6,20 @@ import binascii
 import hashlib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from functools import lru_cache
 from hmac import compare_digest
 from hmac import new as new_hmac
 from typing import Literal
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from mailprefs.errors import Forged, Unreadable
@@ -22,7 +27,10 @@ from mailprefs.providers.base import Credential
 
 CHALLENGE: Mapping[str, str] = {"WWW-Authenticate": 'Basic realm="mailprefs"'}  # RFC 9110 §11.6.1: some send nothing unasked
 BASIC: Mapping[str, int] = {"webhook_user": 3, "webhook_password": 12}  # secret → the fewest letters that it may have
+SHORTEST_RSA = 2048  # bits
 _ALGORITHM = ECDSA(Prehashed(SHA256()))
+_HASHES = {"sha1": SHA1, "sha256": SHA256}  # Amazon SNS still signs with SHA-1 where nobody asked it for more
+_BROKEN = (ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 
 
 def base64(text: str) -> bytes:
@@ -64,6 +72,53 @@ def _made_by(key: str, signature: str, digest: bytes) -> bool:
     except (InvalidSignature, Unreadable):
         return False
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """What an X.509 certificate says of an RSA key: whose it is, and from when until when."""
+
+    key: RSAPublicKey
+    names: frozenset[str]  # hosts, in lower case
+    begins: datetime
+    ends: datetime
+
+    def valid(self, at: datetime) -> bool:
+        """True if the certificate has begun and not ended. Who issued it is the business of the connection that brought it."""
+        return self.begins <= at <= self.ends
+
+
+def certificate(pem: bytes) -> Certificate:
+    """Return what the first certificate in PEM says. Raises Unreadable for every key but RSA of 2,048 bits or more."""
+    try:
+        found = x509.load_pem_x509_certificate(pem)
+        key, names = found.public_key(), frozenset(_names(found))
+    except _BROKEN:
+        raise Unreadable("That is not a certificate.") from None
+    if not isinstance(key, RSAPublicKey) or key.key_size < SHORTEST_RSA:
+        raise Unreadable("That is not a certificate of an RSA key.")
+    return Certificate(key, names, found.not_valid_before_utc, found.not_valid_after_utc)
+
+
+def _names(found: x509.Certificate) -> Iterator[str]:
+    for name in found.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME):
+        yield str(name.value).lower()
+    try:
+        alternatives = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return
+    yield from (name.lower() for name in alternatives.get_values_for_type(x509.DNSName))
+
+
+def rsa(key: RSAPublicKey, signature: str, *signed: bytes, digest: Literal["sha256", "sha1"]) -> None:
+    """Raise Forged unless the key made the signature (PKCS #1 v1.5, base64) over the signed parts, one after the other."""
+    hashed = hashlib.new(digest)
+    for part in signed:
+        hashed.update(part)
+    try:
+        key.verify(base64(signature), hashed.digest(), PKCS1v15(), Prehashed(_HASHES[digest]()))
+    except (InvalidSignature, Unreadable):
+        raise Forged from None
 
 
 def hmac(
