@@ -42,6 +42,7 @@ FLOORS = {
     3.1: (
         "providers.brevo",
         "providers.customerio",
+        "providers.klaviyo",
         "providers.mailchimp",
         "providers.mailjet",
         "providers.mandrill",

@@ -12,6 +12,7 @@ from mailprefs.providers.base import Credential, Delivery, Ear, Fetching, Heard,
 from mailprefs.providers.brevo import Brevo
 from mailprefs.providers.calling import base_of
 from mailprefs.providers.customerio import CustomerIo
+from mailprefs.providers.klaviyo import Klaviyo
 from mailprefs.providers.mailchimp import Mailchimp
 from mailprefs.providers.mailjet import Mailjet
 from mailprefs.providers.mandrill import Mandrill
@@ -25,18 +26,7 @@ from mailprefs.words import Channel
 
 PROVIDERS: Mapping[str, Ear] = {
     each.name: each
-    for each in (
-        Brevo(),
-        CustomerIo(),
-        Mailchimp(),
-        Mailjet(),
-        Mandrill(),
-        Postmark(),
-        SendGrid(),
-        SES(),
-        SparkPost(),
-        Twilio(),
-    )
+    for each in (Brevo(), CustomerIo(), Klaviyo(), Mailchimp(), Mailjet(), Mandrill(), Postmark(), SES(), SendGrid(), SparkPost(), Twilio())
 }
 CHANNELS: Mapping[str, Channel] = {name: each.channel for name, each in PROVIDERS.items()}
 

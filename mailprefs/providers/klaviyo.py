@@ -1,0 +1,245 @@
+"""Klaviyo: its signed system webhooks in, and the addresses behind its profiles. What is known of it: docs/providers/klaviyo.md."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
+
+from mailprefs.errors import Forged, Unavailable, Unreadable
+from mailprefs.providers import facts, reading, signing
+from mailprefs.providers.base import Answers, Barred, Credential, Delivery, Heard, Kept, Slow, Unclear
+from mailprefs.providers.calling import Answer, Line, base_of
+from mailprefs.providers.sorting import Counted, place, sort
+from mailprefs.words import Channel, Event, Kind
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+_ENGAGED = "engagement is no consent"
+_TEXTS = "it is about a text or a push message, of which this account of e-mail says nothing"
+WORDS: Mapping[str, Kind | str] = {
+    "received_email": Kind.DELIVERED,
+    "bounced_email": Kind.BOUNCED_SOFT,
+    "bounced_email/hard": Kind.BOUNCED_HARD,  # by its property "Bounce Type"
+    "dropped_email": Kind.DROPPED,
+    "opened_email": _ENGAGED,
+    "clicked_email": _ENGAGED,
+    "marked_email_as_spam": Kind.COMPLAINED,
+    "subscribed_to_email_marketing": Kind.RESUBSCRIBED,
+    "unsubscribed_from_email_marketing": Kind.UNSUBSCRIBED,
+    "manually_suppressed_from_email_marketing": Kind.UNSUBSCRIBED,  # for somebody who asked, as a rule; of our own it stops nothing new
+    "manually_unsuppressed_from_email_marketing": Kind.RESUBSCRIBED,
+    "updated_email_preferences": "what was chosen is not in it; it is kept aside for a person to look at",
+    "subscribed_to_sms_marketing": _TEXTS,
+    "unsubscribed_from_sms_marketing": "it is a choice about texts, which this account of e-mail cannot place; it is kept aside",
+    "sent_sms": _TEXTS,
+    "received_sms": _TEXTS,
+    "clicked_sms": _TEXTS,
+    "failed_to_deliver_sms": _TEXTS,
+    "received_automated_response_sms": _TEXTS,
+    "failed_to_deliver_automated_response_sms": _TEXTS,
+    "received_push": _TEXTS,
+    "bounced_push": _TEXTS,
+    "opened_push": _TEXTS,
+    "ready_to_review": _ENGAGED,
+    "submitted_rating": _ENGAGED,
+    "submitted_review": _ENGAGED,
+}
+ASIDE: Mapping[str, str] = {"updated_email_preferences": "preferences", "unsubscribed_from_sms_marketing": "other_channel"}
+
+SIGNATURE, TIMESTAMP = "Klaviyo-Signature", "Klaviyo-Timestamp"
+# In Unix time, as an HTTP date or in ISO 8601: all three were seen. Each ends in a letter or digit, which no JSON object does.
+_TIMESTAMP = re.compile(r"[0-9]{10}(?:[0-9]{3})?|[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT|[0-9]{4}-[0-9T:.+-]{6,30}Z?")
+_PROFILE = re.compile(r"[A-Za-z0-9]{1,64}")
+_ADDRESSES = ("email_address", "email", "Email", "Recipient Email Address")  # properties in which the address of an event was seen
+UNRESOLVED = "unresolved"
+
+REVISION = "2026-07-15"
+ONLY_EMAIL = "fields%5Bprofile%5D=email"
+SINGLY, TOGETHER = 10, 25  # profiles asked for one by one; profiles in one request, whose answer then fits the 64 KiB we read
+_JSON = frozenset({"application/vnd.api+json", "application/json"})
+_NONE = frozenset({400, 404, 410, 422})  # asking again would bring no other answer
+
+_SIGNED_ADVICE = "It is the secret_key that the webhook was made with at Klaviyo, of 16 letters or more; set it unchanged."
+_API_ADVICE = "At Klaviyo, Settings → API keys makes a private key (begins with pk_); it needs read access to profiles."
+
+
+@dataclass(frozen=True, slots=True)
+class Unresolved(Kept):
+    """An event whose person is known by Klaviyo's own id alone: kept aside as it came unless ``resolve`` finds the address."""
+
+    event: Event
+    profile: str
+
+
+@dataclass(frozen=True, slots=True)
+class Klaviyo:
+    """Klaviyo as it is heard. Holds no state."""
+
+    budget: timedelta = timedelta(seconds=3)  # for all look-ups of a delivery; it is said to want its answer within five
+
+    name: ClassVar[str] = "klaviyo"
+    channel: ClassVar[Channel] = Channel.EMAIL
+    answers: ClassVar[Answers] = Answers()
+    kinds: ClassVar[Mapping[str, Kind | str]] = WORDS
+    secrets_in: ClassVar[tuple[str, ...]] = ("webhook_secret",)
+    hosts: ClassVar[tuple[str, ...]] = ("a.klaviyo.com",)
+
+    def check(self, credential: Credential) -> None:
+        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard."""
+        signing.check(credential, "webhook_secret", 16, _SIGNED_ADVICE)
+        if "api_key" in credential.secrets:
+            credential.needed("api_key", 16, _API_ADVICE)
+        base_of(credential, self.hosts)
+
+    def verify(self, credential: Credential, delivery: Delivery) -> None:
+        """Raise Forged unless the raw bytes were signed for this account, with the timestamp behind them or without (providers.md §12).
+
+        Nothing stands between body and timestamp: neither can lend the other a letter, since the one ends in a brace.
+        """
+        body, timestamp = delivery.body, delivery.header(TIMESTAMP) or ""
+        if body[-1:].isalnum():
+            raise Forged
+        readings = [(body,), (body, timestamp.encode())] if _TIMESTAMP.fullmatch(timestamp) else [(body,)]
+        if not any(_signed(credential, delivery.header(SIGNATURE), each) for each in readings):
+            raise Forged
+
+    def parse(self, delivery: Delivery) -> Heard:
+        """Read a verified delivery. Never raises; events, kept and counted together are as many as it told."""
+        heard = sort(reading.under("data", delivery.body), lambda told: _read(told, delivery))
+        return replace(heard, kept=tuple(_unresolved(kept, delivery) if kept.reason == UNRESOLVED else kept for kept in heard.kept))
+
+    async def resolve(self, http: ClientSession, credential: Credential, heard: Heard) -> Heard:
+        """Return what was heard with the addresses that Klaviyo has for its profiles; what has none there stays kept aside.
+
+        So does everything while the account has no api_key, or one that Klaviyo refuses. Raises Unavailable if it does not answer.
+        """
+        waiting = [kept for kept in heard.kept if isinstance(kept, Unresolved)]
+        key = credential.secrets.get("api_key")
+        if not waiting or not key:
+            return heard
+        headers = {"Authorization": f"Klaviyo-API-Key {key}", "revision": REVISION, "Accept": "application/vnd.api+json"}
+        line = Line(http, base_of(credential, self.hosts), headers)
+        try:
+            async with asyncio.timeout(self.budget.total_seconds()):
+                addresses = await _addresses(line, sorted({each.profile for each in waiting}))
+        except Barred:
+            return replace(heard, kept=tuple(_refused(kept) for kept in heard.kept))
+        except (Slow, Unclear, TimeoutError):
+            raise Unavailable from None
+        found = [replace(each.event, address=addresses[each.profile]) for each in waiting if each.profile in addresses]
+        left = [kept for kept in heard.kept if not isinstance(kept, Unresolved) or kept.profile not in addresses]
+        return replace(heard, events=(*heard.events, *found), kept=tuple(left))
+
+
+def _signed(credential: Credential, signature: str | None, parts: Iterable[bytes]) -> bool:
+    try:
+        signing.hmac(credential.valid("webhook_secret"), signature, *parts)
+    except Forged:
+        return False
+    return True
+
+
+# What it says
+
+
+def _read(told: Mapping[str, Any], delivery: Delivery) -> Event | Counted | str:
+    """Return what one event says, or the reason why it is kept aside."""
+    event = _event(told, delivery)
+    if not isinstance(event, Event) or event.address:
+        return event
+    return UNRESOLVED if _profile(told) else "no_recipient"
+
+
+def _event(told: Mapping[str, Any], delivery: Delivery) -> Event | Counted | str:
+    topic, about = told.get("topic"), facts.within(told, "payload", "data", "attributes")
+    word = topic.removeprefix("event:klaviyo.") if isinstance(topic, str) else ""
+    if word == "bounced_email" and str(facts.within(about, "event_properties", "Bounce Type")).lower() == "hard":
+        word = "bounced_email/hard"
+    if word in ASIDE:
+        return ASIDE[word]
+    kind = place(word, WORDS.get(word)) if topic == f"event:klaviyo.{word.partition('/')[0]}" else "unknown_kind"
+    if not isinstance(kind, Kind):
+        return kind
+    seconds, address = facts.within(about, "timestamp"), _address(told)
+    id_ = facts.name_of(told.get("external_id") or facts.within(told, "payload", "data", "id"), word, address, _profile(told), seconds)
+    return Event(kind, id_, facts.moment(seconds, delivery.received_at), address)
+
+
+def _unresolved(kept: Kept, delivery: Delivery) -> Kept:
+    told = reading.value(kept.raw)
+    event, profile = _event(told, delivery), _profile(told)
+    return Unresolved(kept.reason, kept.raw, event, profile) if isinstance(event, Event) and profile else kept
+
+
+def _profile(told: Mapping[str, Any]) -> str | None:
+    """Return Klaviyo's id of whom an event is about."""
+    found = facts.within(told, "payload", "data", "relationships", "profile", "data", "id")
+    return found if isinstance(found, str) and _PROFILE.fullmatch(found) else None
+
+
+def _address(told: Mapping[str, Any]) -> str | None:
+    """Return the address that an event brings: in its properties, else in the profile that comes with it."""
+    properties = facts.within(told, "payload", "data", "attributes", "event_properties")
+    found = [facts.text(facts.within(properties, name)) for name in _ADDRESSES]
+    included = facts.within(told, "payload", "included")
+    profiles = [each for each in included if facts.within(each, "type") == "profile"] if isinstance(included, list) else []
+    if len(profiles) == 1 and facts.within(profiles[0], "id") in (None, _profile(told)):
+        found.append(facts.text(facts.within(profiles[0], "attributes", "email")))
+    return next((address for address in found if address and "@" in address), None)
+
+
+def _refused(kept: Kept) -> Kept:
+    return Kept("key_refused", kept.raw) if isinstance(kept, Unresolved) else kept
+
+
+# Whom it means
+
+
+async def _addresses(line: Line, profiles: Sequence[str]) -> dict[str, str]:
+    """Return the address of each profile that has one. Raises Slow, Barred, Unclear."""
+    if len(profiles) <= SINGLY:
+        paths = [f"/api/profiles/{profile}?{ONLY_EMAIL}" for profile in profiles]
+    else:
+        some = [profiles[n : n + TOGETHER] for n in range(0, len(profiles), TOGETHER)]
+        paths = [f"/api/profiles?filter={_any_of(each)}&page%5Bsize%5D={TOGETHER}&{ONLY_EMAIL}" for each in some]
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(_ask(line, path)) for path in paths]
+    addresses: dict[str, str] = {}
+    for answer in (task.result() for task in asked):
+        if isinstance(answer, Exception):
+            raise answer
+        addresses |= _found(answer)
+    return addresses
+
+
+def _any_of(profiles: Iterable[str]) -> str:
+    ids = ",".join(f'"{profile}"' for profile in profiles)
+    return quote(f"any(id,[{ids}])", safe="")
+
+
+async def _ask(line: Line, path: str) -> Answer | Slow | Barred | Unclear:
+    try:
+        return await line.call("GET", path)
+    except (Slow, Barred, Unclear) as trouble:
+        return trouble
+
+
+def _found(answer: Answer) -> dict[str, str]:
+    """Return profile → address of an answer of one profile or several."""
+    if answer.status in _NONE:
+        return {}
+    if answer.status != 200 or answer.type not in _JSON:
+        raise answer.unclear
+    try:
+        told = facts.within(reading.value(answer.body), "data")
+    except Unreadable:
+        raise Unclear("broken_json") from None
+    each = told if isinstance(told, list) else [told]
+    pairs = [(facts.within(one, "id"), facts.text(facts.within(one, "attributes", "email"))) for one in each]
+    return {profile: address for profile, address in pairs if isinstance(profile, str) and address}
