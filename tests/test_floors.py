@@ -44,6 +44,7 @@ FLOORS = {
         "providers.customerio",
         "providers.klaviyo",
         "providers.mailchimp",
+        "providers.mailgun",
         "providers.mailjet",
         "providers.mandrill",
         "providers.postmark",

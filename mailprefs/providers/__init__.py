@@ -14,6 +14,7 @@ from mailprefs.providers.calling import base_of
 from mailprefs.providers.customerio import CustomerIo
 from mailprefs.providers.klaviyo import Klaviyo
 from mailprefs.providers.mailchimp import Mailchimp
+from mailprefs.providers.mailgun import Mailgun
 from mailprefs.providers.mailjet import Mailjet
 from mailprefs.providers.mandrill import Mandrill
 from mailprefs.providers.postmark import Postmark
@@ -26,7 +27,20 @@ from mailprefs.words import Channel
 
 PROVIDERS: Mapping[str, Ear] = {
     each.name: each
-    for each in (Brevo(), CustomerIo(), Klaviyo(), Mailchimp(), Mailjet(), Mandrill(), Postmark(), SES(), SendGrid(), SparkPost(), Twilio())
+    for each in (
+        Brevo(),
+        CustomerIo(),
+        Klaviyo(),
+        Mailchimp(),
+        Mailgun(),
+        Mailjet(),
+        Mandrill(),
+        Postmark(),
+        SendGrid(),
+        SES(),
+        SparkPost(),
+        Twilio(),
+    )
 }
 CHANNELS: Mapping[str, Channel] = {name: each.channel for name, each in PROVIDERS.items()}
 

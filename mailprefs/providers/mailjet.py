@@ -83,7 +83,7 @@ def _fault(told: Mapping[str, Any]) -> str:
 
 
 def _list(number: object) -> str | None:
-    """Return the list that was left, None for no list at all. "" for one that cannot be read: it maps to nothing and stops all marketing."""
+    """Return the list that was left, None for no list at all. "" for one that cannot be read: it stops all marketing."""
     if number is None or (type(number) is int and number == 0):
         return None  # the message was sent to no list: what was left is all marketing
     written = str(number) if type(number) is int else number

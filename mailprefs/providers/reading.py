@@ -19,6 +19,7 @@ from mailprefs.errors import Unreadable
 _SPACE = b" \t\r\n"
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*+\\u0000")  # escaped by an odd number of backslashes; no other spelling decodes to NUL
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{},"]', re.DOTALL)  # a lone quote is a string that never ends
+_MEMBER = re.compile(rb'"((?:[^"\\]++|\\.)*+)"[ \t\r\n]*+:[ \t\r\n]*+(.*+)', re.DOTALL)
 _STRINGS = re.compile(rb'(?:[ \t\r\n]*+"(?:[^"\\]++|\\.)*+"[ \t\r\n]*+,)*+', re.DOTALL)
 LONGEST = 1 << 20  # bytes that one string of a streamed array may take, with the space around it
 
@@ -40,6 +41,15 @@ def member(text: object, name: str) -> Any:
     except (Unreadable, UnicodeEncodeError):
         return None
     return found.get(name) if isinstance(found, dict) else None
+
+
+def members(body: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the members of the one JSON object that the body should be: name and value as they came, however broken a value is."""
+    whole = body.strip(_SPACE)
+    if whole[:1] != b"{":
+        return []
+    pieces, rest = _cut(b"[" + (whole[1:-1] + b"]" if whole[-1:] == b"}" else whole[1:]))
+    return [(found[1], found[2]) for piece in (*pieces, rest) if (found := _MEMBER.match(piece))]
 
 
 @dataclass(slots=True)

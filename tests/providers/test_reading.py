@@ -70,6 +70,25 @@ def test_a_member_is_found_in_text_that_is_json_and_in_nothing_else() -> None:
         assert reading.member(other, "mailprefs") is None
 
 
+@given(found=st.dictionaries(TEXT, VALUES, max_size=5), indent=st.sampled_from([None, 1]))
+@settings(deadline=None)
+def test_the_members_of_an_object_are_found_as_they_came(found: dict[str, Any], indent: int | None) -> None:
+    members = reading.members(b" " + json.dumps(found, indent=indent).encode() + b"\r\n")
+    assert [(json.loads(b'"' + name + b'"'), json.loads(text)) for name, text in members] == list(found.items())
+
+
+@pytest.mark.parametrize("poison", POISON.values(), ids=POISON)
+def test_a_member_that_is_poison_hides_no_other(poison: bytes) -> None:
+    broken = b"{" + poison + b'"y": 2}'
+    assert reading.members(b'{"a": 1, "b": ' + broken + b', "c": {"d": 3}}') == [(b"a", b"1"), (b"b", broken), (b"c", b'{"d": 3}')]
+    assert reading.members(b'{"a": 1, "b": ' + broken)[0] == (b"a", b"1")
+
+
+def test_what_is_no_object_has_no_members() -> None:
+    for body in (b"", b"[]", b"null", b'"a": 1', b'["a"]', b"{}", b"{", b"}", b"{,}", b'{"a"}', b"{1: 2}"):
+        assert reading.members(body) == []
+
+
 @given(values=st.lists(VALUES, min_size=1, max_size=8), indent=st.sampled_from([None, 1]), at=st.integers(0, 8))
 @settings(deadline=None)
 def test_an_element_is_found_as_it_came_in_either_way_of_reading(values: list[Any], indent: int | None, at: int) -> None:
