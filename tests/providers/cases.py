@@ -79,6 +79,7 @@ class Case:
     unsigned: Callable[[bytes], Delivery] = unsigned  # a delivery of the body for what only reads it
     time: bytes | None = rb'("timestamp": )\d+'  # when an event happened, behind a group that stays; None: it never says
     odd_times: Sequence[bytes] = ODD_TIMES
+    windowed: bool = False  # what is signed anew by each attempt must be on time where it stops nobody; what stops never must
     nobody: Credential | None = None  # one that can prove nothing; by default the credential without its secrets
 
     def bodies(self, events: Sequence[bytes]) -> list[bytes]:
