@@ -38,7 +38,15 @@ FLOORS = {
     # the providers' own stairs, beside floors 2 to 4, and the sandbox's beside floor 5
     2.1: ("providers.base",),
     2.2: ("providers.signing", "providers.reading", "providers.facts"),
-    2.3: ("providers.bounces", "providers.calling", "providers.posted", "providers.returned", "providers.sns", "providers.sorting"),
+    2.3: (
+        "providers.bounces",
+        "providers.calling",
+        "providers.posted",
+        "providers.returned",
+        "providers.sns",
+        "providers.sorting",
+        "providers.unsigned",
+    ),
     3.1: (
         "providers.brevo",
         "providers.customerio",

@@ -9,9 +9,10 @@ from datetime import datetime
 from typing import Any, ClassVar
 
 from mailprefs.providers import facts, reading, signing
-from mailprefs.providers.base import OURS, Answers, Credential, Delivery, Heard
+from mailprefs.providers.base import OURS, Credential, Delivery, Heard
 from mailprefs.providers.sorting import Counted, place, sort
-from mailprefs.words import Channel, Event, Kind
+from mailprefs.providers.unsigned import Unsigned
+from mailprefs.words import Event, Kind
 
 _ENGAGED = "engagement is no consent"
 WORDS: Mapping[str, Kind | str] = {
@@ -49,18 +50,12 @@ _ADVICE = "Make up both, and set them at Brevo when the webhook is made, as its 
 
 
 @dataclass(frozen=True, slots=True)
-class Brevo:
+class Brevo(Unsigned):
     """Brevo as it is heard. Holds no state."""
 
     name: ClassVar[str] = "brevo"
-    channel: ClassVar[Channel] = Channel.EMAIL
-    answers: ClassVar[Answers] = Answers(challenge=signing.CHALLENGE)
+    advice: ClassVar[str] = _ADVICE
     kinds: ClassVar[Mapping[str, Kind | str]] = WORDS
-    secrets_in: ClassVar[tuple[str, ...]] = ("webhook_user", "webhook_password")
-
-    def check(self, credential: Credential) -> None:
-        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard."""
-        signing.check_basic(credential, _ADVICE)
 
     def verify(self, credential: Credential, delivery: Delivery) -> None:
         """Raise Forged unless the delivery came with the account's user and password, or bears the password as its token."""

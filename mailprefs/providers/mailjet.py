@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mailprefs.providers import facts, reading, signing
-from mailprefs.providers.base import OURS, Answers, Credential, Delivery, Heard
+from mailprefs.providers import facts, reading
+from mailprefs.providers.base import OURS, Delivery, Heard
 from mailprefs.providers.sorting import Counted, place, sort
-from mailprefs.words import Channel, Event, Kind
+from mailprefs.providers.unsigned import Unsigned
+from mailprefs.words import Event, Kind
 
 WORDS: Mapping[str, Kind | str] = {
     "sent": Kind.DELIVERED,  # the receiving side took it
@@ -34,22 +35,12 @@ _ADVICE = (
 
 
 @dataclass(frozen=True, slots=True)
-class Mailjet:
-    """Mailjet as it is heard. Holds no state."""
+class Mailjet(Unsigned):
+    """Mailjet as it is heard. Exactly 200 is kept to it: any other code is sent again (providers.md §9)."""
 
     name: ClassVar[str] = "mailjet"
-    channel: ClassVar[Channel] = Channel.EMAIL
-    answers: ClassVar[Answers] = Answers(kept=200, challenge=signing.CHALLENGE)  # exactly 200: any other code is sent again
+    advice: ClassVar[str] = _ADVICE
     kinds: ClassVar[Mapping[str, Kind | str]] = WORDS
-    secrets_in: ClassVar[tuple[str, ...]] = ("webhook_user", "webhook_password")
-
-    def check(self, credential: Credential) -> None:
-        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard."""
-        signing.check_basic(credential, _ADVICE)
-
-    def verify(self, credential: Credential, delivery: Delivery) -> None:
-        """Raise Forged unless the delivery came with the account's user and password. Mailjet signs nothing."""
-        signing.basic(credential, delivery.header("Authorization"))
 
     def parse(self, delivery: Delivery) -> Heard:
         """Read a verified delivery: one event, or the array of a second. Never raises; events, kept and counted are as many as it told."""

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mailprefs.providers import facts, reading, signing
-from mailprefs.providers.base import OURS, Answers, Credential, Delivery, Heard
+from mailprefs.providers import facts, reading
+from mailprefs.providers.base import OURS, Delivery, Heard
 from mailprefs.providers.sorting import Counted, place, sort
-from mailprefs.words import Channel, Event, Kind
+from mailprefs.providers.unsigned import Unsigned
+from mailprefs.words import Event, Kind
 
 _OUR_FAULT = "the message was wrong, which tells nothing of its recipient"
 _A_REPLY = "somebody's machine answered, which says nothing of whether mail is wanted"
@@ -56,26 +57,16 @@ _ADVICE = "Make up both, and set them at Postmark: Servers → your server → t
 
 
 @dataclass(frozen=True, slots=True)
-class Postmark:
-    """Postmark as it is heard. Holds no state."""
+class Postmark(Unsigned):
+    """Postmark as it is heard. It is answered 401, never 403, which would end all retries (providers.md §0.2)."""
 
     name: ClassVar[str] = "postmark"
-    channel: ClassVar[Channel] = Channel.EMAIL
-    answers: ClassVar[Answers] = Answers(challenge=signing.CHALLENGE)  # never 403: it ends all retries (providers.md §0.2)
+    advice: ClassVar[str] = _ADVICE
     kinds: ClassVar[Mapping[str, Kind | str]] = {
         **OTHERS,
         **{f"Bounce/{type_}": kind for type_, kind in BOUNCES.items()},
         **{f"SubscriptionChange/{change}": kind for change, kind in CHANGES.items()},
     }
-    secrets_in: ClassVar[tuple[str, ...]] = ("webhook_user", "webhook_password")
-
-    def check(self, credential: Credential) -> None:
-        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard."""
-        signing.check_basic(credential, _ADVICE)
-
-    def verify(self, credential: Credential, delivery: Delivery) -> None:
-        """Raise Forged unless the delivery came with the account's user and password. Postmark signs nothing."""
-        signing.basic(credential, delivery.header("Authorization"))
 
     def parse(self, delivery: Delivery) -> Heard:
         """Read a verified delivery, which tells one event. Never raises."""

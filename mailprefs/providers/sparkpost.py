@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
-from mailprefs.providers import facts, reading, signing
-from mailprefs.providers.base import OURS, Answers, Credential, Delivery, Heard
+from mailprefs.providers import facts, reading
+from mailprefs.providers.base import OURS, Delivery, Heard
 from mailprefs.providers.sorting import Counted, place, sort
-from mailprefs.words import Channel, Event, Kind
+from mailprefs.providers.unsigned import Unsigned
+from mailprefs.words import Event, Kind
 
 _ENGAGED = "engagement is no consent"
 _A_REPLY = "somebody's machine answered, which says nothing of whether mail is wanted"
@@ -71,25 +72,15 @@ _ADVICE = "Make up both, and set them at SparkPost: Configuration â†’ Webhooks â
 
 
 @dataclass(frozen=True, slots=True)
-class SparkPost:
+class SparkPost(Unsigned):
     """SparkPost as it is heard. Holds no state."""
 
     name: ClassVar[str] = "sparkpost"
-    channel: ClassVar[Channel] = Channel.EMAIL
-    answers: ClassVar[Answers] = Answers(challenge=signing.CHALLENGE)
+    advice: ClassVar[str] = _ADVICE
     kinds: ClassVar[Mapping[str, Kind | str]] = {
         **WORDS,
         **{f"{word}/{code}": kind for word in ("bounce", "out_of_band") for code, kind in CLASSES.items()},
     }
-    secrets_in: ClassVar[tuple[str, ...]] = ("webhook_user", "webhook_password")
-
-    def check(self, credential: Credential) -> None:
-        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard."""
-        signing.check_basic(credential, _ADVICE)
-
-    def verify(self, credential: Credential, delivery: Delivery) -> None:
-        """Raise Forged unless the delivery came with the account's user and password. SparkPost signs nothing."""
-        signing.basic(credential, delivery.header("Authorization"))
 
     def parse(self, delivery: Delivery) -> Heard:
         """Read a verified delivery. Never raises; events, kept and counted together are as many as it told."""
