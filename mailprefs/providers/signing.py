@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 import hashlib
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
@@ -129,7 +129,18 @@ def hmac(
     spelling: Literal["hex", "base64"] = "hex",
 ) -> None:
     """Raise Forged unless one of the keys made the signature (lower-case hex, or base64) over the signed parts, one after the other."""
-    macs = [_mac(key, digest, signed) for key in keys if key]
+    hmac_of_any(keys, signature, [signed], digest, spelling)
+
+
+def hmac_of_any(
+    keys: Iterable[str | bytes],
+    signature: str | None,
+    readings: Sequence[Iterable[bytes]],
+    digest: Literal["sha256", "sha1"] = "sha256",
+    spelling: Literal["hex", "base64"] = "hex",
+) -> None:
+    """Raise Forged unless one of the keys made the signature over one of the readings of what is signed, each in its parts."""
+    macs = [_mac(key, digest, signed) for key in keys if key for signed in readings]
     if not _among(signature, [mac.hex().encode() if spelling == "hex" else b64encode(mac) for mac in macs]):
         raise Forged
 

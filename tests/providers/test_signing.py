@@ -149,6 +149,15 @@ def test_the_macs_of_the_standards_hold_in_hex_and_base64(key: bytes, text: byte
             signing.hmac(keys, signature, signed, digest=digest)
 
 
+def test_a_signature_over_any_of_the_readings_is_accepted_and_over_no_other() -> None:
+    mac = stdlib_hmac.digest(b"key", b"two", "sha256").hex()
+    signing.hmac_of_any(["other", "key"], mac, [[b"one"], [b"t", b"wo"]])
+    others: list[list[list[bytes]]] = [[], [[]], [[b"one"]], [[b"two "]], [[b"t"], [b"wo"]]]
+    for readings in others:
+        with pytest.raises(Forged):
+            signing.hmac_of_any(["key"], mac, readings)
+
+
 def test_an_empty_key_signs_nothing() -> None:
     mac = stdlib_hmac.digest(b"", b"x", "sha256").hex()
     with pytest.raises(Forged):
