@@ -107,7 +107,13 @@ def _read(told: Mapping[str, str], delivery: Delivery) -> Event | Counted | str:
     if not _E164.fullmatch(number):
         return "other_channel" if ":" in number else "no_recipient"  # whatsapp:+1555…: another channel's choice
     id_ = next((sid for name in _IDS if (sid := facts.text(told.get(name)))), None)
-    return Event(kind, id_, delivery.received_at, number, detail=word) if id_ else "no_id"
+    return Event(kind, id_, delivery.received_at, number, detail=_code(told, word)) if id_ else "no_id"
+
+
+def _code(told: Mapping[str, str], word: str) -> str:
+    """Return which of the known words it was, since YES may have answered another question; else what Advanced Opt-Out made of it."""
+    said = "".join(_letters(told.get("Body", "")).split())
+    return said if said in STOPS | STARTS else word
 
 
 def _word(told: Mapping[str, str]) -> str:

@@ -249,6 +249,12 @@ def test_what_advanced_opt_out_has_read_goes_first() -> None:
     assert [event.kind for event in listen(OptOutType="STOP").events] == [Kind.UNSUBSCRIBED]
 
 
+def test_the_word_itself_is_kept_where_it_is_a_known_one() -> None:
+    for text, word in (("yes", "YES"), ("Opt out", "OPTOUT"), ("Stop!", "STOP")):
+        assert [event.detail for event in listen(Body=text).events] == [word]
+    assert [event.detail for event in listen(Body="Alex, 3 Main Street", OptOutType="STOP").events] == ["STOP"]
+
+
 def test_an_event_is_the_number_that_wrote_its_message_and_when_it_came() -> None:
     [stop] = listen(Body="Stop").events
     assert stop == Event(Kind.UNSUBSCRIBED, "SM1", RECEIVED, "+12025550123", None, None, "STOP")
