@@ -46,6 +46,7 @@ FLOORS = {
         "providers.sns",
         "providers.sorting",
         "providers.unsigned",
+        "providers.attempts",
     ),
     3.1: (
         "providers.brevo",
@@ -56,6 +57,7 @@ FLOORS = {
         "providers.mailjet",
         "providers.mandrill",
         "providers.postmark",
+        "providers.resend",
         "providers.sendgrid",
         "providers.ses",
         "providers.sparkpost",

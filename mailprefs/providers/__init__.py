@@ -18,6 +18,7 @@ from mailprefs.providers.mailgun import Mailgun
 from mailprefs.providers.mailjet import Mailjet
 from mailprefs.providers.mandrill import Mandrill
 from mailprefs.providers.postmark import Postmark
+from mailprefs.providers.resend import Resend
 from mailprefs.providers.sendgrid import SendGrid
 from mailprefs.providers.ses import SES
 from mailprefs.providers.sparkpost import SparkPost
@@ -36,6 +37,7 @@ PROVIDERS: Mapping[str, Ear] = {
         Mailjet(),
         Mandrill(),
         Postmark(),
+        Resend(),
         SendGrid(),
         SES(),
         SparkPost(),
