@@ -61,6 +61,7 @@ FLOORS = {
         "providers.sendgrid",
         "providers.ses",
         "providers.sparkpost",
+        "providers.standard",
         "providers.twilio",
     ),
     3.2: ("providers",),

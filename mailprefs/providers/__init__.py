@@ -22,6 +22,7 @@ from mailprefs.providers.resend import Resend
 from mailprefs.providers.sendgrid import SendGrid
 from mailprefs.providers.ses import SES
 from mailprefs.providers.sparkpost import SparkPost
+from mailprefs.providers.standard import Standard
 from mailprefs.providers.twilio import Twilio
 from mailprefs.settings import Settings
 from mailprefs.words import Channel
@@ -41,6 +42,7 @@ PROVIDERS: Mapping[str, Ear] = {
         SendGrid(),
         SES(),
         SparkPost(),
+        Standard(),
         Twilio(),
     )
 }
