@@ -14,6 +14,7 @@ from mailprefs.providers.calling import base_of
 from mailprefs.providers.customerio import CustomerIo
 from mailprefs.providers.klaviyo import Klaviyo
 from mailprefs.providers.mailchimp import Mailchimp
+from mailprefs.providers.mailersend import MailerSend
 from mailprefs.providers.mailgun import Mailgun
 from mailprefs.providers.mailjet import Mailjet
 from mailprefs.providers.mandrill import Mandrill
@@ -34,6 +35,7 @@ PROVIDERS: Mapping[str, Ear] = {
         CustomerIo(),
         Klaviyo(),
         Mailchimp(),
+        MailerSend(),
         Mailgun(),
         Mailjet(),
         Mandrill(),
@@ -59,6 +61,8 @@ def engaged(account: Account, settings: Settings, providers: Mapping[str, Ear] =
         raise Misconfigured(f"account '{account.name}' names the provider '{account.provider}'; there are: {', '.join(providers)}")
     secrets = settings.secrets_of(account.name, account.secrets)
     credential = Credential(account.name, secrets, account.model_dump(), account.api_base)
+    if provider.channel is Channel.SMS and account.stops is None:
+        raise Misconfigured(f"account '{account.name}' lacks stops: the scope that STOP to its number stops, such as marketing or a topic")
     provider.check(credential)
     if isinstance(provider, Provider):
         base_of(credential, provider.hosts)  # whatever a provider checks: nothing is sent anywhere else
