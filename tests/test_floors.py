@@ -53,6 +53,7 @@ FLOORS = {
         "providers.customerio",
         "providers.klaviyo",
         "providers.mailchimp",
+        "providers.mailersend",
         "providers.mailgun",
         "providers.mailjet",
         "providers.mandrill",

@@ -1,0 +1,118 @@
+"""MailerSend, heard through its webhooks, in both versions of what they say. What is known of it: docs/providers/mailersend.md."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from mailprefs.errors import Forged, Unreadable
+from mailprefs.providers import facts, reading, signing
+from mailprefs.providers.base import Answers, Credential, Delivery, Heard
+from mailprefs.providers.sorting import Counted, place, sort
+from mailprefs.words import Channel, Event, Kind
+
+SIGNATURE = "Signature"
+PING = "webhook.test"  # sent while a webhook is made or changed, which is not saved unless the answer is 2xx
+PING_KEY = "test_Am3L1GuOIc4blLUuHqAPxxwkZaJyEk8G"  # published at developers.mailersend.com/api/v1/webhooks: it proves nothing
+LONGEST_PING = 4_096  # bytes; anyone can sign one
+_ENGAGED = "engagement is no consent"
+_ACCOUNT = "it is about the account, and no recipient of what was sent"
+WORDS: Mapping[str, Kind | str] = {
+    "activity.sent": "MailerSend sent the message; the recipient's side has said nothing yet",
+    "activity.delivered": Kind.DELIVERED,
+    "activity.deferred": Kind.DEFERRED,
+    "activity.soft_bounced": Kind.BOUNCED_SOFT,
+    "activity.hard_bounced": Kind.BOUNCED_HARD,
+    "activity.spam_complaint": Kind.COMPLAINED,
+    "activity.unsubscribed": Kind.UNSUBSCRIBED,
+    "activity.suppressed": Kind.DROPPED,  # held back for what MailerSend knew before: an echo
+    "activity.opened": _ENGAGED,
+    "activity.opened_unique": _ENGAGED,
+    "activity.clicked": _ENGAGED,
+    "activity.clicked_unique": _ENGAGED,
+    "activity.survey_opened": _ENGAGED,
+    "activity.survey_submitted": _ENGAGED,
+    "recipient.on_hold_added": Kind.DROPPED,  # for some days, of its own accord
+    "recipient.on_hold_removed": Kind.RESUBSCRIBED,
+    "sender_identity.verified": _ACCOUNT,
+    "maintenance.start": _ACCOUNT,
+    "maintenance.end": _ACCOUNT,
+    "inbound_forward.failed": _ACCOUNT,
+    "inbound_message.rejected": _ACCOUNT,
+    "email_single.verified": _ACCOUNT,
+    "email_list.verified": _ACCOUNT,
+    "bulk_email.completed": _ACCOUNT,
+}
+_PLACES = (("email", "recipient", "email"), ("recipient", "email"), ("recipient",), ("email",))  # version 1, a guess, 2 twice
+_REPLY = re.compile(r"[245][0-9]{2}")
+_SHORTEST = 16
+_ADVICE = "At MailerSend, Domains → Manage → Webhooks → your webhook → Signing secret shows it; it is not the API token."
+
+
+@dataclass(frozen=True, slots=True)
+class MailerSend:
+    """MailerSend as it is heard. Holds no state."""
+
+    name: ClassVar[str] = "mailersend"
+    channel: ClassVar[Channel] = Channel.EMAIL
+    answers: ClassVar[Answers] = Answers()  # of 4xx it repeats 429 alone
+    kinds: ClassVar[Mapping[str, Kind | str]] = WORDS
+    secrets_in: ClassVar[tuple[str, ...]] = ("webhook_secret",)
+
+    def check(self, credential: Credential) -> None:
+        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard, and by MailerSend alone."""
+        signing.check(credential, "webhook_secret", _SHORTEST, _ADVICE)
+        for name in ("webhook_secret", "webhook_secret_next"):
+            if credential.secrets.get(name) == PING_KEY:
+                raise credential.wrong(name, "is the one of MailerSend's pings, which everyone knows", _ADVICE)
+
+    def verify(self, credential: Credential, delivery: Delivery) -> None:
+        """Raise Forged unless the raw bytes were signed for this account, or are a ping, which does nothing."""
+        proof = delivery.header(SIGNATURE)
+        try:
+            signing.hmac(credential.valid("webhook_secret"), proof, delivery.body)
+        except Forged:
+            if not _is_ping(delivery.body):
+                raise
+            signing.hmac((PING_KEY,), proof, delivery.body)
+
+    def parse(self, delivery: Delivery) -> Heard:
+        """Read a verified delivery, which tells one event. Never raises. A ping says nothing at all, not even that MailerSend spoke."""
+        if _is_ping(delivery.body):
+            return Heard()
+        return sort(reading.one_or_more(delivery.body), lambda told: _read(told, delivery))
+
+
+def _is_ping(body: bytes) -> bool:
+    if len(body) > LONGEST_PING:
+        return False
+    try:
+        return facts.within(reading.value(body), "type") == PING
+    except Unreadable:
+        return False
+
+
+def _read(told: Mapping[str, Any], delivery: Delivery) -> Event | Counted | str:
+    """Return what one event says, or the reason why it is kept aside."""
+    word, part = facts.text(told.get("type")) or "", told.get("data")
+    kind = place(word, WORDS.get(word))
+    if not isinstance(kind, Kind):
+        return kind
+    address = next((found for path in _PLACES if (found := facts.text(facts.within(part, *path)))), None)
+    if not address:
+        return "no_recipient"
+    created_at = facts.text(facts.within(part, "created_at")) or told.get("created_at")
+    number, message = facts.text(facts.within(part, "id")), facts.within(part, "message_id") or facts.within(part, "email", "message", "id")
+    id_ = facts.name_of(f"{word}-{number}" if number else None, word, message, address, created_at)
+    # What was left is all that the domain sends: MailerSend has no groups.
+    return Event(kind, id_, facts.instant(created_at, delivery.received_at), address, None, None, _status(part))
+
+
+def _status(part: object) -> str:
+    """Return the code in why it bounced: the enhanced one, or else the reply's three digits."""
+    reasons = [facts.within(part, *path) for path in (("meta", "bounce_reason"), ("morph", "reason"), ("morph", "readable_reason"))]
+    found = next(filter(None, map(facts.status, reasons)), "")
+    code = facts.within(part, "meta", "bounce_code")
+    return found or (code if isinstance(code, str) and _REPLY.fullmatch(code) else "")
