@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
+from typing import Any
 
 from mailprefs import ledger, links, softbounces, telemetry
 from mailprefs.addresses import Addresses
@@ -41,6 +42,17 @@ async def forget(connection: Connection, catalogue: Catalogue, *, now: datetime)
     """Drop what has been kept long enough: what nobody placed, proofs that nobody sends again, soft bounces out of every window."""
     await queries("inbox").forget(connection, before=now - KEPT)
     await softbounces.forget(connection, _policy(catalogue), now=now)
+
+
+async def kept(connection: Connection, account: str | None) -> list[dict[str, Any]]:
+    """Return what was set aside, of one account or of all: id, when, why and how large, the newest first."""
+    return [dict(row) async for row in queries("inbox").kept(connection, account=account)]
+
+
+async def kept_raw(connection: Connection, account: str, id: str) -> bytes | None:
+    """Return the bytes of one delivery (or part of one) that was set aside, by its id or the beginning of it."""
+    raw: bytes | None = await queries("inbox").kept_raw(connection, account=account, id=id)
+    return raw
 
 
 def _policy(catalogue: Catalogue) -> Policy:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
+from aiohttp import ClientError
 
-from mailprefs import db, shipped
+from mailprefs import db, inbox, shipped
+from mailprefs.catalogue import Account
 from mailprefs.cli.opening import Opening, now, run
-from mailprefs.errors import Forged, Unreadable
+from mailprefs.errors import Forged, Unavailable, Unreadable
 from mailprefs.inbox import Inbox
-from mailprefs.providers import CHANNELS, PROVIDERS, engaged, listen
+from mailprefs.providers import CHANNELS, PROVIDERS, engaged, listen, sns
 from mailprefs.providers.base import Delivery, Heard
 from mailprefs.providers.calling import session
 
@@ -63,25 +67,82 @@ def replay(file: Path, account: str | None, dry_run: bool) -> int:
     return 0
 
 
+@hook_.command("kept")
+@click.argument("account", required=False)
+@click.option("--raw", "id", help="Write the bytes of the one whose id begins so to stdout.")
+def kept(account: str | None, id: str | None) -> int:
+    """What was set aside because it could not be read or placed, of ACCOUNT or of all. Kept for 30 days."""
+    if id is not None:
+        raw = run(_raw(account, id))
+        sys.stdout.buffer.write(raw or b"")
+        return 0 if raw is not None else 1
+    for row in run(_kept(account)):
+        when = f"{row['received_at']:%Y-%m-%d %H:%M:%S}Z"
+        click.echo(f"{when}  {row['account']:<20} {row['reason']:<26} {row['bytes']:>8} bytes  {row['id'][:16]}")
+    return 0
+
+
+async def _kept(account: str | None) -> list[dict[str, Any]]:
+    async with Opening().connected() as connection:
+        return await inbox.kept(connection, account)
+
+
+async def _raw(account: str | None, id: str) -> bytes | None:
+    if not account or not re.fullmatch(r"[0-9a-f]{8,64}", id):
+        raise click.BadParameter("--raw wants an ACCOUNT, and eight letters or more of the id")
+    async with Opening().connected() as connection:
+        return await inbox.kept_raw(connection, account, id)
+
+
+@hook_.command("confirm")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@click.option("--account", required=True, help="The SES account whose topic asks.")
+def confirm(file: Path, account: str) -> int:
+    """Confirm a subscription of an SNS topic of ours: FILE is what `hook kept ACCOUNT --raw ID` wrote. The service never does it itself."""
+    run(_confirmed(account, sys.stdin.buffer.read() if str(file) == "-" else _bytes(file)))
+    click.echo("confirmed: the topic delivers from now on", err=True)
+    return 0
+
+
+async def _confirmed(name: str, body: bytes) -> None:
+    opening = Opening()
+    provider, credential = engaged(_account(opening, name), opening.settings)
+    url = sns.subscribe_url(credential, body)
+    async with session(1) as http:
+        # SNS's own signature proves it; the password of the hook was asked for when it came in
+        await listen(provider, replace(credential, secrets={}), Delivery([], body, now()), http)
+        try:
+            async with http.get(url, allow_redirects=False) as answer:
+                if answer.status != 200:
+                    raise Unavailable(f"SNS answered {answer.status}; ask it to send the confirmation again")
+        except (ClientError, TimeoutError):
+            raise Unavailable("SNS did not answer. Try again.") from None
+
+
 async def _replayed(name: str, delivery: Delivery, dry_run: bool) -> tuple[Heard, int]:
     opening = Opening()
-    account = opening.catalogue.account_named(name)
-    if account is None:
-        raise click.BadParameter(f"no such account: {name}")
+    account = _account(opening, name)
     provider, credential = engaged(account, opening.settings)
     async with session(1) as http:
         heard = await listen(provider, credential, delivery, http)
-    inbox = Inbox(account, opening.catalogue, opening.addresses, opening.ring, CHANNELS[account.provider])
+    place = Inbox(account, opening.catalogue, opening.addresses, opening.ring, CHANNELS[account.provider])
     async with opening.connected() as connection, db.sure(connection):
         transaction = connection.transaction()
         await transaction.start()
         try:
-            added = await inbox.keep(connection, heard, now=delivery.received_at)
+            added = await place.keep(connection, heard, now=delivery.received_at)
         except Forged:
             await transaction.rollback()
             raise
         await (transaction.rollback() if dry_run else transaction.commit())
     return heard, added
+
+
+def _account(opening: Opening, name: str) -> Account:
+    account = opening.catalogue.account_named(name)
+    if account is None:
+        raise click.BadParameter(f"no such account: {name}")
+    return account
 
 
 def _captured(raw: bytes) -> Delivery:

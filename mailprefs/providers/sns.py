@@ -65,6 +65,16 @@ def opened(credential: Credential, body: bytes) -> Envelope:
     return Envelope(told["Type"], told["MessageId"], told["Message"], url, _text(told, "Signature"), digest, signed)
 
 
+def subscribe_url(credential: Credential, body: bytes) -> str:
+    """Return the address that confirms a subscription, for the operator to follow: the topic's regional host alone. Raises Forged."""
+    envelope = opened(credential, body)
+    told = reading.value(body)
+    place, url = _place(credential, _text(told, "TopicArn")), _text(told, "SubscribeURL")
+    if envelope.type != SUBSCRIPTION or not place or not url.startswith(f"{place}/?Action=ConfirmSubscription&"):
+        raise Forged("that asks for no confirmation of a subscription of ours")
+    return url
+
+
 def _text(told: Mapping[str, object], name: str) -> str:
     value = told.get(name)
     return value if isinstance(value, str) else ""

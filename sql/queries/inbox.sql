@@ -27,3 +27,14 @@ select exists (select from kept) or exists (select from once where account = :ac
 -- Drops what was kept aside, and the proofs that counted once, when nobody sends them again.
 with old as (delete from once where received_at < :before)
 delete from event where received_at < :before;
+
+-- name: kept
+-- What was set aside, the newest first.
+select account, id, received_at, reason, octet_length(raw) bytes
+from event
+where :account::text is null or account = :account
+order by received_at desc, id
+limit 200;
+
+-- name: kept_raw$
+select raw from event where account = :account and id like :id || '%';
