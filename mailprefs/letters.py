@@ -6,17 +6,16 @@ Anyone may have written it. What is looked at is bounded in octets, parts and de
 from __future__ import annotations
 
 import re
-from base64 import b64decode
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email import message_from_bytes, message_from_string, policy
 from email.header import decode_header, make_header
+from email.message import Message
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from itertools import islice
-from quopri import decodestring
 from typing import TYPE_CHECKING, Any
 
 from mailprefs import bodies, links
@@ -25,8 +24,6 @@ from mailprefs.links import KeyRing
 from mailprefs.providers.facts import EARLIEST
 
 if TYPE_CHECKING:
-    from email.message import Message
-
     Part = Message[Any, Any]
 
 READ = 256 * 1024  # octets that are looked at: what a mail system reports stands before the message that it returns
@@ -35,7 +32,8 @@ PARTS = 100  # of a message, outside of those it carries
 LONGEST_FIELD = 4096  # characters of a field that are looked at
 CANDIDATES = 100  # words of one text that may be tokens
 
-_TOKEN = re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{26}\.[A-Za-z0-9_-]{18}(?![A-Za-z0-9_-])")
+FORM = r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{26}\.[A-Za-z0-9_-]{18}(?![A-Za-z0-9_-])"  # of a token, whoever made it
+_TOKEN = re.compile(FORM)
 _MESSAGE_ID = re.compile(r"<[^<>@\s]+@[^<>@\s]+>")
 _HEADERS_ALONE = ("text/rfc822-headers", "message/global-headers")
 _REPORTS = ("message/delivery-status", "message/global-delivery-status", "message/feedback-report", "message/disposition-notification")
@@ -87,7 +85,10 @@ def opened(letter: Letter) -> Opened:
     head = letter.raw[:READ]
     if head.lower().count(b"boundary") > NESTED:
         raise Unreadable("more boundaries than any letter needs")
-    top = message_from_bytes(head, policy=policy.compat32)
+    try:
+        top = message_from_bytes(head, policy=policy.compat32)
+    except RecursionError:
+        raise Unreadable("messages in messages beyond reason") from None
     parts = tuple(islice(_flat(top), PARTS))
     return Opened(letter, top, parts, tuple(found for part in parts if (found := _carried(part)) is not None))
 
@@ -97,9 +98,8 @@ def _flat(top: Part) -> Iterator[Part]:
     while waiting:
         part = waiting.pop()
         yield part
-        payload: Any = part.get_payload()
-        if part.get_content_maintype() == "multipart" and isinstance(payload, list):
-            waiting.extend(reversed(payload))
+        if part.get_content_maintype() == "multipart":
+            waiting.extend(reversed(_inside(part)))
 
 
 def _carried(part: Part) -> Part | None:
@@ -108,20 +108,26 @@ def _carried(part: Part) -> Part | None:
         return message_from_string(_text(part))
     if part.get_content_maintype() != "message" or kind in _REPORTS:
         return None
-    payload: Any = part.get_payload()
-    if not isinstance(payload, list) or not payload:
+    inside = _inside(part)
+    if not inside:
         return None
-    return message_from_string(_text(part)) if _is_encoded(part) else payload[0]
+    return message_from_string(_text(part)) if _is_encoded(part) else inside[0]
 
 
 def blocks(part: Part) -> list[Part]:
     """Return the groups of fields in a part that reports something (RFC 3464 §2.1, RFC 5965 §3), the empty ones left out."""
-    payload: Any = part.get_payload()
-    if isinstance(payload, list) and part.get_content_type() == "message/delivery-status" and not _is_encoded(part):
-        found = payload
+    if part.is_multipart() and part.get_content_type() == "message/delivery-status" and not _is_encoded(part):
+        found = _inside(part)
     else:
-        found = [message_from_string(block.strip("\r\n")) for block in re.split(r"\r?\n[ \t]*\r?\n", _text(part))]
+        texts = (text.strip("\r\n") for text in re.split(r"\r?\n[ \t]*\r?\n", _text(part)))
+        found = [message_from_string(text) for text in texts if ":" in text]
     return [block for block in found if block.keys()]
+
+
+def _inside(part: Part) -> list[Part]:
+    """Return the parts of a part. Asking one that has none for its payload can raise."""
+    payload: Any = part.get_payload() if part.is_multipart() else []
+    return list(payload)
 
 
 def _is_encoded(part: Part) -> bool:
@@ -131,13 +137,23 @@ def _is_encoded(part: Part) -> bool:
 
 def _text(part: Part) -> str:
     """Return what stands in a part of type message, or the text of any other, undone from its encoding."""
-    payload: Any = part.get_payload()
-    if not isinstance(payload, list):
+    if not part.is_multipart():
         return bodies.text_of(part)
-    whole = b"\n".join(inner.as_bytes().strip(b"\n") for inner in payload)
-    if _is_encoded(part):
-        whole = b64decode(whole) if fields(part, "content-transfer-encoding")[0].lower() == "base64" else decodestring(whole)
-    return whole.decode("utf-8", "replace")
+    whole = "\n\n".join(_written(inner) for inner in _inside(part))
+    if not _is_encoded(part):
+        return whole
+    undone = Message()
+    undone["Content-Type"] = "text/plain; charset=utf-8"
+    undone["Content-Transfer-Encoding"] = field_of(part, "content-transfer-encoding")
+    undone.set_payload(whole)
+    return bodies.text_of(undone)
+
+
+def _written(message: Part) -> str:
+    """Return a message as text. The library's own generator refuses heads that are odd."""
+    head = "".join(f"{name}: {_readable(str(value))}\n" for name, value in message.raw_items())
+    body = "" if message.is_multipart() else bodies.text_of(message).strip("\r\n")
+    return f"{head}\n{body}" if head and body else head or body
 
 
 def fields(part: Part, name: str) -> list[str]:
@@ -151,7 +167,12 @@ def field_of(part: Part, name: str) -> str:
 
 
 def _unfolded(value: object) -> str:
-    return " ".join(str(value)[:LONGEST_FIELD].split())
+    return " ".join(_readable(str(value)[:LONGEST_FIELD]).split())
+
+
+def _readable(text: str) -> str:
+    """The parser escapes what is not ASCII in a head; RFC 6532 says that it is UTF-8."""
+    return text if text.isascii() else text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def decoded(value: str) -> str:

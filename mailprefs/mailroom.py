@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
+from hashlib import sha256
 from uuid import UUID
 
 from mailprefs import db, ledger, letters, links, reports, senders, telemetry, wishes
@@ -64,7 +65,7 @@ class Mailroom:
         except Exception as error:  # the mail library raises what it likes on hostile bytes, RecursionError among it
             if not isinstance(error, Unreadable):
                 telemetry.log.warning("mail_unreadable", exc_info=error)
-            return self._aside(letter.raw, "unreadable")
+            return self._unread(letter, now)
 
     async def record(self, connection: Connection, said: Said, *, now: datetime) -> None:
         """Record what a letter says, in a transaction of its own; on return it has committed.
@@ -90,6 +91,15 @@ class Mailroom:
     def _inbox(self, brand: Brand) -> Inbox:
         account = Account(name=NAME, provider=NAME, brand=brand.name)
         return Inbox(account, self.catalogue, self.addresses, self.ring, Channel.EMAIL, Door.MAIL)
+
+    def _unread(self, letter: Letter, now: datetime) -> Said:
+        """What cannot be read is kept aside. If it came to the very address that stops, it stops: nothing else is ever sent there."""
+        said = self._aside(letter.raw, "unreadable")
+        token = self._token([[letter.recipient]]) if _name(letter.recipient) != BOUNCES else None
+        digest = sha256(letter.raw).hexdigest()[:32]
+        return replace(
+            said, stops=tuple(self._stops(digest, Address(token.address, Channel.EMAIL), self._scopes(token), now) if token else ())
+        )
 
     def _aside(self, raw: bytes, reason: str) -> Said:
         return Said(raw, (), ((self.catalogue.brand[0], Heard(kept=(Kept(reason, raw[: reports.RAW]),))),))
@@ -126,8 +136,8 @@ class Mailroom:
         return self.catalogue.brand
 
     def _addressed(self, recipient: str) -> Sequence[Brand]:
-        local, _, domain = recipient.strip().strip("<>").rpartition("@")
-        return self._ours.get((local.partition("+")[0].lower(), domain.lower().rstrip(".")), ())
+        domain = recipient.strip().strip("<>").rpartition("@")[2]
+        return self._ours.get((_name(recipient), domain.lower().rstrip(".")), ())
 
     @cached_property
     def _ours(self) -> Mapping[tuple[str, str], Sequence[Brand]]:
@@ -143,38 +153,47 @@ class Mailroom:
 
     def _is_pressed(self, opened: Opened, wish: wishes.Wish) -> bool:
         """True if it came to the very address that stops, and says no more than that: then it counts even if a machine sent it."""
-        local = opened.letter.recipient.strip().strip("<>").partition("+")[0].lower()
-        return local != BOUNCES and bool(letters.sure(self.ring, [[opened.letter.recipient]])) and wish.leaves and not wish.says_more
+        recipient = opened.letter.recipient
+        return _name(recipient) != BOUNCES and self._token([[recipient]]) is not None and wish.leaves and not wish.says_more
 
     def _wished(self, opened: Opened, wish: wishes.Wish, now: datetime) -> Said:
-        reasons = ["words"] if wish.says_more else []
-        token = self._token(self._places(opened)) or self._lowered(opened)
-        sender = self._sender(opened)
-        stops: Sequence[Change] = ()
-        if token is None and sender is None:
-            token = self._token([opened.texts])  # whoever quotes the link holds it: but a sender speaks for the sender first
+        token = self._token(self._pressed(opened)) or self._lowered(opened)
+        sender = None
+        if token is None and wish.leaves:
+            token = self._token(head for message in opened.carried for head in letters.in_headers(message))
+            sender = None if token else self._sender(opened)
+            if token is None and sender is None:  # whoever quotes a link holds it; but a proven sender speaks for the sender first
+                token = self._token([opened.texts, [opened.letter.recipient]])
+        stops: list[Change] = []
         if token is not None:
-            stops = self._stops(opened, Address(token.address, Channel.EMAIL), self._scopes(token), now)
-        elif sender is not None and wish.leaves:
-            stops = self._stops(opened, sender, [brand.number * 256 + MARKETING for brand in self._brands(opened)], now)
-            reasons += ["token_unreadable"] if any(letters.tokenish(text) for place in self._places(opened) for text in place) else []
-        elif sender is None:
-            reasons = ["sender_not_proven"]
-        kept = tuple(reports.aside(opened, reason) for reason in reasons[-1:])
-        heard = Heard(kept=kept, counted={Kind.UNSUBSCRIBED: 1} if stops else {})
+            stops = self._stops(opened.digest, Address(token.address, Channel.EMAIL), self._scopes(token), now)
+        elif sender is not None:
+            stops = self._stops(opened.digest, sender, [brand.number * 256 + MARKETING for brand in self._brands(opened)], now)
+        reason = self._remains(opened, wish, bool(stops), sender)
+        heard = Heard(kept=(reports.aside(opened, reason),) if reason else (), counted={Kind.UNSUBSCRIBED: 1} if stops else {})
         return Said(opened.letter.raw, tuple(stops), ((self._brands(opened)[0], heard),))
 
-    def _token(self, places: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> Token | None:
+    def _remains(self, opened: Opened, wish: wishes.Wish, stopped: bool, sender: Address | None) -> str | None:
+        """Return why a person should look at a letter; None if all was done that it asked."""
+        if wish.says_more:
+            return "words"
+        if not stopped:
+            return "sender_not_proven"
+        lost = sender is not None and any(letters.tokenish(text) for place in self._pressed(opened) for text in place)
+        return "token_unreadable" if lost else None  # somebody else's, it may be
+
+    def _token(self, places: Iterable[Iterable[str]]) -> Token | None:
         word = letters.sure(self.ring, places)
         return links.read(self.ring, word) if word else None
 
-    def _places(self, opened: Opened) -> Iterator[Sequence[str]]:
-        """Yield where a token stands that a wish goes by: the address it was sent to, the subject, the heads of messages it carries."""
-        yield [opened.letter.recipient]
-        yield self._shown(opened)
+    def _pressed(self, opened: Opened) -> Iterator[Sequence[str]]:
+        """Yield where a token says by itself that its holder leaves: the address that stops, and the subject.
+
+        In the address that bounces come back to it says nothing of the kind: notices of absence are sent there too.
+        """
+        yield [text for text in (opened.letter.recipient,) if _name(text) != BOUNCES]
+        yield [text for text in self._shown(opened) if _name(text) != BOUNCES]
         yield fields(opened.top, "subject")
-        for message in opened.carried:
-            yield from letters.in_headers(message)
 
     def _shown(self, opened: Opened) -> list[str]:
         """Return the addresses in the fields that say whom a letter is to."""
@@ -185,7 +204,7 @@ class Mailroom:
 
         Nobody else could know them: what is left of the tag has more than 90 bits.
         """
-        words = {word for text in (opened.letter.recipient, *self._shown(opened)) for word in letters.tokenish(text)}
+        words = {word for place in self._pressed(opened) for text in place for word in letters.tokenish(text)}
         lowered = {word for word in words if word == word.lower()}
         if not lowered:
             return None
@@ -222,9 +241,15 @@ class Mailroom:
         brand = self.catalogue.brand_of(token.scope)
         return [each.number * 256 + MARKETING for each in ([brand] if brand else self.catalogue.brand)]
 
-    def _stops(self, opened: Opened, address: Address, scopes: Sequence[int], now: datetime) -> list[Change]:
+    def _stops(self, digest: str, address: Address, scopes: Sequence[int], now: datetime) -> list[Change]:
         """Return a person's own stops. The letter names them, and the scope: one that is delivered twice is one."""
-        return [Change(address, n, Cause.CHOICE, Effect.STOP, Door.MAIL, f"stop-{n}-{opened.digest}", now) for n in scopes]
+        return [Change(address, n, Cause.CHOICE, Effect.STOP, Door.MAIL, f"stop-{n}-{digest}", now) for n in scopes]
+
+
+def _name(recipient: str) -> str:
+    """Return what stands before the plus, or before the at, of an address."""
+    local = recipient.strip().strip("<>").rpartition("@")[0]
+    return local.partition("+")[0].lower()
 
 
 def _named_apart(event: Event, brand: Brand) -> Event:

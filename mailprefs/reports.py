@@ -200,11 +200,12 @@ def _found(opened: Opened) -> tuple[set[str], set[str]]:
         delayed, gone = all_failures(message_from_bytes(head))
     except Exception:  # its detectors raise what they like on hostile bytes
         return set(), set()
-    return _addresses(gone), _addresses(delayed)
+    return _addresses(gone, head), _addresses(delayed, head)
 
 
-def _addresses(found: frozenset[bytes]) -> set[str]:
-    return {address for each in found if (address := _address(each.decode("utf-8", "replace")))}
+def _addresses(found: frozenset[bytes], head: bytes) -> set[str]:
+    """Return the addresses that stand in the letter so: some detectors join what a field folds, or drop a comment from within."""
+    return {address for each in found if each in head and (address := _address(each.decode("utf-8", "replace")))}
 
 
 # All of them

@@ -25,6 +25,8 @@ class Settings(BaseSettings):
     home: Path = Field(default=Path(".mailprefs"), alias="MAILPREFS_DATA")  # embedded server, spool, exports
     host: str = Field(default="127.0.0.1", alias="HOST")
     port: int = Field(default=8080, alias="PORT", ge=0, le=65535)
+    lmtp_port: int | None = Field(default=None, alias="LMTP_PORT", ge=0, le=65535)  # absent: the worker takes no letters
+    authserv: str | None = Field(default=None, alias="MAIL_AUTHSERV_ID")  # as your mail server calls itself when it says who is proven
 
     def secret(self, variable: str) -> str | None:
         """Return the value of an environment variable that the catalogue names, or None."""

@@ -11,11 +11,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
-from mailprefs import courier, db, inbox, numbers, outbox, telemetry
+from mailprefs import courier, db, inbox, lmtp, numbers, outbox, telemetry
+from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
 from mailprefs.courier import Clock, Courier, Route, Timing
 from mailprefs.errors import Unavailable
 from mailprefs.links import KeyRing
+from mailprefs.mailroom import Mailroom
 from mailprefs.providers import PROVIDERS, engaged
 from mailprefs.providers.base import Ear, Provider
 from mailprefs.providers.calling import session
@@ -53,6 +55,9 @@ async def work(
             await stack.enter_async_context(_engaged(route, pool, clock, timing or Timing(), stop))
             for route in await _routes(pool, catalogue, ring, settings, clock, providers)
         ]
+        if settings.lmtp_port is not None:
+            room = Mailroom(catalogue, Addresses(ring.digest), ring, settings.authserv)
+            await stack.enter_async_context(lmtp.listening(room, pool, settings.lmtp_port, clock))
         async with asyncio.TaskGroup() as loops:
             for each in couriers:
                 loops.create_task(_supervised(each.route.name, each.round, stop, idle=each.timing.poll.total_seconds()))
