@@ -141,12 +141,18 @@ async def durable(connection: Connection) -> None:
 
 
 async def migrate(connection: asyncpg.Connection, *, patience: timedelta = timedelta(minutes=2)) -> list[str]:
-    """Bring the schema up to date and return the names of what was applied. Raises Misconfigured if an applied file was edited."""
+    """Bring the schema up to date and return the names of what was applied.
+
+    Raises Misconfigured if an applied file was edited, or if the role may not make tables.
+    """
     await _lock(connection, patience)
     try:
         await queries("db").create_ledger_of_migrations(connection)
         known = {row["name"]: row["digest"] async for row in queries("db").applied(connection)}
         return [path.name for path in _files() if await _applied(connection, path, known)]
+    except (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError):
+        # since PostgreSQL 15, whoever does not own a database may make nothing in its schema public
+        raise Misconfigured("the role in DATABASE_URL may not make tables: grant create, usage on schema public to it") from None
     finally:
         await queries("db").unlock(connection, lock=_MIGRATING)
 

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from functools import partial
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -193,6 +194,21 @@ async def test_a_migration_that_fails_leaves_nothing_of_itself(server: str, data
     await conn.execute("drop table told")
     assert await db.migrate(conn) == files()
     await conn.close()
+
+
+async def test_a_role_that_may_make_nothing_is_told_what_to_grant(conn: asyncpg.Connection, database: str) -> None:
+    role = f"visitor_{uuid4().hex}"
+    await conn.execute(f"drop schema public cascade; create schema public; create role {role} login password 'visitor'")
+    try:
+        visitor = await db.connect(re.sub(r"//[^@]*@", f"//{role}:visitor@", database))
+        for granted in ("usage", "create, usage"):
+            with pytest.raises(Misconfigured, match="grant create, usage on schema public"):
+                await db.migrate(visitor)
+            await conn.execute(f"grant {granted} on schema public to {role}")
+        assert await db.migrate(visitor) == files(), "the control: with what was told, it may"
+        await visitor.close()
+    finally:
+        await conn.execute(f"drop owned by {role} cascade; drop role {role}")
 
 
 async def test_two_services_that_start_at_once_migrate_once(database: str) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -56,6 +57,18 @@ class _Lazy(click.Group):
         command: click.Command = getattr(room, name.replace("-", "_") + "_")
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command to the last byte of its output. A reader that has enough, such as ``head``, is no error."""
+        try:
+            result = super().invoke(ctx)
+            if sys.stdout:
+                sys.stdout.flush()
+        except BrokenPipeError:
+            if not _reader_is_gone():
+                raise
+            return 0
+        return result
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, words) for name, (_, words) in _COMMANDS.items()])
@@ -72,7 +85,9 @@ def main(prog_name: str = "mailprefs") -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # whatever the locale out there is called
-    sys.exit(_ended(prog_name))
+    status = _ended(prog_name)
+    _let_go()
+    sys.exit(status)
 
 
 def _ended(prog_name: str) -> int:
@@ -87,11 +102,25 @@ def _ended(prog_name: str) -> int:
         return _said(str(error), 2)
     except MailprefsError as error:
         return _said(str(error), 1)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has enough: nothing more to flush
-        return 0
+    except OSError as error:
+        return _said(f"{error.strerror or type(error).__name__}, at {_place(error)}", 1)
     except Exception as error:
         return _said(f"something unexpected went wrong: {type(error).__name__} at {_place(error)}. Please report it.", 1)
+
+
+def _reader_is_gone() -> bool:
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _let_go() -> None:
+    """Leave nothing for the interpreter's end to write: what could not be written would fail once more, and loudly."""
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def _status(result: Any) -> int:

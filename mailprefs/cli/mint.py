@@ -92,7 +92,7 @@ def _batches(pairs: Iterator[tuple[Row, UUID]]) -> Iterator[list[tuple[Row, UUID
 
 
 @click.command("check")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True))
 @click.option("--json", "as_json", is_flag=True, help="For a program to read.")
 def check_(file: Path, as_json: bool) -> int:
     """Check a message (FILE.eml, or - for stdin), rule by rule. Exit 0 only if none fails."""

@@ -1,4 +1,7 @@
-"""What commands open: settings, catalogue, key ring, database. Each says what to do when it is not there."""
+"""What commands open: settings, catalogue, key ring, database. Each says what to do when it is not there.
+
+What only a database needs is imported with it: minting waits for no provider.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import asyncpg
-
-from mailprefs import catalogue, db, embedded, numbers, settings
+from mailprefs import catalogue, settings
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue, Scope
+from mailprefs.errors import Unavailable
 from mailprefs.links import KeyRing, Links
-from mailprefs.providers import CHANNELS
 from mailprefs.settings import Settings
+
+if TYPE_CHECKING:
+    from asyncpg import Connection
 
 Answer = TypeVar("Answer")
 
@@ -50,26 +54,41 @@ class Opening:
         if self.settings.database_url is not None:
             yield self.settings.database_url.get_secret_value()
             return
+        from mailprefs import embedded
+
         async with embedded.running(self.settings.home / "postgres") as url:
             await self._ready(url)
             yield url
 
     @asynccontextmanager
-    async def connected(self) -> AsyncIterator[asyncpg.Connection]:
-        """Lend a connection to a database that knows our numbers."""
+    async def connected(self) -> AsyncIterator[Connection]:
+        """Lend a connection to a database that knows our numbers. Raises Unavailable if it goes away meanwhile."""
+        import asyncpg
+
+        from mailprefs import db
+
         async with self.database() as url:
             connection = await db.connect(url)
             try:
                 await self.registered(connection)
                 yield connection
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+                if db.is_trouble(error):
+                    raise Unavailable("the database went away. What was recorded before that is kept; try again.") from None
+                raise
             finally:
-                await connection.close()
+                connection.terminate()  # all is committed, and close() waits for a server that may be gone
 
-    async def registered(self, connection: asyncpg.Connection) -> None:
+    async def registered(self, connection: Connection) -> None:
         """Make the database know the catalogue. Raises Misconfigured where it cannot be, or was never migrated."""
+        from mailprefs import numbers
+        from mailprefs.providers import CHANNELS
+
         await numbers.ready(connection, self.catalogue, self.ring.ids, CHANNELS, now=now())
 
     async def _ready(self, url: str) -> None:
+        from mailprefs import db
+
         connection = await db.connect(url)
         try:
             await db.migrate(connection)

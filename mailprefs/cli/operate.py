@@ -10,7 +10,6 @@ import click
 from mailprefs import ledger, outbox
 from mailprefs.cli.opening import Opening, now, run
 from mailprefs.outbox import Figures
-from mailprefs.sandbox import app as sandbox
 
 
 @click.command("sync")
@@ -59,6 +58,8 @@ async def _differing() -> int:
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="0: a free one, printed.")
 def sandbox_(providers: tuple[str, ...], port: int) -> None:
     """Simulated endpoints of PROVIDERS (all of them if none is named) on loopback, with faults on request."""
+    from mailprefs.sandbox import app as sandbox  # brings in what a web server needs
+
     if strange := set(providers) - set(sandbox.SIMULATIONS):
         raise click.BadParameter(f"no sandbox for {', '.join(sorted(strange))}; there are: {', '.join(sandbox.SIMULATIONS)}")
     run(sandbox.serve(port, providers))

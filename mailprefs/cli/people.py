@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from getpass import getuser
@@ -19,13 +20,13 @@ from mailprefs import audience, bulk, decisions, ledger, rows
 from mailprefs.audience import COLUMNS, Format
 from mailprefs.bulk import Import, Tally
 from mailprefs.cli.opening import Opening, now, run
-from mailprefs.errors import NotEntitled, Unreadable
+from mailprefs.errors import Misconfigured, NotEntitled
 from mailprefs.rows import Rejects
 from mailprefs.words import Cause, Change, Channel, Decision, Door, Effect
 
 _CAUSES = [cause.value for cause in Cause if not cause.ends]
 _EVIDENCE = "Where the reason is written down, such as a ticket's number. Kept for ever: nothing about the person."
-_FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True)
 
 
 @click.command("import")
@@ -38,6 +39,8 @@ _FILE = click.Path(path_type=Path, dir_okay=False, allow_dash=True)
 @click.option("--json", "as_json", is_flag=True, help="For a program to read.")
 def import_(what: str, file: Path, rejects: Path | None, dry_run: bool, as_json: bool) -> int:
     """Import addresses, suppressions or consents from FILE: CSV with a header, NDJSON, or either gzipped. Never lifts a stop."""
+    if rejects and file.exists() and rejects.exists() and rejects.samefile(file):
+        raise click.BadParameter("the rejects would be written over the file that is read")
     rejects = rejects or Path(f"{'stdin' if str(file) == '-' else file.name}.rejects.{'ndjson' if _is_ndjson(file) else 'csv'}")
     tally = run(_imported(what, file, rejects, dry_run))
     if as_json:
@@ -116,11 +119,26 @@ async def _streamed(topic: str, channel: Channel, format: Format, columns: tuple
         return await audience.stream(connection, scope, channel, write, now=now(), columns=columns, format=format)
 
 
-def _sink(output: Path | None) -> Any:
+@contextmanager
+def _sink(output: Path | None) -> Iterator[BinaryIO]:
+    """Lend what to write to. A file is there when it is whole: half an audience looks like one, and an old one is not lost to an error."""
+    if output is None:
+        yield sys.stdout.buffer
+        return
+    special = output.is_symlink() or (output.exists() and not output.is_file())  # such as /dev/stdout: never put a file in its place
+    part = output if special else output.with_name(f".{output.name}.{os.getpid()}")
     try:
-        return output.open("wb") if output else nullcontext(sys.stdout.buffer)
+        out = part.open("wb")
     except OSError as error:
-        raise Unreadable(f"{output} cannot be written: {error.strerror}") from None
+        raise Misconfigured(f"{output} cannot be written: {error.strerror}") from None
+    try:
+        with out:
+            yield out
+        if not special:
+            part.replace(output)
+    finally:
+        if not special:
+            part.unlink(missing_ok=True)
 
 
 @click.command("why")
@@ -201,7 +219,8 @@ def _by_staff(address: str, scope: str, cause: Cause, effect: Effect, evidence: 
         opening = Opening()
         whom, node = opening.addresses.heard(address), opening.catalogue.scope(scope)
         # a number of its own: the same ticket may stop, lift and stop again
-        change = Change(whom, node.number, cause, effect, Door.STAFF, f"{evidence[:80]} {uuid4().hex[:12]}", now(), by=getuser())
+        named = evidence.encode("utf-8", "replace").decode()[:80]
+        change = Change(whom, node.number, cause, effect, Door.STAFF, f"{named} {uuid4().hex[:12]}", now(), by=_operator())
         ledger.entitled(change)
         async with opening.connected() as connection, connection.transaction():
             return (await ledger.record(connection, [change], now=now()))[0]
@@ -209,3 +228,11 @@ def _by_staff(address: str, scope: str, cause: Cause, effect: Effect, evidence: 
     added = run(recorded())
     click.echo("recorded" if added else "known already", err=True)
     return 0
+
+
+def _operator() -> str:
+    """Return the name of whoever gave the command, or their number where the system knows no name, as in many containers."""
+    try:
+        return getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())

@@ -68,17 +68,18 @@ def ring_file(opening: Opening) -> Path:
 
 def write_ring(path: Path, ring: KeyRing, *, fresh: bool = False) -> None:
     """Write the ring so that it is whole or not there, and open to nobody else. Raises Misconfigured."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+    target = path.resolve()  # a link to the ring goes on being one
+    part = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
             file.write(ring.dumped())
             file.flush()
             os.fsync(file.fileno())
         if fresh:
-            os.link(part, path)  # refuses to overwrite a ring that somebody else made meanwhile
+            os.link(part, target)  # refuses to overwrite a ring that somebody else made meanwhile
             part.unlink()
         else:
-            part.replace(path)
+            part.replace(target)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise Misconfigured(f"the key ring {path} cannot be written: {error.strerror}") from None
@@ -128,7 +129,8 @@ def every_api_key(as_json: bool) -> None:
 @api_keys_.command("revoke")
 @click.argument("number", metavar="ID")
 def revoke(number: str) -> int:
-    """End a key at once."""
+    """End a key at once. ID is the key's number; the key itself will do."""
+    number = number.removeprefix("mp_")[:8]  # so that a secret given in its place is not shown
 
     async def ended() -> bool:
         async with Opening().connected() as connection:

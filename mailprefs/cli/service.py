@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 import signal
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -32,11 +33,13 @@ def init_(directory: Path) -> None:
         raise Misconfigured(f"{taken[0]} is there already")
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        settings.write_text(_TEMPLATE, encoding="utf-8")
+        with settings.open("x", encoding="utf-8") as file:
+            file.write(_TEMPLATE)
     except OSError as error:
         raise Misconfigured(f"{directory} cannot be written: {error.strerror}") from None
     write_ring(ring, KeyRing.new(now().date()), fresh=True)
-    click.echo(f"wrote {settings} and {ring}\nnext: mailprefs serve", err=True)
+    there = "" if directory.resolve() == Path.cwd() else f"cd {shlex.quote(str(directory))} && "
+    click.echo(f"wrote {settings} and {ring}\nnext: {there}mailprefs serve", err=True)
 
 
 @click.command("migrate")
@@ -63,7 +66,7 @@ async def _migrated() -> None:
 def serve_(only: str | None, json_log: bool | None) -> None:
     """Serve on HOST and PORT until told to stop. Without DATABASE_URL, an own PostgreSQL and the worker run too."""
     _log(json_log)
-    _run(_serve(tuple(only.split(",")) if only else tuple(service.DOORS)))
+    _run(_serve(tuple(service.DOORS) if only is None else tuple(only.split(","))))
 
 
 async def _serve(only: Sequence[str]) -> None:

@@ -1,0 +1,80 @@
+"""``sync``, ``ledger``, ``sandbox``, ``provider`` and ``hook``: is everyone told, is the state sound."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+
+import asyncpg
+from aiohttp import ClientSession
+
+from mailprefs import directory, ledger
+from mailprefs.addresses import Addresses
+from mailprefs.directory import Entry
+from mailprefs.providers import PROVIDERS
+from mailprefs.words import Address, Cause, Change, Door, Effect
+
+from .shell import MAILPREFS, Shell
+
+NEWSLETTER = 272
+
+
+async def test_sync_says_what_each_account_still_has_to_hear(
+    shell: Shell, conn: asyncpg.Connection, addresses: Addresses, now: datetime
+) -> None:
+    whole = json.loads((await shell("sync", "--json")).said(0).out)
+    silent = {"waiting": 0, "no_address": 0, "oldest_at": None, "next_deadline_at": None, "late": None, "dead": 0}
+    assert whole == {"accounts": [{"account": name, **silent} for name in ("sendgrid-main", "sendgrid-second")]}
+    assert all(set(row) == {"account", *silent} for row in whole["accounts"])
+
+    jane = addresses.read("jane@example.org")
+    await directory.know(conn, [Entry(jane)], now=now)
+    unknown = Address(addresses.read("kim@example.org").key)
+    await ledger.record(conn, [Change(who, NEWSLETTER, Cause.CHOICE, Effect.STOP, Door.LINK, "1", now) for who in (jane, unknown)], now=now)
+    await conn.execute("update push set refused = 'code' where account = 2 and key = $1", jane.key)
+    rows = json.loads((await shell("sync", "--json")).said(1).out)["accounts"]
+    assert [(row["account"], row["waiting"], row["no_address"], row["oldest_at"], row["dead"]) for row in rows] == [
+        ("sendgrid-main", 1, 1, now.isoformat(), 0),
+        ("sendgrid-second", 1, 1, now.isoformat(), 1),
+    ]
+    shown = (await shell("sync", "sendgrid-main")).said(1).out
+    assert shown == f"sendgrid-main            1 waiting, the oldest since {now:%Y-%m-%d %H:%M:%S}Z, 0 refused, 1 known by key only\n"
+    (await shell("sync", "pigeon")).said(2, "no such account: pigeon")
+
+
+async def test_ledger_verify_finds_the_summary_that_was_altered(
+    shell: Shell, conn: asyncpg.Connection, addresses: Addresses, now: datetime
+) -> None:
+    people = [addresses.read(f"p{n}@example.org") for n in range(3)]
+    await ledger.record(conn, [Change(p, NEWSLETTER, Cause.CHOICE, Effect.STOP, Door.LINK, "1", now) for p in people], now=now)
+    (await shell("ledger", "verify")).said(0, "every summary is what its ledger says")
+    await conn.execute("update address set stops = null where key = $1", people[1].key)
+    (await shell("ledger", "verify")).said(1, "1 summaries differ from their ledger")
+
+
+async def test_the_sandbox_answers_on_loopback_until_it_is_told_to_stop(alone: Shell) -> None:
+    process = await alone._started(("sandbox", "sendgrid"), MAILPREFS, {})
+    assert process.stdout
+    try:
+        port = int(await process.stdout.readline())
+        async with ClientSession() as http, http.get(f"http://127.0.0.1:{port}/_sandbox/state") as response:
+            assert response.status == 200
+    finally:
+        process.terminate()
+        _, err = await process.communicate()
+    assert b"Traceback" not in err
+
+
+async def test_a_provider_says_what_to_set_for_it_or_for_an_account_of_its_own(alone: Shell) -> None:
+    general = (await alone("provider", "sendgrid")).said(0).out
+    assert "hooks/sendgrid-main" in general
+    own = (await alone("provider", "sendgrid-second")).said(0).out
+    assert own == general.replace("hooks/sendgrid-main", "hooks/sendgrid-second")
+    assert set(PROVIDERS) >= {"sendgrid"}
+
+
+async def test_a_delivery_that_is_none_is_refused(alone: Shell) -> None:
+    secrets = {"SENDGRID_WEBHOOK_KEY": "canary-password", "SENDGRID_API_KEY": "canary-password"}
+    (await alone("hook", "replay", "gone.http")).said(1, "cannot be read: No such file")
+    (await alone("hook", "replay", "-", stdin=b"no empty line")).said(1, "no empty line between headers and body")
+    (await alone("hook", "replay", "-", stdin=b"POST /hooks/pigeon HTTP/1.1\n\n{}", env=secrets)).said(2, "no such account: pigeon")

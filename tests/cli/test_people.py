@@ -1,0 +1,215 @@
+"""``import``, ``audience``, ``why``, ``stop`` and ``lift``: what may be sent to whom, from the shell."""
+
+from __future__ import annotations
+
+import csv
+import getpass
+import gzip
+import io
+import json
+import os
+import sys
+from datetime import datetime, timedelta
+
+import asyncpg
+
+from mailprefs import ledger
+from mailprefs.addresses import Addresses
+from mailprefs.words import Cause, Change, Door, Effect
+
+from .shell import MAILPREFS, Shell
+
+MARKETING, NEWSLETTER, OFFERS, PARTNERS = 257, 272, 273, 274
+
+
+async def test_what_is_imported_is_counted_rejected_and_sent(shell: Shell, conn: asyncpg.Connection) -> None:
+    (shell.home / "people.csv").write_text(
+        "address,locale,party\njane@example.org,en,p1\nkim@example.org,es,p2\n+12025550123,,p1\nnot an address,,\n"
+    )
+    dry = (await shell("import", "addresses", "people.csv", "--dry-run")).said(1, r"4 rows read, 3 accepted, 3 of them new \(dry run")
+    assert dry.out == ""
+    assert await conn.fetchval("select count(*) from address") == 0
+    words = ("4 rows read, 3 accepted, 3 of them new$", r"1 rows were refused and are in people\.csv\.rejects\.csv, each with its reason")
+    (await shell("import", "addresses", "people.csv")).said(1, *(f"(?m){each}" for each in words))
+    with (shell.home / "people.csv.rejects.csv").open(newline="") as file:
+        (reject,) = csv.DictReader(file)
+    assert (reject["address"], reject["row"]) == ("not an address", "4")
+    again = (await shell("import", "addresses", "people.csv", "--json", "--rejects", "bad.csv")).said(1)
+    assert json.loads(again.out) == {"read": 4, "accepted": 3, "added": 0, "rejected": 1}
+    assert (shell.home / "bad.csv").read_bytes() == (shell.home / "people.csv.rejects.csv").read_bytes()
+
+    stops = "".join(f'{{"address": "{who}", "scope": "newsletter", "cause": "choice"}}\n' for who in ("kim@example.org", "lee@example.org"))
+    (shell.home / "stops.ndjson.gz").write_bytes(gzip.compress(f"{stops}oops\n".encode()))
+    (await shell("import", "suppressions", "stops.ndjson.gz")).said(
+        1, "3 rows read, 2 accepted, 2 of them new", r"stops\.ndjson\.gz\.rejects\.ndjson"
+    )
+    (reject,) = map(json.loads, (shell.home / "stops.ndjson.gz.rejects.ndjson").read_text().splitlines())
+    assert reject == {"line": "oops", "row": 3, "reason": "no JSON object"}
+
+    consents = b"address,scope,at,source\njane@example.org,partners,2026-01-01T00:00:00Z,form 7\n"
+    (await shell("import", "consents", "-", stdin=consents)).said(0, "1 rows read, 1 accepted, 1 of them new")
+
+    assert (await shell("audience", "newsletter")).said(0, "^1 addresses$").out == "address\njane@example.org\n"
+    assert (await shell("audience", "partners")).said(0).out == "address\njane@example.org\n"
+    assert (await shell("audience", "care", "--channel", "sms", "--columns", "party,address")).said(
+        0
+    ).out == "party,address\np1,+12025550123\n"
+    lines = (await shell("audience", "orders", "--format", "ndjson", "--columns", "address,locale")).said(0).out.splitlines()
+    assert sorted((row["address"], row["locale"]) for row in map(json.loads, lines)) == [
+        ("jane@example.org", "en"),
+        ("kim@example.org", "es"),
+    ]
+
+
+async def test_an_audience_in_a_file_is_whole_or_the_old_one(shell: Shell) -> None:
+    (await shell("import", "addresses", "-", stdin=b"address\njane@example.org\n")).said(0)
+    done = (await shell("audience", "newsletter", "-o", "out.csv")).said(0, "1 addresses")
+    assert done.out == ""
+    assert (shell.home / "out.csv").read_text() == "address\njane@example.org\n"
+    for words in (("gossip",), ("newsletter", "--columns", "password"), ("connective/marketing",)):
+        (await shell("audience", *words, "-o", "out.csv")).said(2)
+    (await shell("audience", "newsletter", "-o", "out.csv", env={"DATABASE_URL": "postgresql://127.0.0.1:1/x"})).said(1)
+    assert (shell.home / "out.csv").read_text() == "address\njane@example.org\n"
+    assert [path.name for path in shell.home.iterdir() if "out" in path.name] == ["out.csv"], "no half of one is left"
+    (await shell("audience", "newsletter", "-o", "no/where.csv")).said(2, "cannot be written: No such file")
+
+
+async def test_an_audience_is_written_through_a_link_and_never_in_its_place(shell: Shell) -> None:
+    (await shell("import", "addresses", "-", stdin=b"address\njane@example.org\n")).said(0)
+    for name, target in (("away.csv", "real.csv"), ("out", "/proc/self/fd/1")):  # the second is what /dev/stdout is
+        (shell.home / name).symlink_to(target)
+        done = (await shell("audience", "newsletter", "-o", name)).said(0)
+        assert (shell.home / name).is_symlink()
+        assert (done.out or (shell.home / "real.csv").read_text()) == "address\njane@example.org\n"
+    done = await shell("audience", "newsletter", "-o", "out", command=MAILPREFS)  # a pipe, where the other was a file
+    assert done.said(0).out == "address\njane@example.org\n"
+    assert (shell.home / "out").is_symlink()
+
+
+async def test_the_rejects_are_not_written_over_what_is_read(shell: Shell) -> None:
+    (shell.home / "people.csv").write_text("address\nnot an address\n")
+    (await shell("import", "addresses", "people.csv", "--rejects", "./people.csv")).said(2, "written over the file that is read")
+    assert (shell.home / "people.csv").read_text() == "address\nnot an address\n"
+
+
+async def test_why_says_what_is_behind_an_answer(shell: Shell, conn: asyncpg.Connection, addresses: Addresses, now: datetime) -> None:
+    jane = addresses.read("jane@example.org")
+    changes = [
+        Change(jane, NEWSLETTER, Cause.CHOICE, Effect.STOP, Door.LINK, "1", now),
+        Change(jane, OFFERS, Cause.PAUSE, Effect.STOP, Door.PAGE, "2", now, until=now + timedelta(days=3_000)),
+    ]
+    await ledger.record(conn, changes, now=now)
+    await conn.execute(
+        "insert into told select bucket, account, key, scope, stop, since, since, since from push where scope = $1 and account = 1",
+        NEWSLETTER,
+    )
+    await conn.execute("delete from push where account = 1 and scope = $1", NEWSLETTER)
+    whole = json.loads((await shell("why", "Jane@Example.org", "--json")).said(1).out)
+    at = now.isoformat()
+    assert list(whole) == ["address", "decisions", "history", "told"]
+    assert whole["address"] == "Jane@Example.org"
+    decisions = {each["topic"]: each for each in whole["decisions"]}
+    assert list(decisions) == [
+        f"connective/{name}" for name in ("newsletter", "offers", "partners", "studies", "recovery", "orders", "care")
+    ]
+    hold = {"scope": "connective/newsletter", "cause": "choice", "since": at, "until": None}
+    assert decisions["connective/newsletter"] == {
+        "address": "Jane@Example.org",
+        "topic": "connective/newsletter",
+        "allowed": False,
+        "reasons": [hold],
+    }
+    assert decisions["connective/offers"]["reasons"][0]["until"] == (now + timedelta(days=3_000)).isoformat()
+    missing = {"scope": "connective/partners", "cause": "consent_missing", "since": None, "until": None}
+    assert decisions["connective/partners"]["reasons"] == [missing]
+    assert decisions["connective/orders"] == {"address": "Jane@Example.org", "topic": "connective/orders", "allowed": True, "reasons": []}
+    entry = {"at": at, "scope": "connective/newsletter", "cause": "choice", "effect": "stop", "door": "link", "evidence": "link:1"}
+    assert whole["history"][0] == entry
+    told = {(row["account"], row["scope"], row["asked_at"], row["sent_at"], row["confirmed_at"]) for row in whole["told"]}
+    assert ("sendgrid-main", "connective/newsletter", at, at, at) in told
+    assert ("sendgrid-second", "connective/newsletter", at, None, None) in told
+    assert all(list(row) == ["account", "scope", "asked_at", "sent_at", "confirmed_at"] for row in whole["told"])
+
+    shown = (await shell("why", "jane@example.org")).said(1).out
+    assert "no   connective/newsletter" in shown
+    assert f"choice at connective/newsletter since {now:%Y-%m-%d %H:%M}Z" in shown
+    assert "yes  connective/orders" in shown
+    assert "link:1" in shown
+    assert "waiting" in shown
+    assert (await shell("why", "jane@example.org", "orders")).said(0).out.splitlines()[1].split() == ["yes", "connective/orders"]
+    (await shell("why", "jane@example.org", "newsletter")).said(1)
+    (await shell("why", "jane@example.org", "gossip")).said(2, "no such scope")
+    (await shell("why", "never met", "orders")).said(0)
+
+
+async def test_staff_stops_and_lifts_what_staff_may(shell: Shell, conn: asyncpg.Connection, addresses: Addresses) -> None:
+    jane = addresses.read("jane@example.org")
+
+    async def stops() -> list[int] | None:
+        found: list[int] | None = await conn.fetchval("select stops from address where key = $1", jane.key)
+        return found
+
+    by = ("jane@example.org", "orders", "--cause", "staff", "--evidence", "ticket 7")
+    for _ in range(2):  # the same ticket may stop, lift and stop again
+        (await shell("stop", *by)).said(0, "recorded")
+        assert await stops() == [288]
+        (await shell("lift", *by)).said(0, "recorded")
+        assert await stops() is None
+    row = await conn.fetchrow("select door, teller, evidence from consent limit 1")
+    assert row is not None
+    assert (row["door"], row["teller"]) == ("staff", getpass.getuser())
+    assert row["evidence"].startswith("staff:ticket 7 ")
+    bounce = ("jane@example.org", "*", "--cause", "bounce", "--evidence", "mailbox is back")
+    (await shell("stop", *bounce)).said(0)
+    (await shell("lift", *bounce)).said(0)
+    assert await stops() is None
+
+
+async def test_what_staff_may_not_do_is_refused_with_the_reason(shell: Shell, conn: asyncpg.Connection) -> None:
+    cases = [
+        ("lift", "newsletter", "choice", "only the recipient can lift a choice, through a manage link that is mailed to them"),
+        ("lift", "connective/marketing", "complaint", "only the recipient can lift a complaint"),
+        ("stop", "newsletter", "complaint", "a stop of complaint does not sit on scope"),
+        ("stop", "*", "choice", "a stop of choice does not sit on scope 0"),
+        ("stop", "orders", "bounce", "a stop of bounce does not sit on scope"),
+        ("stop", "orders", "choice", "refused by the ledger"),
+    ]
+    for command, scope, cause, said in cases:
+        (await shell(command, "jane@example.org", scope, "--cause", cause, "--evidence", "x")).said(1, said)
+    (await shell("stop", "jane@example.org", "gossip", "--cause", "staff", "--evidence", "x")).said(2, "no such scope")
+    assert await conn.fetchval("select count(*) from consent") == 0
+    (await shell("stop", "jane@example.org", "newsletter", "--cause", "choice", "--evidence", "she asked by phone")).said(0, "recorded")
+    assert await conn.fetchval("select stops from address") == [NEWSLETTER]
+
+
+NAMELESS = """
+import pwd
+from mailprefs.cli import main
+def nobody(_): raise KeyError("getpwuid(): uid not found")
+pwd.getpwuid = nobody
+main()
+"""
+
+
+async def test_a_command_by_somebody_without_a_name_is_recorded_too(shell: Shell, conn: asyncpg.Connection) -> None:
+    words = ("stop", "jane@example.org", "orders", "--cause", "staff", "--evidence", "odd \udcff")
+    (await shell("-c", NAMELESS, *words, command=(sys.executable,))).said(0, "recorded")
+    row = await conn.fetchrow("select teller, evidence from consent")
+    assert row is not None
+    assert row["teller"] == str(os.getuid())
+    assert row["evidence"].startswith("staff:odd ? ")
+
+
+async def test_a_database_that_goes_away_is_said_and_what_was_recorded_is_kept(shell: Shell, conn: asyncpg.Connection) -> None:
+    many = io.StringIO()
+    many.write("address\n")
+    many.writelines(f"p{n}@example.org\n" for n in range(2_500))
+    await conn.execute(
+        """create function ended() returns trigger language plpgsql as $$ begin
+             if new.plaintext = 'p1500@example.org' then perform pg_terminate_backend(pg_backend_pid()); end if;
+             return new;
+           end $$;
+           create trigger ended before insert on address for each row execute function ended()"""
+    )
+    (await shell("import", "addresses", "-", stdin=many.getvalue().encode())).said(1, "the database went away")
+    assert await conn.fetchval("select count(*) from address") == 1_000

@@ -1,0 +1,77 @@
+"""``migrate``, ``serve`` and ``work``: the three lines of the Procfile, and all of it alone with a PostgreSQL of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import asyncpg
+import pytest
+from aiohttp import ClientSession
+
+from .shell import Shell
+
+SERVES = r"mailprefs serves on (http://127\.0\.0\.1:(\d+))"
+ACCOUNTS = "[[account]]"
+ANY = {"PORT": "0"}
+
+
+@pytest.fixture
+def plain(shell: Shell) -> Shell:
+    """Without accounts, so that nothing wants a secret."""
+    catalogue = shell.home / "mailprefs.toml"
+    catalogue.write_text(catalogue.read_text().partition(ACCOUNTS)[0])
+    return shell
+
+
+async def minted(shell: Shell, address: str) -> str:
+    """Return the path of a link."""
+    url = (await shell("link", address, "newsletter")).said(0).out.splitlines()[0]
+    shell.secrets.append(url.rpartition("/")[2])  # no log may show it, from here on
+    return url.removeprefix("https://go.example.com")
+
+
+async def pressed(base: str, path: str) -> int:
+    async with ClientSession() as http, http.post(base + path, data={"List-Unsubscribe": "One-Click"}) as response:
+        assert await response.read() == b""
+        return response.status
+
+
+async def status(url: str) -> int:
+    async with ClientSession() as http, http.get(url) as response:
+        return response.status
+
+
+async def test_release_web_and_worker(plain: Shell, conn: asyncpg.Connection) -> None:
+    path = await minted(plain, "jane@example.org")
+    await conn.execute("drop schema public cascade; create schema public")
+    for command in ("serve", "work", "why"):
+        words = (command, "jane@example.org") if command == "why" else (command,)
+        (await plain(*words, env=ANY)).said(2, r"the database lacks 0001_\w+\.sql, .*mailprefs migrate")
+    (await plain("migrate")).said(0, r"applied 0001_\w+\.sql, ")
+    (await plain("migrate")).said(0, "nothing to apply")
+    async with plain.running("serve", env=ANY) as web:
+        base, port = (await web.says(SERVES)).groups()
+        assert [await status(base + place) for place in ("/healthz", "/readyz", "/metrics", "/docs/no")] == [200, 200, 200, 404]
+        assert await pressed(base, path) == 200
+        assert await conn.fetchval("select stops from address") == [272]
+        taken = await plain("serve", env={"PORT": port})
+        taken.said(2, rf"port {port} on 127\.0\.0\.1 cannot be had \(.*address already in use.*\)\. PORT names another\.")
+        async with plain.running("serve", "--only", "metrics", env=ANY) as part:
+            other = (await part.says(SERVES))[1]
+            assert [await status(other + place) for place in ("/healthz", path)] == [200, 404]
+    async with plain.running("work") as worker:
+        await worker.says("mailprefs works")
+
+
+async def test_alone_with_its_own_postgresql(plain: Shell, tmp_path: Path) -> None:
+    path = await minted(plain, "jane@example.org")
+    plain.environment.pop("DATABASE_URL")
+    plain.environment["MAILPREFS_DATA"] = str(tmp_path / "its data")
+    async with plain.running("serve", env=ANY) as web:
+        found = await web.says(SERVES + r", with its own PostgreSQL and the worker \(set DATABASE_URL for yours\)")
+        assert await pressed(found[1], path) == 200
+        beside = json.loads((await plain("why", "jane@example.org", "newsletter", "--json")).said(1).out)
+        assert beside["decisions"][0]["allowed"] is False
+    after = json.loads((await plain("why", "jane@example.org", "newsletter", "--json")).said(1).out)
+    assert after == beside, "what was pressed is there the next time"
