@@ -1,7 +1,7 @@
 """Carries the pushes that are owed to one account: batching, pace, retry, gates. No SQL here.
 
 Each round owns the account and leases a batch in one transaction, commits, and only then talks to the provider. Whatever its answer
-leaves open is asserted again once nothing earlier can land any more: providers have no fencing tokens (``docs/outbox.md``).
+leaves open is asserted again once nothing earlier can land any more: providers have no fencing tokens.
 """
 
 from __future__ import annotations

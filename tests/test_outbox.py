@@ -145,7 +145,6 @@ async def test_the_longest_due_is_leased_first(conn: asyncpg.Connection, address
     people = [await introduce(conn, addresses, f"p{n}@example.org") for n in range(9)]
     for n, person in enumerate(people):
         await stop(conn, person, now - n * TICK)
-    await conn.execute("set enable_indexscan = off; set enable_bitmapscan = off")  # in order because it was asked for, not by luck
     found = await lease(conn, now, most=3)
     assert found is not None
     assert {push.key for push in found.pushes} == {person.key for person in people[-3:]}
@@ -163,6 +162,44 @@ async def test_what_is_not_for_this_lease_takes_no_room_in_it(conn: asyncpg.Conn
         found = await lease(conn, now + HOUR, most=1)
         assert found is not None
         assert [push.key for push in found.pushes] == [expected.key]
+
+
+async def neighbours(conn: asyncpg.Connection, addresses: Addresses) -> tuple[list[Address], Address]:
+    """Return three addresses of one bucket, and one of a later bucket."""
+    texts = [f"p{n}@example.org" for n in range(6000)]
+    buckets: dict[int, list[str]] = {}
+    for text in texts:
+        buckets.setdefault(addresses.read(text).bucket, []).append(text)
+    bucket, three = min((bucket, found[:3]) for bucket, found in buckets.items() if len(found) >= 3)
+    last = max(buckets)
+    assert last > bucket
+    return [await introduce(conn, addresses, text) for text in three], await introduce(conn, addresses, buckets[last][0])
+
+
+async def test_a_bucket_gives_no_more_than_there_is_room_for_and_the_longest_due_is_never_crowded_out(
+    conn: asyncpg.Connection, addresses: Addresses, now: datetime
+) -> None:
+    three, oldest = await neighbours(conn, addresses)
+    await stop(conn, oldest, now)
+    for person in three:
+        await stop(conn, person, now + TICK)
+    found = await lease(conn, now + HOUR, most=2)
+    assert found is not None
+    assert found.pushes[0].key == oldest.key
+    assert len(found.pushes) == 2
+    rest = await lease(conn, now + HOUR, most=2)
+    assert rest is not None
+    assert len(rest.pushes) == 2
+
+
+async def test_a_go_that_is_not_quiet_yet_does_not_come_along_with_its_neighbours(
+    conn: asyncpg.Connection, addresses: Addresses, now: datetime
+) -> None:
+    (ann, bob, _), _ = await neighbours(conn, addresses)
+    for n, person in enumerate((ann, bob)):
+        await stop(conn, person, now)
+        await go(conn, person, now + n * QUIET / 2)
+    assert [push.key for push in (await leased(conn, now + QUIET, stop=False)).pushes] == [ann.key]
 
 
 async def test_many_who_lease_at_once_lease_each_row_once(
@@ -533,6 +570,28 @@ async def test_a_go_that_the_rule_took_back_by_itself_is_followed_by_a_stop(conn
     assert await answer(conn, held, ready, Fate.DONE, later, sent_at=later) == {Verdict.SETTLED: 1}
     assert (await row(conn))["stop"] is True
     assert await lease(conn, later) is not None
+
+
+async def test_a_hold_that_is_not_told_to_an_account_does_not_turn_its_pushes_round(
+    conn: asyncpg.Connection, jane: Address, now: datetime
+) -> None:
+    """Who bounced, chose one topic back and paused it is, for an account that hears of no bounces, paused and then back."""
+    await stop(conn, jane, now, MARKETING)
+    bounce = Change(jane, 0, Cause.BOUNCE, Effect.STOP, Door.PROVIDER, "sendgrid-main/e1", now, by="sendgrid-main")
+    await ledger.record(conn, [bounce], now=now)
+    await end(conn, await leased(conn, now), Fate.DONE, now)
+    await go(conn, jane, now)
+    later = now + SETTLE + QUIET
+    held = await leased(conn, later, stop=False)
+    assert [each.stop for each in await read(conn, held, later)] == [False]
+    await outbox.release(conn, held, held.pushes, now=later)
+    assert (await row(conn))["stop"] is False
+    assert await end(conn, await leased(conn, later, stop=False), Fate.DONE, later) == {Verdict.SETTLED: 1}
+    assert await left(conn) == 0
+    paused = later + SETTLE
+    await pause(conn, jane, paused, paused + DAY)
+    await end(conn, await leased(conn, paused + SETTLE), Fate.DONE, paused + SETTLE)
+    assert (await row(conn))["due_at"] == paused + DAY
 
 
 async def test_an_address_whose_text_is_gone_waits_for_it(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:

@@ -302,6 +302,15 @@ async def test_sigterm_and_sigint_stop_it() -> None:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
 
 
+async def test_what_was_mended_is_tried_at_once_when_it_starts(house: House) -> None:
+    await house.stop("ann")
+    hour = worker.wall_clock() + timedelta(hours=1)
+    await outbox.close(house.conn, 1, NEWSLETTER, until=hour)
+    await outbox.wait(house.conn, 2, until=hour, now=worker.wall_clock(), barred=True)
+    assert await house.drain()
+    assert await house.conn.fetchval("select count(*) from gate where barred") == 0
+
+
 # What it refuses to start with
 
 

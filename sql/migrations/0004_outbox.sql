@@ -110,7 +110,7 @@ begin
         -- when the account will have to hear otherwise: never, by the end of the latest pause, or already
         case
           when not p_stop then case when r.stop then p_now end
-          when open(a.stops, a.goes, m.path) then
+          when not withheld(a.stops, a.goes, a.goes_below, null, m.path, p_now) then
             coalesce((select max(h.until) from unnest(a.pauses) h where h.scope = any(m.path)), p_now) end turns_at
       from unnest(sent.keys, sent.scopes, sent.wants, sent.outcomes, sent.details) u(key, scope, want, outcome, detail)
       cross join lateral (  -- one look-up for each, whatever the planner believes of the table
@@ -120,7 +120,7 @@ begin
       join address a on a.bucket = sent.bucket and a.key = p.key
       join mapping m on m.account = p_account and m.scope = p.scope
       cross join lateral (
-        select held(a.stops, a.goes, a.pauses, m.path, p_now) stop,
+        select withheld(a.stops, a.goes, a.goes_below, a.pauses, m.path, p_now) stop,
           greatest(p.unsure_until, p_settle + (
             select max(t.confirmed_at) from told t
             where t.bucket = sent.bucket and t.key = p.key and t.account = p_account and t.scope = p.scope and t.stop <> p_stop)) sure
