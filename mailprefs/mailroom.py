@@ -95,10 +95,10 @@ class Mailroom:
     def _unread(self, letter: Letter, now: datetime) -> Said:
         """What cannot be read is kept aside. If it came to the very address that stops, it stops: nothing else is ever sent there."""
         said = self._aside(letter.raw, "unreadable")
-        token = self._token([[letter.recipient]]) if _name(letter.recipient) != BOUNCES else None
+        token = self._token([[letter.recipient]]) if self._stops(letter.recipient) else None
         digest = sha256(letter.raw).hexdigest()[:32]
         return replace(
-            said, stops=tuple(self._stops(digest, Address(token.address, Channel.EMAIL), self._scopes(token), now) if token else ())
+            said, stops=tuple(self._changes(digest, Address(token.address, Channel.EMAIL), self._scopes(token), now) if token else ())
         )
 
     def _aside(self, raw: bytes, reason: str) -> Said:
@@ -151,10 +151,14 @@ class Mailroom:
 
     # A person's wish
 
+    def _stops(self, recipient: str) -> bool:
+        """True for an address that a person writes to in order to leave, false for the one that bounces come back to."""
+        return _name(recipient) != BOUNCES or any(brand.mailto.startswith(f"{BOUNCES}@") for brand in self.catalogue.brand)
+
     def _is_pressed(self, opened: Opened, wish: wishes.Wish) -> bool:
         """True if it came to the very address that stops, and says no more than that: then it counts even if a machine sent it."""
         recipient = opened.letter.recipient
-        return _name(recipient) != BOUNCES and self._token([[recipient]]) is not None and wish.leaves and not wish.says_more
+        return self._stops(recipient) and self._token([[recipient]]) is not None and wish.leaves and not wish.says_more
 
     def _wished(self, opened: Opened, wish: wishes.Wish, now: datetime) -> Said:
         token = self._token(self._pressed(opened)) or self._lowered(opened)
@@ -166,9 +170,9 @@ class Mailroom:
                 token = self._token([opened.texts, [opened.letter.recipient]])
         stops: list[Change] = []
         if token is not None:
-            stops = self._stops(opened.digest, Address(token.address, Channel.EMAIL), self._scopes(token), now)
+            stops = self._changes(opened.digest, Address(token.address, Channel.EMAIL), self._scopes(token), now)
         elif sender is not None:
-            stops = self._stops(opened.digest, sender, [brand.number * 256 + MARKETING for brand in self._brands(opened)], now)
+            stops = self._changes(opened.digest, sender, [brand.number * 256 + MARKETING for brand in self._brands(opened)], now)
         reason = self._remains(opened, wish, bool(stops), sender)
         heard = Heard(kept=(reports.aside(opened, reason),) if reason else (), counted={Kind.UNSUBSCRIBED: 1} if stops else {})
         return Said(opened.letter.raw, tuple(stops), ((self._brands(opened)[0], heard),))
@@ -191,9 +195,9 @@ class Mailroom:
 
         In the address that bounces come back to it says nothing of the kind: notices of absence are sent there too.
         """
-        yield [text for text in (opened.letter.recipient,) if _name(text) != BOUNCES]
-        yield [text for text in self._shown(opened) if _name(text) != BOUNCES]
-        yield fields(opened.top, "subject")
+        yield [text for text in (opened.letter.recipient,) if self._stops(text)]
+        yield [text for text in self._shown(opened) if self._stops(text)]
+        yield [letters.decoded(text) for text in fields(opened.top, "subject")]
 
     def _shown(self, opened: Opened) -> list[str]:
         """Return the addresses in the fields that say whom a letter is to."""
@@ -241,7 +245,7 @@ class Mailroom:
         brand = self.catalogue.brand_of(token.scope)
         return [each.number * 256 + MARKETING for each in ([brand] if brand else self.catalogue.brand)]
 
-    def _stops(self, digest: str, address: Address, scopes: Sequence[int], now: datetime) -> list[Change]:
+    def _changes(self, digest: str, address: Address, scopes: Sequence[int], now: datetime) -> list[Change]:
         """Return a person's own stops. The letter names them, and the scope: one that is delivered twice is one."""
         return [Change(address, n, Cause.CHOICE, Effect.STOP, Door.MAIL, f"stop-{n}-{digest}", now) for n in scopes]
 

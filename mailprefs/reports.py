@@ -214,8 +214,13 @@ def _addresses(found: frozenset[bytes], head: bytes) -> set[str]:
 def _heard(
     opened: Opened, ring: KeyRing, told: Sequence[_Told], counted: Mapping[str, int] | None = None, reasons: Mapping[str, int] | None = None
 ) -> Heard:
-    """Return the Events of a report. Where it is about one recipient, our token names whose mail it was; of several, each is its own."""
+    """Return the Events of a report. Where it is about one recipient, our token names whose mail it was; of several, each is its own.
+
+    What comes back to an address with a token was sent to one person, and only the token says to whom: else anybody could report anyone.
+    """
     token = letters.sure(ring, _places(opened)) if len(told) == 1 else None
+    if told and token is None and letters.tokenish(opened.letter.recipient):
+        return Heard(kept=(aside(opened, "token_unreadable"),), counted=counted or {})
     events = [
         Event(each.kind, f"{each.kind}-{n}-{opened.digest}", each.happened_at, each.address, token, detail=each.detail)
         for n, each in enumerate(told)

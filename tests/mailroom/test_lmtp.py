@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import smtplib
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -94,6 +95,15 @@ async def test_an_answer_is_given_for_each_recipient_after_its_commit(port: int,
         assert await server.deliver(letter.raw, [OURS, "nobody@go.example.com", f"u+{box.token}@go.example.com"]) == [lmtp.KEPT] * 2
         assert await rows(conn) == box.expected(BOUNCE)
         assert (await server.say("QUIT"))[0].startswith("221")
+
+
+async def test_another_client_is_understood(port: int, conn: asyncpg.Connection, box: Postbox) -> None:
+    def send() -> dict[str, tuple[int, bytes]]:
+        with smtplib.LMTP("127.0.0.1", port, local_hostname="mx.example.com") as client:
+            return client.sendmail("jane@example.org", ["nobody@example.com", f"u+{box.token}@go.example.com"], b"Subject: x\r\n\r\n")
+
+    assert {whom: code for whom, (code, _) in (await asyncio.to_thread(send)).items()} == {"nobody@example.com": 550}
+    assert {row[1:] for row in await rows(conn)} == {(NEWSLETTER, "choice", "stop")}
 
 
 async def test_an_unsubscribe_is_on_disk_when_it_is_answered(port: int, conn: asyncpg.Connection, box: Postbox) -> None:

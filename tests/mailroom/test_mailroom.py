@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import date, datetime, timedelta
@@ -241,6 +242,24 @@ async def test_a_notice_of_absence_that_says_it_is_none_stops_nobody(
     await sent(conn, room, wish(f"bounces+{box.token}@go.example.com", quoted), now)
     assert await rows(conn) == set()
     assert await aside(conn) == ["words"]
+
+
+async def test_a_brand_that_is_written_to_at_bounces_is_left_there(
+    conn: asyncpg.Connection, shared_catalogue: Catalogue, addresses: Addresses, ring: KeyRing, box: Postbox, now: datetime, jane: UUID
+) -> None:
+    brand = shared_catalogue.brand[0].model_copy(update={"mailto": "bounces@go.example.com"})
+    room = Mailroom(shared_catalogue.model_copy(update={"brand": (brand,)}), addresses, ring)
+    await sent(conn, room, wish(f"bounces+{box.token}@go.example.com"), now)
+    assert await rows(conn) == {(jane, NEWSLETTER, "choice", "stop")}
+
+
+async def test_a_token_in_an_encoded_subject_stops(
+    conn: asyncpg.Connection, room: Mailroom, box: Postbox, now: datetime, jane: UUID
+) -> None:
+    encoded = b64encode(f"unsubscribe {box.token}".encode()).decode()
+    raw = f"From: x@example.net\nSubject: =?utf-8?b?{encoded}?=\n\n"
+    await sent(conn, room, Letter(raw.encode(), "u@go.example.com", "x@example.net"), now)
+    assert await rows(conn) == {(jane, NEWSLETTER, "choice", "stop")}
 
 
 # Bounces and complaints
