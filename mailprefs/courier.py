@@ -95,7 +95,7 @@ class Courier:
             yield connection
 
     async def round(self) -> bool:
-        """Carry what is due, stops before goes; return whether there was anything. Raises Unavailable."""
+        """Carry what is due, stops before goes; return whether that got anywhere. Raises Unavailable."""
         begun, now = _ticks(), self.clock()
         async with self.desk() as connection, connection.transaction():
             gate = await outbox.own(connection, self.route.number, self.owner, until=now + self.timing.lease, now=now)
@@ -105,10 +105,7 @@ class Courier:
             lease = await self._lease(connection, stop=True, most=1 if gate.barred else self.route.most, now=now)
             # goes are leased for a single request: a stop that comes meanwhile waits for no more
             lease = lease or await self._lease(connection, stop=False, most=1 if gate.barred else batch, now=now)
-        if lease is None:
-            return False
-        await _Round(self, lease, begun, gate.barred).run()
-        return True
+        return lease is not None and await _Round(self, lease, begun, gate.barred).run()
 
     async def _lease(self, connection: db.Connection, *, stop: bool, most: int, now: datetime) -> Lease | None:
         return await outbox.lease(
@@ -148,8 +145,11 @@ class _Round:
         self.begin_until = self.begun + length * 2 / 3  # on the monotonic clock: a clock set back lengthens no lease
         self.end_at = self.begun + length * 11 / 12
 
-    async def run(self) -> None:
-        """Settle or give back every push of the lease. One group after the other: two requests at once never name the same address."""
+    async def run(self) -> bool:
+        """Settle or give back every push of the lease; return whether any was settled.
+
+        One group after the other: two requests at once never name the same address.
+        """
         groups: dict[int, list[Push]] = {}
         for push in self.lease.pushes:
             groups.setdefault(push.scope, []).append(push)
@@ -159,6 +159,7 @@ class _Round:
                 for _ in range(min(AT_ONCE, len(batches))):
                     tasks.create_task(self._carry(scope, batches))
         await self._give_back()
+        return len(self.left) < len(self.lease.pushes)
 
     async def _carry(self, scope: int, batches: deque[list[Push]]) -> None:
         while batches and self._may_begin(scope):
