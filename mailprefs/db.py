@@ -108,11 +108,11 @@ async def acquired(pool: Pool) -> AsyncIterator[PoolConnectionProxy]:
 
 @asynccontextmanager
 async def sure(connection: PoolConnectionProxy | asyncpg.Connection) -> AsyncIterator[None]:
-    """Raise Unavailable at the end if the server said that it gave up waiting for its standby: then a commit's outcome is unknown."""
+    """Raise Unavailable at the end if the server warned, as it does when it gives up waiting for its standby: then a commit is in doubt."""
     doubts: list[str] = []
 
     def listener(_connection: Any, message: Any) -> None:
-        if "synchronous replication" in str(message):
+        if message.severity_en == "WARNING":  # in whatever language it says why
             doubts.append(message.sqlstate)
 
     connection.add_log_listener(listener)

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from mailprefs.catalogue import Account, Catalogue, Scope
-from mailprefs.db import Connection, durable, pending, queries
+from mailprefs.db import Connection, durable, pending, queries, text
 from mailprefs.errors import Misconfigured
 from mailprefs.words import ADS, Channel, Stream, Wanted
 
+FILLING = 3600.0  # seconds that owing a newly mapped scope to everyone may take, whatever limit the connection has
 _WANTS = {Wanted.OPT_OUT: 0, Wanted.OPT_IN: 1, Wanted.DOUBLE_OPT_IN: 2}
 
 
@@ -43,7 +44,8 @@ async def register(
         _unchanged(catalogue, {n: (row["name"], tuple(row["path"])) for n, row in known.items()})
         await _keep_keys(connection, sorted(keys), now)
         await _keep_scopes(connection, catalogue.scopes)
-        await _keep_accounts(connection, catalogue, channels, now)
+        await _keep_accounts(connection, catalogue, channels)
+    await _fill(connection, now)
 
 
 def wants(scope: Scope, channel: Channel) -> int:
@@ -85,17 +87,28 @@ async def _keep_scopes(connection: Connection, scopes: Sequence[Scope]) -> None:
         )
 
 
-async def _keep_accounts(connection: Connection, catalogue: Catalogue, channels: Mapping[str, Channel], now: datetime) -> None:
-    wanted: list[tuple[int, int, list[int], str]] = []
+async def _keep_accounts(connection: Connection, catalogue: Catalogue, channels: Mapping[str, Channel]) -> None:
+    wanted: dict[tuple[int, int], tuple[list[int], str]] = {}
     for account in catalogue.account:
         number = await queries("numbers").keep_account(connection, name=account.name, channel=channels[account.provider])
-        mapped = catalogue.mapped(account).items()
-        wanted += [(number, scope, _path_for(account, catalogue.by_number[scope]), group) for scope, group in mapped]
-    await queries("numbers").drop_mappings(connection, accounts=[w[0] for w in wanted], scopes=[w[1] for w in wanted])
-    for number, scope, path, group in wanted:
-        if await queries("numbers").keep_mapping(connection, account=number, scope=scope, path=path, called=group):
-            # a group that is mapped anew was told nothing yet
-            await queries("numbers").owe_everything_held(connection, account=number, scope=scope, now=now)
+        for scope, group in catalogue.mapped(account).items():
+            wanted[number, scope] = _path_for(account, catalogue.by_number[scope]), group
+    known = {(row["account"], row["scope"]): (row["path"], row["called"]) async for row in queries("numbers").mappings(connection)}
+    if known == wanted:
+        return
+    await queries("numbers").lock_mappings(connection)
+    await queries("numbers").drop_mappings(connection, accounts=[number for number, _ in wanted], scopes=[scope for _, scope in wanted])
+    for (number, scope), (path, group) in wanted.items():
+        await queries("numbers").keep_mapping(connection, account=number, scope=scope, path=path, called=group)
+
+
+async def _fill(connection: Connection, now: datetime) -> None:
+    """Owe what was held before a scope was mapped, each mapping in a transaction of its own; one that was cut short is done again."""
+    for row in [row async for row in queries("numbers").unfilled(connection)]:
+        async with connection.transaction():
+            owe = text("numbers", "owe_everything_held")
+            await connection.execute(owe, row["account"], row["scope"], now, timeout=FILLING)
+            await queries("numbers").filled(connection, account=row["account"], scope=row["scope"])
 
 
 def _path_for(account: Account, scope: Scope) -> list[int]:

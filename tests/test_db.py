@@ -167,8 +167,11 @@ async def test_a_standby_that_does_not_confirm_is_a_doubt_and_other_notices_are_
         with pytest.raises(Unavailable, match="standby"):
             async with db.sure(connection):
                 await connection.execute(f"do $$ begin raise warning '{words}'; end $$")
+        with pytest.raises(Unavailable, match="standby"):
+            async with db.sure(connection):
+                await connection.execute("do $$ begin raise warning 'storniere Warten auf synchrone Replikation'; end $$")
         async with db.sure(connection):
-            await connection.execute("do $$ begin raise warning 'something else'; end $$")
+            await connection.execute("do $$ begin raise notice 'something else'; end $$")
 
 
 async def test_a_session_of_ours_has_a_name_and_no_zone_of_its_own(pool: db.Pool) -> None:

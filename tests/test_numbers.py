@@ -271,3 +271,37 @@ async def test_a_database_that_was_never_migrated_says_what_to_do(conn: asyncpg.
     await conn.execute("drop table migration")
     with pytest.raises(Misconfigured, match=r"lacks 0001_\w+\.sql, .*mailprefs migrate"):
         await numbers.ready(conn, Catalogue.model_validate(raw), KEYS, CHANNELS, now=now)
+
+
+async def test_a_stop_that_is_on_its_way_while_a_scope_is_mapped_is_told(
+    conn: asyncpg.Connection, database: str, addresses: Addresses, shared_catalogue: Catalogue, now: datetime
+) -> None:
+    """The writer read the mappings as they were; whoever maps a scope waits for it, and then owes what it wrote."""
+    writer = await asyncpg.connect(database)
+    open_transaction = writer.transaction()
+    await open_transaction.start()
+    await ledger.record(writer, [Change(addresses.read("jane@example.org"), 273, Cause.CHOICE, Effect.STOP, Door.LINK, "1", now)], now=now)
+    account = shared_catalogue.account[1].model_copy(update={"scopes": {"newsletter": "777", "offers": "778"}})
+    wider = shared_catalogue.model_copy(update={"account": (shared_catalogue.account[0], account)})
+    registering = asyncio.create_task(numbers.register(conn, wider, [1], CHANNELS, now=now))
+    await asyncio.sleep(0.5)
+    await open_transaction.commit()
+    await registering
+    await writer.close()
+    rows = await conn.fetch("select name, scope from push join account using (account) where scope = 273 order by name")
+    assert [row["name"] for row in rows] == ["sendgrid-main", "sendgrid-second"]
+
+
+async def test_a_mapping_that_comes_back_tells_who_came_back_meanwhile(
+    conn: asyncpg.Connection, addresses: Addresses, shared_catalogue: Catalogue, now: datetime
+) -> None:
+    jane = addresses.read("jane@example.org")
+    await ledger.record(conn, [Change(jane, 272, Cause.CHOICE, Effect.STOP, Door.LINK, "1", now)], now=now)
+    await conn.execute("insert into told select bucket, account, key, scope, stop, since, since, since from push")
+    await conn.execute("delete from push")
+    without = shared_catalogue.model_copy(update={"account": ()})
+    await numbers.register(conn, without, [1], CHANNELS, now=now)
+    await ledger.record(conn, [Change(jane, 272, Cause.CHOICE, Effect.GO, Door.MANAGE, "2", now)], now=now)
+    assert await conn.fetchval("select count(*) from push") == 0
+    await numbers.register(conn, shared_catalogue, [1], CHANNELS, now=now)
+    assert {(row["scope"], row["stop"]) for row in await conn.fetch("select scope, stop from push")} == {(272, False)}

@@ -22,7 +22,7 @@ from mailprefs.web.keys import EXPORTS, HOOKS, HOUSE, HTTP, POOL, PRESSES, Heari
 
 COMMAND = 2.0  # seconds a statement of ours may take before the request is told to come back
 EXPORT = 3600.0  # seconds an audience may take
-AT_ONCE = 4  # deliveries of one account that are recorded at once
+AT_ONCE = 2  # deliveries of one account that are recorded at once: a quarter of the pool, so that its flood leaves places to others
 ARRIVING = 64  # deliveries of one account that may be on their way in
 
 DOORS = {"public": recipient, "hooks": provider, "api": marketer, "metrics": admin}
@@ -61,12 +61,12 @@ def _opened(url: str) -> Callable[[web.Application], AsyncIterator[None]]:
     async def opened(app: web.Application) -> AsyncIterator[None]:
         """Open the pools, one for each class of request, and refuse a database that would lose what we acknowledge."""
         app[POOL] = await db.pool(url, size=8, command_timeout=COMMAND, purpose="web")
-        app[HOOKS] = await db.pool(url, size=4, command_timeout=10, purpose="hooks")
+        app[HOOKS] = await db.pool(url, size=4 * AT_ONCE, command_timeout=10, purpose="hooks")
         app[EXPORTS] = await db.pool(url, size=4, command_timeout=EXPORT, purpose="exports")
         presses = await db.pool(url, size=2, command_timeout=COMMAND, purpose="presses")
         app[PRESSES] = GroupCommit(presses)
         try:
-            await _sound(app)
+            await _sound(app, url)
             async with session(AT_ONCE) as app[HTTP], app[PRESSES].running():
                 yield
         finally:
@@ -76,7 +76,9 @@ def _opened(url: str) -> Callable[[web.Application], AsyncIterator[None]]:
     return opened
 
 
-async def _sound(app: web.Application) -> None:
-    shared = app[HOUSE]
-    async with app[POOL].acquire() as connection:
+async def _sound(app: web.Application, url: str) -> None:
+    shared, connection = app[HOUSE], await db.connect(url)  # one without a time limit: a scope that is mapped anew may take a while
+    try:
         await numbers.ready(connection, shared.catalogue, shared.ring.ids, CHANNELS, now=shared.clock())
+    finally:
+        await connection.close()

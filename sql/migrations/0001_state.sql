@@ -30,6 +30,7 @@ create table mapping (
   scope int not null references scope,
   path int[] not null,
   called text,               -- the provider's own id of it: under another one it has been told nothing
+  filled boolean not null default false,  -- everyone who is held has been owed a push since it was mapped
   primary key (account, scope));
 
 -- One reachable place and the summary of its ledger; null where there is nothing to say. The arrays stand before the text,

@@ -36,22 +36,43 @@ with gone as (
   returning m.account, m.scope)
 delete from push p using gone g where p.account = g.account and p.scope = g.scope;
 
--- name: keep_mapping$
--- True if the mapping is new, or means another group over there, or counts another part of the tree.
+-- name: mappings
+select account, scope, path, called from mapping order by account, scope;
+
+-- name: lock_mappings#
+-- Waits for the writers that read the mappings as they were; those that come see them as they will be. Held for a moment alone.
+lock table mapping in access exclusive mode;
+
+-- name: keep_mapping!
 insert into mapping as m (account, scope, path, called)
 values (:account, :scope, :path, :called)
-on conflict (account, scope) do update set path = excluded.path, called = excluded.called
-where (m.path, m.called) is distinct from (excluded.path, excluded.called)
-returning true;
+on conflict (account, scope) do update set path = excluded.path, called = excluded.called, filled = false
+where (m.path, m.called) is distinct from (excluded.path, excluded.called);
+
+-- name: unfilled
+select account, scope from mapping where not filled order by account, scope;
 
 -- name: owe_everything_held!
--- Every address that the rule holds back from the newly mapped scope is owed a push.
+-- Every address that the rule holds back from a newly mapped scope is owed a push, and so is everyone whom the account was once told
+-- to stop there and who has come back since.
+with believed as (
+  select distinct on (t.bucket, t.key) t.bucket, t.key, t.stop
+  from told t
+  where t.account = :account and t.scope = :scope
+  order by t.bucket, t.key, t.sent_at desc)
 insert into push (bucket, account, key, scope, stop, since, due_at)
-select a.bucket, m.account, a.key, m.scope, true, :now::timestamptz, case when a.plaintext is null then 'infinity' else :now::timestamptz end
-from mapping m join account c on c.account = m.account join address a on a.channel is null or a.channel = c.channel
-where m.account = :account and m.scope = :scope and withheld(a.stops, a.goes, a.goes_below, a.pauses, m.path, :now::timestamptz)
+select a.bucket, m.account, a.key, m.scope, w.stop, :now::timestamptz, case when a.plaintext is null then 'infinity' else :now::timestamptz end
+from mapping m
+join account c on c.account = m.account
+join address a on a.channel is null or a.channel = c.channel
+cross join lateral (select withheld(a.stops, a.goes, a.goes_below, a.pauses, m.path, :now::timestamptz) stop) w
+left join believed b on b.bucket = a.bucket and b.key = a.key
+where m.account = :account and m.scope = :scope and (w.stop or b.stop)
 order by 1, 2, 3, 4
 on conflict do nothing;
+
+-- name: filled!
+update mapping set filled = true where account = :account and scope = :scope;
 
 -- name: accounts
 select account, name, channel from account order by account;

@@ -263,18 +263,18 @@ async def test_after_the_storm_the_providers_copy_equals_ours(database: str, add
     assert (figures["mismatches"], figures["dangerous"]) == (0, 0)
     assert figures["changes"] > 300
     assert figures["killed"] >= 3
-    assert figures["faults"] > 25
+    assert figures["faults"] > 10
 
 
 @pytest.mark.slow
 async def test_without_settling_the_storm_leaves_mismatches(database: str, addresses: Addresses) -> None:
-    """The control. It may be lucky once, not three times."""
-    for seed in (2, 3, 4):
+    """The control. It may be lucky once or twice, not six times."""
+    for seed in range(2, 8):
         if (await storm(database, addresses, settle=0.0, seed=seed))["mismatches"]:
             return
         async with asyncpg.create_pool(database) as pool:
             await pool.execute("truncate address, consent, push, told, gate, closed")
-    pytest.fail("three storms without settling, and nothing went wrong: the faults are too mild to prove anything")
+    pytest.fail("six storms without settling, and nothing went wrong: the faults are too mild to prove anything")
 
 
 if __name__ == "__main__":
