@@ -11,6 +11,7 @@ from aiohttp import web
 from mailprefs import errors
 
 RETRY = {"Retry-After": "5"}  # seconds
+_BESIDE = {401: {"WWW-Authenticate": "Bearer"}, 503: RETRY}  # RFC 9110 §15.5.2: a 401 says what would let one in
 
 
 class Powerless(errors.MailprefsError):
@@ -41,8 +42,8 @@ _KINDS: tuple[tuple[type[errors.MailprefsError], int, str], ...] = (
 def problem(status: int, kind: str, detail: str, **more: Any) -> web.Response:
     """Return an ``application/problem+json`` answer (RFC 9457). ``detail`` never repeats what was sent."""
     body = {"type": f"/docs/errors/{kind}", "title": kind.replace("-", " "), "status": status, "detail": detail, **more}
-    headers = RETRY if status == 503 else {}
-    return web.Response(status=status, body=json.dumps(body).encode(), content_type="application/problem+json", headers=headers)
+    beside = _BESIDE.get(status)
+    return web.Response(status=status, body=json.dumps(body).encode(), content_type="application/problem+json", headers=beside)
 
 
 def answer(error: errors.MailprefsError) -> web.Response:
