@@ -18,9 +18,9 @@ def shown(message: Part) -> Iterator[Part]:
     """Yield the parts that a reader is shown: text and HTML, outside of attachments and of forwarded messages."""
     if message.get_content_disposition() == "attachment" or message.get_content_maintype() == "message":
         return
-    payload: Any = message.get_payload()
-    if isinstance(payload, list):
-        for part in payload:
+    if message.is_multipart():  # asked first: get_payload() decodes, and a hostile charset makes it raise
+        parts: Any = message.get_payload()
+        for part in parts:
             yield from shown(part)
     elif message.get_content_type() in ("text/plain", "text/html"):
         yield message

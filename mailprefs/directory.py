@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mailprefs.db import Connection, queries
-from mailprefs.words import Address
+from mailprefs.words import Address, Channel
+
+MOST = 20  # addresses of one person; more of them are a mistake of the application's
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +39,9 @@ async def know(connection: Connection, entries: Sequence[Entry], *, now: datetim
     new = int(await queries("directory").know(connection, **columns))
     await queries("directory").wake_pushes(connection, bucket=columns["bucket"], key=columns["key"], now=now)
     return new
+
+
+async def party(connection: Connection, address: Address) -> list[Address]:
+    """Return the other addresses of the same person, e-mail and phone, where an application tied them together."""
+    rows = queries("directory").party(connection, bucket=address.bucket, key=address.key, most=MOST)
+    return [Address(row["key"], Channel(row["channel"]) if row["channel"] else None) async for row in rows]

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from aiohttp import web
 from itsdangerous import BadData
 
-from mailprefs import db, decisions, ledger, links, telemetry
+from mailprefs import db, decisions, directory, ledger, links, telemetry
 from mailprefs.catalogue import Brand
 from mailprefs.errors import Forged, MailprefsError, Unavailable
 from mailprefs.links import KeyState, Token
@@ -110,12 +110,19 @@ async def _page(request: web.Request, press: Press, form: dict[str, str]) -> web
     house = request.app[HOUSE]
     scopes = press.marketing if form.get("stop") == "all" else press.scopes
     nonce = _nonce(house, form["form"], scopes)
-    changes = [_change(request, press, scope, Door.PAGE, nonce) for scope in scopes]
+    whose = [press.address, *(await _party(request, press) if scopes == press.marketing else ())]
+    changes = [_change(request, replace(press, address=address), scope, Door.PAGE, nonce) for address in whose for scope in scopes]
     new = [await _stopped(request, change) for change in changes]
-    value = [[press.address.key.hex, change.scope, change.id] for change in changes]
+    value = [[change.address.key.hex, change.scope, change.id] for change in changes]
     undo = house.ring.timed("undo").dumps(value) if press.undoable and all(new) else ""
     stopped = replace(press, scopes=scopes)
     return pages.page("result", undo=undo, form=_form(house), everything=stopped.everything, **_words(house, stopped))
+
+
+async def _party(request: web.Request, press: Press) -> list[Address]:
+    """Return who else is the same person: "stop all marketing" is meant for the phone as well (state.md §5)."""
+    async with db.acquired(request.app[POOL]) as connection:
+        return await directory.party(connection, press.address)
 
 
 async def _stopped(request: web.Request, change: Change) -> bool:
@@ -138,10 +145,11 @@ async def _undo(request: web.Request, press: Press, value: str) -> web.Response:
         made = [(UUID(hex=key), int(scope), str(id)) for key, scope, id in entries]
     except (BadData, ValueError, TypeError):
         return await _undone(request, press, late=True)
+    if not made or made[0][0] != press.address.key:  # it was made on somebody else's page
+        return await _undone(request, press, late=True)
     for key, scope, id in made:
-        if key == press.address.key:
-            stop = _change(request, press, scope, Door.PAGE, id)
-            await _record(request, ledger.withdrawal(stop, now=house.clock()))
+        stop = _change(request, replace(press, address=Address(key)), scope, Door.PAGE, id)
+        await _record(request, ledger.withdrawal(stop, now=house.clock()))
     return await _undone(request, press, late=False)
 
 

@@ -50,6 +50,7 @@ create table address (
   region text,
   party text,                -- the application's own id, which ties a person's e-mail and phone together
   primary key (bucket, key)) with (fillfactor = 85);
+create index address_party on address (party) where party is not null;
 
 -- The ledger. Append-only, and without any personal field, so that erasure never touches it.
 create table consent (

@@ -30,3 +30,11 @@ select count(*) filter (where is_new) from kept;
 -- name: wake_pushes$
 -- What waited for these texts is due, and accounts of the other channels are owed nothing (sql/migrations/0004_outbox.sql).
 select known(:bucket, :key, :now);
+
+-- name: party
+-- The other addresses of the person that an application tied to this one.
+select o.key, o.channel::text channel
+from address a join address o on o.party = a.party and o.key <> a.key
+where a.bucket = :bucket and a.key = :key and a.party is not null
+order by o.bucket, o.key
+limit :most;

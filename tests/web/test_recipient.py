@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import replace
+from datetime import datetime
 
 import asyncpg
 import pytest
 from aiohttp import ClientSession
 
+from mailprefs import directory
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
+from mailprefs.directory import Entry
 from mailprefs.links import Links
 
 ONE_CLICK = b"List-Unsubscribe=One-Click"
@@ -242,3 +245,25 @@ async def test_a_link_to_an_unknown_number_stops_all_marketing(
         async with http.post(f"{base}/u/{token}", data=ONE_CLICK) as answer:
             assert answer.status == 200
     assert [r["stops"] for r in await conn.fetch("select stops from address")] == [[257], [257]]
+
+
+async def test_stop_all_on_the_page_stops_the_same_persons_phone_too_and_its_undo_gives_both_back(
+    base: str, http: ClientSession, conn: asyncpg.Connection, path: str, addresses: Addresses, now: datetime
+) -> None:
+    mine = [Entry(addresses.read(text), party="p-1") for text in ("jane@example.org", "+12025550123")]
+    await directory.know(conn, [*mine, Entry(addresses.read("other@example.org"), party="p-2")], now=now)
+    page = await pressed(http, base + path, "all")
+    assert [row["stops"] for row in await conn.fetch("select stops from address order by channel, party")] == [[257], None, [257]]
+    undo = re.search(r'name="undo" value="([^"]+)"', page)
+    assert undo
+    await http.post(base + path, data={"undo": undo[1]})
+    assert await conn.fetchval("select count(*) from address where stops is not null") == 0
+
+
+async def test_a_one_click_stops_the_one_address_it_was_sent_for(
+    base: str, http: ClientSession, conn: asyncpg.Connection, path: str, addresses: Addresses, now: datetime
+) -> None:
+    mine = [Entry(addresses.read(text), party="p-1") for text in ("jane@example.org", "+12025550123")]
+    await directory.know(conn, mine, now=now)
+    await http.post(base + path, data=ONE_CLICK)
+    assert await conn.fetchval("select count(*) from address where stops is not null") == 1
