@@ -46,6 +46,14 @@ class Addresses:
             return self._found(Channel.SMS, number, number)
         raise Unreadable("neither an e-mail address nor a phone number with its country code")
 
+    def readable(self, text: str) -> bool:
+        """True for a text that spells an address we would accept."""
+        try:
+            self.read(text)
+        except Unreadable:
+            return False
+        return True
+
     def heard(self, text: str) -> Address:
         """Return the address a provider reports, whatever it looks like: what we would not accept is keyed as it is spelled.
 

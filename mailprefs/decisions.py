@@ -11,7 +11,7 @@ from uuid import UUID
 from mailprefs.catalogue import Catalogue, Scope
 from mailprefs.db import Connection, queries
 from mailprefs.errors import UnknownScope
-from mailprefs.words import Address, Channel, Decision, Reason
+from mailprefs.words import Address, Channel, Decision, Reason, Stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,7 @@ class Question:
     address: Address
     asked: str
     topic: str
+    unreadable: bool = False  # the text spells no address we would accept: for marketing, a doubt
 
 
 async def decide(connection: Connection, questions: Sequence[Question], catalogue: Catalogue, *, now: datetime) -> list[Decision]:
@@ -38,10 +39,17 @@ async def decide(connection: Connection, questions: Sequence[Question], catalogu
 
 
 async def why(
-    connection: Connection, address: Address, asked: str, topics: Sequence[Scope], catalogue: Catalogue, *, now: datetime
+    connection: Connection,
+    address: Address,
+    asked: str,
+    topics: Sequence[Scope],
+    catalogue: Catalogue,
+    *,
+    now: datetime,
+    unreadable: bool = False,
 ) -> dict[str, Any]:
     """Return everything behind the answers about one address, as JSON values: decisions, history, and who was told."""
-    questions = [Question(address, asked, topic.name) for topic in topics]
+    questions = [Question(address, asked, topic.name, unreadable) for topic in topics]
     place = {"bucket": address.bucket, "key": address.key}
     history = [dict(row) async for row in queries("decisions").history(connection, **place)]
     told = [dict(row) async for row in queries("decisions").told(connection, **place)]
@@ -90,7 +98,8 @@ async def _holds(connection: Connection, addresses: Sequence[Address], now: date
 
 
 def _decision(question: Question, scope: Scope, row: Any, holds: Mapping[UUID, list[Any]], catalogue: Catalogue) -> Decision:
-    if row["allowed"]:
+    doubt = question.unreadable and scope.stream is not Stream.TRANSACTIONAL
+    if row["allowed"] and not doubt:
         return Decision(question.asked, question.topic, True)
     reasons = [
         Reason(name_of(catalogue, hold["scope"]), hold["cause"], hold["off_at"], hold["until"])
@@ -99,6 +108,8 @@ def _decision(question: Question, scope: Scope, row: Any, holds: Mapping[UUID, l
     ]
     if not row["consented"]:
         reasons.append(Reason(scope.name, "consent_missing"))
+    if doubt:
+        reasons.append(Reason(scope.name, "unreadable"))
     return Decision(question.asked, question.topic, False, tuple(reasons))
 
 

@@ -77,9 +77,11 @@ class KeyRing:
     def minting(self) -> Key:
         return next(key for key in self.keys if key.state is KeyState.MINT)
 
-    @property
-    def ids(self) -> tuple[int, ...]:
-        return tuple(key.id for key in self.keys)
+    @cached_property
+    def fingerprints(self) -> Mapping[int, bytes]:
+        """What tells this ring from another without giving it away: by key id, and under -1 the digest key."""
+        secrets = {-1: self.digest, **{key.id: key.secret for key in self.keys}}
+        return {number: _subkey(secret, "mailprefs/fingerprint/1")[:16] for number, secret in secrets.items()}
 
     def key(self, number: int) -> Key | None:
         return next((key for key in self.keys if key.id == number), None)
@@ -143,7 +145,10 @@ class KeyRing:
                 raise Misconfigured(f"{named} is open to others. Close it: chmod 600 {path}")
             return cls.parse(path.read_text(encoding="ascii"))
         except FileNotFoundError:
-            raise Misconfigured(f"{named} does not exist. `mailprefs keys new` makes one; MAILPREFS_KEYS names it.") from None
+            raise Misconfigured(
+                f"{named} does not exist. Restore it from your copy (MAILPREFS_KEYS names another place); "
+                "only before the very first start, `mailprefs keys new` makes one."
+            ) from None
         except (OSError, ValueError) as error:  # ValueError: not ASCII, or a NUL in the path
             raise Misconfigured(f"{named} cannot be read: {type(error).__name__}") from None
 

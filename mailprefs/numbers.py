@@ -18,16 +18,31 @@ _WANTS = {Wanted.OPT_OUT: 0, Wanted.OPT_IN: 1, Wanted.DOUBLE_OPT_IN: 2}
 
 
 async def ready(
-    connection: Connection, catalogue: Catalogue, keys: Iterable[int], channels: Mapping[str, Channel], *, now: datetime
+    connection: Connection, catalogue: Catalogue, ring: Mapping[int, bytes], channels: Mapping[str, Channel], *, now: datetime
 ) -> None:
     """Make sure that a database is durable, up to date and knows our numbers: what every process asks before it serves or works.
 
-    Raises Misconfigured, which says what to do.
+    ``ring`` is the fingerprints of the key ring. Raises Misconfigured, which says what to do.
     """
     await durable(connection)
     if lacking := await pending(connection):
         raise Misconfigured(f"the database lacks {', '.join(lacking)}. Bring it up to date: mailprefs migrate")
-    await register(connection, catalogue, keys, channels, now=now)
+    await _same_ring(connection, ring)
+    await register(connection, catalogue, [number for number in ring if number >= 0], channels, now=now)
+
+
+async def _same_ring(connection: Connection, ring: Mapping[int, bytes]) -> None:
+    """Refuse another key ring than the one this database was made with: it would take everyone who has left for a stranger."""
+    for _ in range(2):  # the first look remembers what is new
+        seen = {
+            row["id"]: row["value"] async for row in queries("numbers").fingerprints(connection, ids=list(ring), values=list(ring.values()))
+        }
+    if other := sorted(number for number, value in ring.items() if seen[number] != value):
+        what = "the digest key" if other[0] < 0 else f"key {other[0]}"
+        raise Misconfigured(
+            f"this is another key ring than the database knows: {what} differs. Restore the ring from your copy; "
+            "under a new one nobody's opt-out would be recognised, and old links would be dead."
+        )
 
 
 async def register(

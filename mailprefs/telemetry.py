@@ -25,7 +25,7 @@ def start(*, json: bool, level: int = logging.INFO) -> None:
     for library in ("asyncio", "asyncpg", "aiohttp"):
         logging.getLogger(library).handlers = [_Library()]
         logging.getLogger(library).propagate = False
-    for noisy in ("asyncio", "aiohttp.access", "aiohttp.server"):  # they tell of every request that is no HTTP
+    for noisy in ("asyncio", "aiohttp.access", "aiohttp.server", "asyncpg.pool"):  # they tell of every request that is no HTTP
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
 
 

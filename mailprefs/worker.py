@@ -104,7 +104,7 @@ async def _routes(
     known = {account.name: engaged(account, settings, providers) for account in catalogue.account}
     channels = {name: provider.channel for name, provider in providers.items()}
     async with db.acquired(pool) as connection:
-        await numbers.ready(connection, catalogue, ring.ids, channels, now=clock())
+        await numbers.ready(connection, catalogue, ring.fingerprints, channels, now=clock())
         accounts = await outbox.accounts(connection)
     routes = []
     for each in catalogue.account:

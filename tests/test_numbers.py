@@ -22,6 +22,7 @@ CATALOGUE = Path(__file__).parent / "catalogue.toml"
 CHANNELS = {"sendgrid": Channel.EMAIL, "twilio": Channel.SMS}
 MARKETING, NEWSLETTER, OFFERS, PARTNERS, STUDIES, ORDERS = 257, 272, 273, 274, 275, 288
 KEYS = (1,)
+RING = {-1: b"digest", 1: b"one"}  # fingerprints
 WRITTEN = (
     "select scope, name, path, stream, wants_email, wants_sms, retired from scope order by scope",
     "select account, name, channel from account order by account",
@@ -267,10 +268,10 @@ async def test_two_registrations_at_once_give_one_set_of_numbers(database: str, 
 async def test_a_database_that_was_never_migrated_says_what_to_do(conn: asyncpg.Connection, raw: dict[str, Any], now: datetime) -> None:
     await conn.execute("delete from migration where name like '0004%'")
     with pytest.raises(Misconfigured, match=r"lacks 0004_\w+\.sql.*mailprefs migrate"):
-        await numbers.ready(conn, Catalogue.model_validate(raw), KEYS, CHANNELS, now=now)
+        await numbers.ready(conn, Catalogue.model_validate(raw), RING, CHANNELS, now=now)
     await conn.execute("drop table migration")
     with pytest.raises(Misconfigured, match=r"lacks 0001_\w+\.sql, .*mailprefs migrate"):
-        await numbers.ready(conn, Catalogue.model_validate(raw), KEYS, CHANNELS, now=now)
+        await numbers.ready(conn, Catalogue.model_validate(raw), RING, CHANNELS, now=now)
 
 
 async def test_a_stop_that_is_on_its_way_while_a_scope_is_mapped_is_told(
@@ -305,3 +306,11 @@ async def test_a_mapping_that_comes_back_tells_who_came_back_meanwhile(
     assert await conn.fetchval("select count(*) from push") == 0
     await numbers.register(conn, shared_catalogue, [1], CHANNELS, now=now)
     assert {(row["scope"], row["stop"]) for row in await conn.fetch("select scope, stop from push")} == {(272, False)}
+
+
+async def test_another_key_ring_with_the_same_ids_is_refused(conn: asyncpg.Connection, shared_catalogue: Catalogue, now: datetime) -> None:
+    await numbers.ready(conn, shared_catalogue, RING, CHANNELS, now=now)
+    await numbers.ready(conn, shared_catalogue, {**RING, 2: b"two"}, CHANNELS, now=now)
+    for other in ({**RING, -1: b"other"}, {**RING, 1: b"other"}):
+        with pytest.raises(Misconfigured, match="another key ring"):
+            await numbers.ready(conn, shared_catalogue, other, CHANNELS, now=now)

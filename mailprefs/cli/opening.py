@@ -84,7 +84,7 @@ class Opening:
         from mailprefs import numbers
         from mailprefs.providers import CHANNELS
 
-        await numbers.ready(connection, self.catalogue, self.ring.ids, CHANNELS, now=now())
+        await numbers.ready(connection, self.catalogue, self.ring.fingerprints, CHANNELS, now=now())
 
     async def _ready(self, url: str) -> None:
         from mailprefs import db

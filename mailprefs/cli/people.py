@@ -160,7 +160,8 @@ async def _why(address: str, topic: str | None) -> dict[str, Any]:
     topics = [opening.catalogue.topic(topic)] if topic else opening.catalogue.topics
     asked = opening.addresses.heard(address)
     async with opening.connected() as connection:
-        return await decisions.why(connection, asked, address, topics, opening.catalogue, now=now())
+        unreadable = not opening.addresses.readable(address)
+        return await decisions.why(connection, asked, address, topics, opening.catalogue, now=now(), unreadable=unreadable)
 
 
 def _told(whole: dict[str, Any]) -> None:
@@ -217,7 +218,7 @@ def lift_(address: str, scope: str, cause: str, evidence: str) -> int:
 def _by_staff(address: str, scope: str, cause: Cause, effect: Effect, evidence: str) -> int:
     async def recorded() -> bool:
         opening = Opening()
-        whom, node = opening.addresses.heard(address), opening.catalogue.scope(scope)
+        whom, node = opening.addresses.read(address), opening.catalogue.scope(scope)
         # a number of its own: the same ticket may stop, lift and stop again
         named = evidence.encode("utf-8", "replace").decode()[:80]
         change = Change(whom, node.number, cause, effect, Door.STAFF, f"{named} {uuid4().hex[:12]}", now(), by=_operator())

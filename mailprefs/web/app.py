@@ -79,6 +79,6 @@ def _opened(url: str) -> Callable[[web.Application], AsyncIterator[None]]:
 async def _sound(app: web.Application, url: str) -> None:
     shared, connection = app[HOUSE], await db.connect(url)  # one without a time limit: a scope that is mapped anew may take a while
     try:
-        await numbers.ready(connection, shared.catalogue, shared.ring.ids, CHANNELS, now=shared.clock())
+        await numbers.ready(connection, shared.catalogue, shared.ring.fingerprints, CHANNELS, now=shared.clock())
     finally:
         await connection.close()

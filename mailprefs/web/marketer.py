@@ -121,7 +121,10 @@ async def decide(request: web.Request) -> web.Response:
     wanted = await asked(request, DecisionsAsked)
     now = house.clock()
     # an address we would not accept is asked about under the key a provider's report of it would have
-    questions = [Question(house.addresses.heard(pair.address), pair.address, pair.topic) for pair in wanted.pairs]
+    questions = [
+        Question(house.addresses.heard(pair.address), pair.address, pair.topic, not house.addresses.readable(pair.address))
+        for pair in wanted.pairs
+    ]
     async with db.acquired(request.app[POOL]) as connection:
         answers = await decisions.decide(connection, questions, house.catalogue, now=now)
     return web.json_response({"as_of": now.isoformat(), "decisions": answers}, dumps=dumps)

@@ -19,6 +19,11 @@ create table signing_key (
   id smallint primary key check (id between 0 and 255),
   first_seen_at timestamptz not null);
 
+-- What the key ring was when it was first seen, by key id, -1 for the digest key: under another ring nobody's opt-out is recognised.
+create table fingerprint (
+  id smallint primary key check (id between -1 and 255),
+  value bytea not null);
+
 create table account (
   account smallint primary key,
   name text not null unique,

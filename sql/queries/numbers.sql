@@ -13,6 +13,15 @@ insert into signing_key (id, first_seen_at)
 select i, :now from unnest(:ids::smallint[]) i order by i
 on conflict (id) do nothing;
 
+-- name: fingerprints
+-- Remembers the fingerprints that are new, and returns those of the same ids that came before.
+with kept as (
+  insert into fingerprint (id, value)
+  select f.id, f.value from unnest(:ids::smallint[], :values::bytea[]) f(id, value)
+  order by f.id
+  on conflict do nothing)
+select id, value from fingerprint order by id;
+
 -- name: keep_scope!
 -- The number, name and path are for ever; what a topic wants and whether it is retired may change.
 insert into scope as s (scope, path, name, stream, wants_email, wants_sms, retired)

@@ -112,7 +112,7 @@ async def base(klaviyo: Klaviyo, ring: KeyRing, conn: asyncpg.Connection, databa
     async with TestServer(profiles, host="127.0.0.1") as provider:
         accounts = ACCOUNTS.replace('"KLAVIYO"', f'"{provider.make_url("")}"')
         known = catalogue.parse(CATALOGUE + accounts)
-        await numbers.register(conn, known, ring.ids, CHANNELS, now=datetime.now(UTC))
+        await numbers.register(conn, known, [key.id for key in ring.keys], CHANNELS, now=datetime.now(UTC))
         async with served(service.create_app(Settings().lending(SECRETS), known, ring, database_url=database)) as url:
             yield url
 

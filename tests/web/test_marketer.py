@@ -121,3 +121,14 @@ async def test_healthy_ready_and_counted(base: str, http: ClientSession) -> None
     for path in ("/healthz", "/readyz", "/metrics"):
         async with http.get(base + path) as answer:
             assert answer.status == 200
+
+
+async def test_a_text_that_spells_no_address_is_a_doubt_and_for_marketing_a_no(
+    base: str, http: ClientSession, bearer: dict[str, str]
+) -> None:
+    odd = ("Ann <ann@example.com>", "mailto:ann@example.com", "garbage", "ann@example.com.")
+    pairs = [{"address": text, "topic": topic} for text in odd for topic in ("newsletter", "orders")]
+    async with http.post(f"{base}/v1/decisions", json={"pairs": pairs}, headers=bearer) as answer:
+        decisions = (await answer.json())["decisions"]
+    assert [decision["allowed"] for decision in decisions] == [False, True] * len(odd)
+    assert {reason["cause"] for decision in decisions for reason in decision["reasons"]} == {"unreadable"}
