@@ -254,13 +254,28 @@ async def test_an_account_keeps_its_number_whatever_stands_around_it(conn: async
 async def test_two_registrations_at_once_give_one_set_of_numbers(database: str, now: datetime) -> None:
     connections = [await asyncpg.connect(database) for _ in range(4)]
     texts = [text() for _ in connections]
-    for raw in texts:
+    for turn, raw in enumerate(texts):
         raw["brand"][0]["topic"].append({"name": "fresh", "title": "New", "number": 200})
-        raw["account"] = [*raw["account"], *({**raw["account"][0], "name": f"new-{n}", "scopes": {"fresh": "1"}} for n in range(5))]
+        added = [{**raw["account"][0], "name": f"new-{n}", "scopes": {"fresh": "1"}} for n in range(5)]
+        raw["account"] = added[turn:] + added[:turn] + raw["account"]  # each begins with another
     await asyncio.gather(*(register(each, raw, now, keys=(1, 9)) for each, raw in zip(connections, texts, strict=True)))
     assert await connections[0].fetchval("select count(*) from account where name like 'new-%'") == 5
     assert await connections[0].fetchval("select count(distinct account) from account") == 7
     assert await connections[0].fetchval("select count(*) from mapping where scope = 456") == 5
+    for each in connections:
+        await each.close()
+
+
+async def test_of_two_catalogues_at_once_that_give_one_number_to_two_topics_one_is_refused(database: str, now: datetime) -> None:
+    connections = [await asyncpg.connect(database) for _ in range(4)]
+    texts = [text() for _ in connections]
+    for turn, raw in enumerate(texts):
+        raw["brand"][0]["topic"].append({"name": f"fresh-{turn}", "title": "New", "number": 200})
+    asked = [register(each, raw, now) for each, raw in zip(connections, texts, strict=True)]
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert sorted(type(answer).__name__ for answer in answers) == ["Misconfigured"] * 3 + ["NoneType"]
+    (winner,) = [turn for turn, answer in enumerate(answers) if answer is None]
+    assert await connections[0].fetchval("select name from scope where scope = 456") == f"connective/fresh-{winner}"
     for each in connections:
         await each.close()
 
