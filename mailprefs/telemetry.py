@@ -25,7 +25,8 @@ def start(*, json: bool, level: int = logging.INFO) -> None:
     for library in ("asyncio", "asyncpg", "aiohttp"):
         logging.getLogger(library).handlers = [_Library()]
         logging.getLogger(library).propagate = False
-    for noisy in ("asyncio", "aiohttp.access", "aiohttp.server", "asyncpg.pool"):  # they tell of every request that is no HTTP
+    # they tell of every request that is no HTTP, and of every try to reach a database that is away
+    for noisy in ("asyncio", "aiohttp.access", "aiohttp.server", "asyncpg.pool"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
 
 

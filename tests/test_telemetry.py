@@ -31,7 +31,7 @@ def _undone() -> Iterator[None]:
     for name, (handlers, propagate) in before.items():
         logging.getLogger(name).handlers = handlers
         logging.getLogger(name).propagate = propagate
-        for noisy in (name, "aiohttp.access", "aiohttp.server"):
+        for noisy in (name, "aiohttp.access", "aiohttp.server", "asyncpg.pool"):
             logging.getLogger(noisy).setLevel(logging.NOTSET)
 
 
@@ -91,13 +91,13 @@ def test_what_a_library_says_is_said_without_its_words(capfd: pytest.CaptureFixt
     try:
         failing(CANARY)
     except RuntimeError:
-        for name in ("asyncpg.pool", "aiohttp.client", "aiohttp.web", "aiohttp.websocket"):
+        for name in ("asyncpg", "aiohttp.client", "aiohttp.web", "aiohttp.websocket"):
             logging.getLogger(name).warning("it failed for %s", CANARY, exc_info=True)
-        for name in ("aiohttp.access", "aiohttp.server", "asyncio"):
+        for name in ("aiohttp.access", "aiohttp.server", "asyncio", "asyncpg.pool"):
             logging.getLogger(name).exception("it failed for %s", CANARY)
     lines = said(capfd)
     assert [(line["event"], line["name"], line["error"]) for line in lines] == [
-        ("library", name, "RuntimeError") for name in ("asyncpg.pool", "aiohttp.client", "aiohttp.web", "aiohttp.websocket")
+        ("library", name, "RuntimeError") for name in ("asyncpg", "aiohttp.client", "aiohttp.web", "aiohttp.websocket")
     ]
     assert CANARY not in json.dumps(lines)
 
