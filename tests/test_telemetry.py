@@ -24,15 +24,19 @@ LIBRARIES = ("asyncio", "asyncpg", "aiohttp")
 
 
 @pytest.fixture(autouse=True)
-def _undone() -> Iterator[None]:
-    before = {name: (logging.getLogger(name).handlers, logging.getLogger(name).propagate) for name in LIBRARIES}
+def _as_new() -> Iterator[None]:
+    """Begin and end as if nobody had set anything: other tests run services in this process."""
+    _forgotten()
     yield
+    _forgotten()
+
+
+def _forgotten() -> None:
     structlog.reset_defaults()
-    for name, (handlers, propagate) in before.items():
-        logging.getLogger(name).handlers = handlers
-        logging.getLogger(name).propagate = propagate
-        for noisy in (name, "aiohttp.access", "aiohttp.server", "asyncpg.pool"):
-            logging.getLogger(noisy).setLevel(logging.NOTSET)
+    for name in (*LIBRARIES, "aiohttp.access", "aiohttp.server", "asyncpg.pool"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [], True
+        logger.setLevel(logging.NOTSET)
 
 
 def said(capfd: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
