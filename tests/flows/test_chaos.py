@@ -64,7 +64,7 @@ class Brisk(SendGrid):
     pace: ClassVar[float] = 60.0
 
 
-async def be_a_worker(url: str, api_base: str, settle: float, name: str) -> None:
+async def be_a_worker(url: str, api_base: str, settle: float, ring: KeyRing, name: str) -> None:
     """Work until killed, or stopped; the database knows its connections by the name."""
     telemetry.start(json=True)
     stop = asyncio.Event()
@@ -75,7 +75,7 @@ async def be_a_worker(url: str, api_base: str, settle: float, name: str) -> None
     await worker.work(
         pool,
         one_account(api_base, settle),
-        KeyRing.new(date(2026, 11, 22)),
+        ring,
         Settings().lending(secrets),
         stop=stop,
         timing=timing,
@@ -87,10 +87,11 @@ async def be_a_worker(url: str, api_base: str, settle: float, name: str) -> None
 def be_their_parent(url: str, api_base: str, settle: str) -> None:
     """For each line, a name, start a worker of that name and say its process id."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody asks how they ended
+    ring = KeyRing.new(date(2026, 11, 22))  # one for all: the database refuses a worker that brings another
     for line in sys.stdin:
         if (child := os.fork()) == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            asyncio.run(be_a_worker(url, api_base, float(settle), line.strip()))
+            asyncio.run(be_a_worker(url, api_base, float(settle), ring, line.strip()))
             os._exit(0)
         sys.stdout.write(f"{child}\n")
         sys.stdout.flush()
