@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 import re
 import unicodedata
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Protocol
@@ -54,18 +55,19 @@ class Addresses:
             return False
         return True
 
-    def heard(self, text: str) -> Address:
+    def heard(self, text: str, channel: Channel | None = None) -> Address:
         """Return the address a provider reports, whatever it looks like: what we would not accept is keyed as it is spelled.
 
+        ``channel`` is what the provider reaches people by: whatever it names is reached so. None where nobody knows but the spelling.
         Its text is kept only where it is printable and no longer than an address can be; else it is known by its key alone.
         """
-        try:
-            return self.read(text)
-        except Unreadable:
-            trimmed = text.strip()
-            channel = Channel.SMS if trimmed.startswith("+") and "@" not in trimmed else Channel.EMAIL
-            found = self._found(channel, trimmed.casefold(), trimmed)
-            return found if len(trimmed) <= LONGEST and trimmed.isprintable() else replace(found, text=None)
+        trimmed = text.strip()
+        spelled = Channel.SMS if trimmed.startswith("+") and "@" not in trimmed else Channel.EMAIL
+        if channel in (None, spelled):
+            with suppress(Unreadable):
+                return self.read(text)
+        found = self._found(channel or spelled, trimmed.casefold(), trimmed)
+        return found if len(trimmed) <= LONGEST and trimmed.isprintable() else replace(found, text=None)
 
     def key(self, channel: Channel, canonical: str) -> UUID:
         """Return the key of a canonical address: 16 bytes of HMAC-SHA256 over channel, NUL and text (state.md §1)."""

@@ -105,7 +105,7 @@ class Inbox:
                 return Address(links.read(self.ring, event.token).address, self.channel)
             except Forged:
                 telemetry.count("foreign_tokens", account=self.account.name)
-        return self.addresses.heard(event.address) if event.address and event.address.strip() else None
+        return self.addresses.heard(event.address, self.channel) if event.address and event.address.strip() else None
 
     def _scope(self, event: Event, cause: Cause) -> int:
         if cause is Cause.BOUNCE:

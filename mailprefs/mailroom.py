@@ -213,7 +213,7 @@ class Mailroom:
         if not lowered:
             return None
         for text in senders.claimed(opened.top, opened.letter.sender):
-            key = self.addresses.heard(text).key
+            key = self.addresses.heard(text, Channel.EMAIL).key
             for minted in self._minted(key):
                 if any(hmac.compare_digest(minted.lower(), word) for word in lowered):
                     return links.read(self.ring, minted)

@@ -267,6 +267,19 @@ def test_what_we_accept_is_heard_as_it_is_read() -> None:
         assert READER.heard(text) == READER.read(text)
 
 
+@pytest.mark.parametrize("text", ["+15551234567", "+1 415 555 0100", "+plus", "+"])
+def test_what_a_provider_of_mail_reports_is_no_phone_however_it_is_spelled(text: str) -> None:
+    found = READER.heard(text, Channel.EMAIL)
+    assert (found.channel, found.key) == (Channel.EMAIL, READER.key(Channel.EMAIL, text))
+    assert READER.heard(text, Channel.SMS) == READER.heard(text), "the control: told by a provider of texts, it is one"
+    assert READER.heard(text).channel is Channel.SMS
+
+
+def test_what_a_provider_of_texts_reports_is_no_mailbox() -> None:
+    assert READER.heard("Someone@Example.com", Channel.SMS).channel is Channel.SMS
+    assert READER.heard("Someone@Example.com", Channel.EMAIL) == READER.read("Someone@Example.com"), "the control"
+
+
 # Keys
 
 
