@@ -154,6 +154,17 @@ class Listed:
     stopped_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a delivery of our own making tells, to try out whether an account is heard: that mail was delivered, or that somebody left."""
+
+    kind: Kind  # DELIVERED, which changes nothing, or UNSUBSCRIBED
+    address: str  # of nobody
+    id: str  # in letters, digits and hyphens: no other sample has it
+    at: datetime
+    group: str = ""  # of the provider's, that is left; "" where the account maps none
+
+
 class Slow(MailprefsError):
     """The provider asks us to wait."""
 
@@ -217,6 +228,26 @@ class Resolving(Protocol):
 
     async def resolve(self, http: ClientSession, credential: Credential, heard: Heard) -> Heard:
         """Return what was heard with addresses in place of ids. Raises Unavailable if the provider does not answer: it sends again."""
+        ...
+
+
+class Unsignable(MailprefsError):
+    """Only the provider has the key that proves its deliveries. The text says what can be tried instead."""
+
+
+@runtime_checkable
+class Signing(Protocol):
+    """A provider whose deliveries we can make as it would, to try out whether an account is heard."""
+
+    def sample(self, told: Sample) -> bytes:
+        """Return the body in which the provider would tell this."""
+        ...
+
+    def sign(self, credential: Credential, body: bytes, at: datetime) -> Delivery:
+        """Return the delivery of a body, proven with the account's own secrets. Its ``url`` is the part of the address from ``?`` on.
+
+        Raises Unsignable where only the provider has the key.
+        """
         ...
 
 
