@@ -7,7 +7,6 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from mailprefs import numbers
 from mailprefs.catalogue import Scope
 from mailprefs.db import Connection, text
 from mailprefs.errors import UnknownScope
@@ -41,7 +40,7 @@ async def stream(
     CSV begins with a header row. Raises UnknownScope, before anything is sent, for what is no topic in use or no column.
     """
     sound(topic, columns)
-    arguments = [list(topic.path), numbers.wants(topic, channel), channel.value, now]
+    arguments = [list(topic.path), topic.wants(channel), channel.value, now]
     if format is Format.NDJSON:
         return await _copy(connection, text("audience", "ndjson"), [list(columns), *arguments], sink, _RAW)
     await sink((",".join(columns) + "\n").encode())

@@ -15,12 +15,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from mailprefs.errors import Misconfigured, UnknownScope
-from mailprefs.words import ADS, FIRST_TOPIC, LAST_TOPIC, MARKETING, ROOT, TRANSACTIONAL, Stream, Wanted
+from mailprefs.words import ADS, FIRST_TOPIC, LAST_TOPIC, MARKETING, ROOT, TRANSACTIONAL, Channel, Stream, Wanted
 
 RESERVED = ("marketing", "transactional", "ads")
 _NAME = r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$"
 _HOST = r"^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?$"
 _SPAN = re.compile(r"([0-9]{1,6})(ms|s|m|h|d)")
+_WANTS = {Wanted.OPT_OUT: 0, Wanted.OPT_IN: 1, Wanted.DOUBLE_OPT_IN: 2}
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}  # in seconds
 
 
@@ -157,6 +158,11 @@ class Scope:
         """The number of the brand it belongs to, 0 at the root."""
         return self.number >> 8
 
+    def wants(self, channel: Channel) -> int:
+        """Return the consent it wants on a channel: 0 none, 1 any evidence, 2 confirmed. Marketing by SMS always wants consent."""
+        least = 1 if channel is Channel.SMS and self.stream is Stream.MARKETING and self.is_topic else 0
+        return max(least, _WANTS[self.wanted])
+
 
 class SoftBounces(_Entry):
     """How many soft bounces within which window put an address on hold, and for how long."""
@@ -197,12 +203,13 @@ class Catalogue(_Entry):
                 raise _wrong(f"'{name}' is no topic of '{account.brand}'", "account", n, "scopes", name)
             if scope.stream is Stream.TRANSACTIONAL:
                 raise _wrong(f"'{name}' is transactional: no opt-out may reach it", "account", n, "scopes", name)
+        if self._whole(account) not in self._by_name:
+            raise _wrong(f"'{account.stops}' is no scope of '{account.brand}'", "account", n, "stops")
 
-    def _named(self, account: Account, name: str) -> Scope:
-        scope = self._by_name.get(name) if name.partition("/")[0] == account.brand else self._by_name.get(f"{account.brand}/{name}")
-        if scope is None:
-            raise ValueError(f"account '{account.name}' stops '{name}', which is no scope of '{account.brand}'")
-        return scope
+    def _whole(self, account: Account) -> str:
+        """Return the whole name of what an account stops."""
+        name = "marketing" if account.stops is None else account.stops
+        return name if name.partition("/")[0] == account.brand else f"{account.brand}/{name}"
 
     def _in(self, account: Account, name: str) -> Scope:
         return self._by_name[f"{account.brand}/{name}"]
@@ -265,7 +272,17 @@ class Catalogue(_Entry):
 
     def stopped_by(self, account: Account) -> int:
         """Return the number of the scope that STOP to this account stops."""
-        return self._named(account, account.stops or "marketing").number
+        return self._by_name[self._whole(account)].number
+
+    def left_by(self, number: int) -> tuple[int, ...]:
+        """Return what a token of this number stops: its scope, or where that is in doubt all marketing that it may mean (state.md §1).
+
+        A number nobody knows is its brand's, and one of a brand nobody knows may be any brand's. No token is for anything but marketing.
+        """
+        scope, brand = self.by_number.get(number), self.brand_of(number)
+        if scope is not None and scope.stream is Stream.MARKETING:
+            return (number,)
+        return tuple(each.number * 256 + MARKETING for each in ((brand,) if brand else self.brand))
 
     def marketing_of(self, account: Account) -> int:
         """Return the number of the marketing node of an account's brand."""

@@ -96,10 +96,7 @@ class Mailroom:
         """What cannot be read is kept aside. If it came to the very address that stops, it stops: nothing else is ever sent there."""
         said = self._aside(letter.raw, "unreadable")
         token = self._token([[letter.recipient]]) if self._stops(letter.recipient) else None
-        digest = sha256(letter.raw).hexdigest()[:32]
-        return replace(
-            said, stops=tuple(self._changes(digest, Address(token.address, Channel.EMAIL), self._scopes(token), now) if token else ())
-        )
+        return replace(said, stops=tuple(self._of(token, sha256(letter.raw).hexdigest()[:32], now))) if token else said
 
     def _aside(self, raw: bytes, reason: str) -> Said:
         return Said(raw, (), ((self.catalogue.brand[0], Heard(kept=(Kept(reason, raw[: reports.RAW]),))),))
@@ -170,7 +167,7 @@ class Mailroom:
                 token = self._token([opened.texts, [opened.letter.recipient]])
         stops: list[Change] = []
         if token is not None:
-            stops = self._changes(opened.digest, Address(token.address, Channel.EMAIL), self._scopes(token), now)
+            stops = self._of(token, opened.digest, now)
         elif sender is not None:
             stops = self._changes(opened.digest, sender, [brand.number * 256 + MARKETING for brand in self._brands(opened)], now)
         reason = self._remains(opened, wish, bool(stops), sender)
@@ -237,13 +234,8 @@ class Mailroom:
             return self.addresses.read(text) if text else None
         return None
 
-    def _scopes(self, token: Token) -> Sequence[int]:
-        """Return what a token stops. A number nobody knows stops all marketing of its brand; a brand nobody knows, of every brand."""
-        scope = self.catalogue.by_number.get(token.scope)
-        if scope is not None and scope.stream is Stream.MARKETING:
-            return [scope.number]
-        brand = self.catalogue.brand_of(token.scope)
-        return [each.number * 256 + MARKETING for each in ([brand] if brand else self.catalogue.brand)]
+    def _of(self, token: Token, digest: str, now: datetime) -> list[Change]:
+        return self._changes(digest, Address(token.address, Channel.EMAIL), self.catalogue.left_by(token.scope), now)
 
     def _changes(self, digest: str, address: Address, scopes: Sequence[int], now: datetime) -> list[Change]:
         """Return a person's own stops. The letter names them, and the scope: one that is delivered twice is one."""

@@ -11,10 +11,9 @@ from datetime import datetime
 from mailprefs.catalogue import Account, Catalogue, Scope
 from mailprefs.db import Connection, durable, pending, queries, text
 from mailprefs.errors import Misconfigured
-from mailprefs.words import ADS, Channel, Stream, Wanted
+from mailprefs.words import ADS, Channel
 
 FILLING = 3600.0  # seconds that owing a newly mapped scope to everyone may take, whatever limit the connection has
-_WANTS = {Wanted.OPT_OUT: 0, Wanted.OPT_IN: 1, Wanted.DOUBLE_OPT_IN: 2}
 
 
 async def ready(
@@ -63,12 +62,6 @@ async def register(
     await _fill(connection, now)
 
 
-def wants(scope: Scope, channel: Channel) -> int:
-    """Return the consent a topic wants on a channel: 0 none, 1 any evidence, 2 confirmed. Marketing by SMS always wants consent."""
-    least = 1 if channel is Channel.SMS and scope.stream is Stream.MARKETING and scope.is_topic else 0
-    return max(least, _WANTS[scope.wanted])
-
-
 def _unchanged(catalogue: Catalogue, known: Mapping[int, tuple[str, tuple[int, ...]]]) -> None:
     for number, (name, path) in known.items():
         scope = catalogue.by_number.get(number)
@@ -96,8 +89,8 @@ async def _keep_scopes(connection: Connection, scopes: Sequence[Scope]) -> None:
             path=list(scope.path),
             name=scope.name,
             stream=scope.stream,
-            wants_email=wants(scope, Channel.EMAIL),
-            wants_sms=wants(scope, Channel.SMS),
+            wants_email=scope.wants(Channel.EMAIL),
+            wants_sms=scope.wants(Channel.SMS),
             retired=scope.retired,
         )
 

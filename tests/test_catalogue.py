@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mailprefs import catalogue
 from mailprefs.catalogue import Catalogue
 from mailprefs.errors import Misconfigured, UnknownScope
-from mailprefs.words import Stream, Wanted
+from mailprefs.words import Channel, Stream, Wanted
 
 TEXT = (Path(__file__).parent / "catalogue.toml").read_text(encoding="utf-8")
 SECOND = """
@@ -145,6 +145,41 @@ def test_a_sensitive_topic_is_never_told_to_an_account() -> None:
     assert found.marketing_of(account) == 257
 
 
+def test_marketing_by_sms_always_wants_consent(shared_catalogue: Catalogue) -> None:
+    wanted = {s.number: (s.wants(Channel.EMAIL), s.wants(Channel.SMS)) for s in shared_catalogue.topics}
+    assert {n: wanted[n] for n in (272, 274, 275, 288)} == {
+        272: (0, 1),
+        274: (1, 1),
+        275: (2, 2),
+        288: (0, 0),
+    }
+    assert all(sms >= 1 for n, (_, sms) in wanted.items() if shared_catalogue.by_number[n].stream is Stream.MARKETING)
+
+
+@pytest.mark.parametrize(
+    ("number", "left"),
+    {
+        272: (272,),
+        257: (257,),
+        2 * 256 + 16: (2 * 256 + 16,),
+        256 + 99: (257,),  # a topic of a file that is lost
+        289: (257,),  # no token is minted for what is transactional
+        256: (257,),
+        2 * 256 + 99: (2 * 256 + 1,),
+        9 * 256 + 16: (257, 2 * 256 + 1),  # a brand nobody knows
+        0: (257, 2 * 256 + 1),
+    }.items(),
+)
+def test_what_a_token_stops_is_its_scope_and_in_doubt_all_marketing_it_may_mean(number: int, left: tuple[int, ...]) -> None:
+    assert catalogue.parse(TEXT.partition("[[account]]")[0] + SECOND).left_by(number) == left
+
+
+@pytest.mark.parametrize(("stops", "number"), {None: 257, "care": 289, "connective/care": 289, "connective": 256, "ads": 259}.items())
+def test_an_account_may_stop_any_node_of_its_brand(stops: str | None, number: int) -> None:
+    found = catalogue.parse(TEXT if stops is None else wrong('settle = "2s"', f'stops = "{stops}"'))
+    assert found.stopped_by(found.account[0]) == number
+
+
 # Mistakes
 
 TOPIC = "brand[0].topic[1]"
@@ -182,6 +217,9 @@ MISTAKES = {  # what is changed, into what, and what is said; the mistake is on 
     "a mapped receipt": ('offers = "12346"', 'orders = "12346"', "account[0].scopes.orders: 'orders' is transactional"),
     "the other side mapped": ('offers = "12346"', 'transactional = "1"', "account[0].scopes.transactional: 'transactional' is"),
     "a mapped nothing": ('offers = "12346"', 'offerz = "12346"', "account[0].scopes.offerz: 'offerz' is no topic"),
+    "a number that stops nothing": ('settle = "2s"', 'stops = "offerz"', "account[0].stops: 'offerz' is no scope of 'connective'"),
+    "a number that stops all": ('settle = "2s"', 'stops = "*"', "account[0].stops: '*' is no scope of 'connective'"),
+    "an empty stops": ('settle = "2s"', 'stops = ""', "account[0].stops: '' is no scope of 'connective'"),
     "one group for two": ('offers = "12346"', 'offers = "12345"', "account[0].scopes.offers: 'newsletter' is mapped to '12345' already"),
 }
 

@@ -16,7 +16,7 @@ from mailprefs import ledger, numbers
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
 from mailprefs.errors import Misconfigured
-from mailprefs.words import Address, Cause, Change, Channel, Door, Effect, Stream
+from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
 
 CATALOGUE = Path(__file__).parent / "catalogue.toml"
 CHANNELS = {"sendgrid": Channel.EMAIL, "twilio": Channel.SMS}
@@ -159,17 +159,6 @@ async def test_what_a_topic_wants_may_change(conn: asyncpg.Connection, raw: dict
     topic(raw, "newsletter")["consent"] = "double-opt-in"
     await register(conn, raw, now)
     assert await conn.fetchval("select wants_email from scope where scope = $1", NEWSLETTER) == 2
-
-
-def test_marketing_by_sms_always_wants_consent(shared_catalogue: Catalogue) -> None:
-    wanted = {s.number: (numbers.wants(s, Channel.EMAIL), numbers.wants(s, Channel.SMS)) for s in shared_catalogue.topics}
-    assert {n: wanted[n] for n in (NEWSLETTER, PARTNERS, STUDIES, ORDERS)} == {
-        NEWSLETTER: (0, 1),
-        PARTNERS: (1, 1),
-        STUDIES: (2, 2),
-        ORDERS: (0, 0),
-    }
-    assert all(sms >= 1 for n, (_, sms) in wanted.items() if shared_catalogue.by_number[n].stream is Stream.MARKETING)
 
 
 async def test_a_new_mapping_owes_everything_that_is_held(
