@@ -17,7 +17,7 @@ FLOORS = {
     0: ("words", "errors"),
     0.1: ("shipped",),
     1: ("addresses", "bodies", "catalogue", "settings", "db", "languages", "telemetry", "client", "rows"),
-    2: ("links", "embedded", "numbers"),
+    2: ("links", "embedded", "numbers", "proof"),
     3: ("ledger", "decisions", "audience", "directory", "receipts", "apikeys", "softbounces"),
     4: ("groupcommit", "inbox", "outbox", "clock", "exports", "privacy", "bulk", "checkup", "restore", "letters"),
     4.1: ("senders", "reports", "wishes"),
@@ -48,6 +48,7 @@ FLOORS = {
         "providers.unsigned",
         "providers.attempts",
     ),
+    2.4: ("providers.telling",),
     3.1: (
         "providers.brevo",
         "providers.customerio",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import re
@@ -11,11 +10,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from mailprefs.errors import Forged, Misconfigured, Unreadable
-from mailprefs.providers import reading, signing
+from mailprefs.providers import reading, signing, telling
 from mailprefs.providers.base import (
     MOVING,
     OURS,
@@ -29,12 +29,11 @@ from mailprefs.providers.base import (
     Outcome,
     Rejected,
     Settlement,
-    Slow,
     Telling,
     Unclear,
     Unsafe,
 )
-from mailprefs.providers.calling import Line, base_of, tellable
+from mailprefs.providers.calling import Line, base_of
 from mailprefs.words import Channel, Event, Kind
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ _API_ADVICE = "At SendGrid, Settings → API Keys makes one; it needs full acces
 class SendGrid:
     """SendGrid both ways. Holds no state."""
 
-    budget: timedelta = timedelta(seconds=25)  # that one tell may take; when it begins, at least 30 of the courier's lease are left
+    budget: timedelta = telling.BUDGET
 
     name: ClassVar[str] = "sendgrid"
     channel: ClassVar[Channel] = Channel.EMAIL
@@ -131,21 +130,11 @@ class SendGrid:
 
     async def tell(self, http: ClientSession, credential: Credential, tellings: Sequence[Telling]) -> list[Settlement]:
         """Assert each telling in its group, never in the global list, which would stop transactional mail as well."""
-        if not tellings:
-            return []
-        [(group, stop)] = {(telling.group, telling.stop) for telling in tellings}
-        addresses = list(dict.fromkeys(telling.address for telling in tellings))
-        settled = {address: Settlement(Outcome.REFUSED, "no_address") for address in addresses if not tellable(address)}
-        left = [address for address in addresses if address not in settled]
-        detail = "too_late"
-        try:
-            async with asyncio.timeout(self.budget.total_seconds()):
-                await _settle(_line(http, credential, self.hosts), group, stop, left, settled)
-        except TimeoutError:
-            pass  # whoever is not settled by now is unknown
-        except Unclear as trouble:
-            detail = trouble.detail
-        return [settled.get(telling.address) or Settlement(Outcome.UNKNOWN, detail) for telling in tellings]
+
+        async def act(group: str, stop: bool, addresses: list[str], settled: telling.Settled) -> None:
+            await _settle(_line(http, credential, self.hosts), group, stop, addresses, settled)
+
+        return await telling.told(tellings, self.budget, act)
 
     async def pull(self, http: ClientSession, credential: Credential, group: str) -> AsyncIterator[Listed]:
         """List the group as SendGrid holds it: addresses alone, it gives no dates here."""
@@ -234,21 +223,13 @@ def _line(http: ClientSession, credential: Credential, hosts: Sequence[str]) -> 
     return Line(http, base_of(credential, hosts), {"Authorization": f"Bearer {key}", "Accept": "application/json"})
 
 
-async def _settle(line: Line, group: str, stop: bool, addresses: list[str], settled: dict[str, Settlement]) -> None:
+async def _settle(line: Line, group: str, stop: bool, addresses: list[str], settled: telling.Settled) -> None:
     """Every address is in ``settled`` at the end; if there is trouble on the way, those are that were settled before it."""
-    if not addresses:
-        return
     await _must_exist(line, group)
     if stop:
         settled |= await _added(line, group, addresses)
     else:
-        for address in addresses:
-            try:
-                settled[address] = await _removed(line, group, address)
-            except (Slow, Barred):
-                if all(settlement.outcome is not Outcome.UNKNOWN for settlement in settled.values()):
-                    raise
-                raise Unclear("cut_short") from None  # one that may still land must be told of, before why the others waited
+        await telling.each(addresses, settled, partial(_removed, line, group))
 
 
 async def _must_exist(line: Line, group: str) -> None:
@@ -274,20 +255,14 @@ async def _added(line: Line, group: str, addresses: list[str]) -> dict[str, Sett
         raise Unclear("other_shape")
     await _must_exist(line, group)  # a number is never given twice: if it exists now, it did when the addresses were added
     done = {each.casefold() for each in echoed if isinstance(each, str)}
-    return {
-        address: Settlement(Outcome.DONE) if address.casefold() in done else Settlement(Outcome.UNKNOWN, "not_echoed")
-        for address in addresses
-    }
+    return {address: telling.DONE if address.casefold() in done else Settlement(Outcome.UNKNOWN, "not_echoed") for address in addresses}
 
 
 async def _removed(line: Line, group: str, address: str) -> Settlement:
     """Remove one address from the group; it need not be in it."""
-    try:
-        answer = await line.call("DELETE", f"/v3/asm/groups/{group}/suppressions/{quote(address, safe='')}")
-    except Unclear as trouble:
-        return Settlement(Outcome.UNKNOWN, trouble.detail)  # the others can still be told
+    answer = await line.call("DELETE", f"/v3/asm/groups/{group}/suppressions/{quote(address, safe='')}")
     if answer.status in (204, 404):
-        return Settlement(Outcome.DONE)
+        return telling.DONE
     if answer.status in (400, 413, 422):
         return Settlement(Outcome.REFUSED, f"http_{answer.status}")
     return Settlement(Outcome.UNKNOWN, f"http_{answer.status}")
