@@ -37,7 +37,7 @@ FLOORS = {
     11: ("__main__",),
     # the providers' own stairs, beside floors 2 to 4, and the sandbox's beside floor 5
     2.1: ("providers.base",),
-    2.2: ("providers.signing", "providers.reading", "providers.facts"),
+    2.2: ("providers.signing", "providers.reading", "providers.facts", "providers.samples"),
     2.3: (
         "providers.bounces",
         "providers.calling",

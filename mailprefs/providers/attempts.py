@@ -11,11 +11,14 @@ from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from hmac import new as new_hmac
+from typing import ClassVar
 
 from mailprefs.errors import Forged, Unreadable
-from mailprefs.providers import signing
-from mailprefs.providers.base import Credential, Delivery
+from mailprefs.providers import samples, signing
+from mailprefs.providers.base import Answers, Credential, Delivery
+from mailprefs.words import Channel
 
 PREFIXES = ("svix", "webhook")  # of the three headers
 TOLERANCE = timedelta(minutes=5)  # each attempt is signed anew: one that is older has been on the way for too long, or is a replay
@@ -23,6 +26,32 @@ SECRET, SHORTEST = "webhook_secret", 16  # its name in an account, and the fewes
 _ID = re.compile(r"[A-Za-z0-9_.:=/+-]{1,256}")  # no brace or quote: no part of a body could pass for the end of it
 _SECONDS = re.compile(r"[0-9]{10}")  # from 2001 to 2286
 _SIGNATURE = re.compile(r"[A-Za-z0-9]+,[A-Za-z0-9+/=]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """The half of an ``Ear`` that those share who sign each attempt so. Holds no state."""
+
+    advice: ClassVar[str]  # where the secret is found
+    prefix: ClassVar[str]  # of the headers that it sends, one of PREFIXES
+    channel: ClassVar[Channel] = Channel.EMAIL
+    answers: ClassVar[Answers] = Answers()
+    secrets_in: ClassVar[tuple[str, ...]] = (SECRET,)
+
+    def check(self, credential: Credential) -> None:
+        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard."""
+        check(credential, self.advice)
+
+    def verify(self, credential: Credential, delivery: Delivery) -> None:
+        """Raise Forged unless the raw bytes were signed for this account."""
+        verify(credential, delivery)
+
+    def sign(self, credential: Credential, body: bytes, at: datetime) -> Delivery:
+        """Return the delivery of a body, signed with the account's secret; the message's id is made of the body."""
+        id_, timestamp = f"msg_{sha256(body).hexdigest()[:27]}", str(samples.unix(at))
+        made = signature(key(credential.secrets[SECRET]), id_, timestamp, body)
+        headers = {"id": id_, "timestamp": timestamp, "signature": made}
+        return samples.posted(body, at, {f"{self.prefix}-{name}": value for name, value in headers.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +81,16 @@ def _read(id_: str, timestamp: str, signature: str) -> Attempt | None:
     signatures = signature.split(" ")
     if not _ID.fullmatch(id_) or not _SECONDS.fullmatch(timestamp) or not all(map(_SIGNATURE.fullmatch, signatures)):
         return None
-    return Attempt(id_, datetime.fromtimestamp(int(timestamp), UTC), f"{id_}.{timestamp}.".encode(), tuple(signatures))
+    return Attempt(id_, datetime.fromtimestamp(int(timestamp), UTC), _head(id_, timestamp), tuple(signatures))
+
+
+def _head(id_: str, timestamp: str) -> bytes:
+    return f"{id_}.{timestamp}.".encode()
+
+
+def signature(key: bytes, id_: str, timestamp: str, body: bytes) -> str:
+    """Return the signature of a message, as it stands in its header."""
+    return f"v1,{_mac(key, _head(id_, timestamp), body)}"
 
 
 def verify(credential: Credential, delivery: Delivery) -> None:

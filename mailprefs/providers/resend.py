@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mailprefs.providers import attempts, bounces, facts, reading, returned
-from mailprefs.providers.attempts import Attempt
-from mailprefs.providers.base import OURS, Answers, Credential, Delivery, Heard
+from mailprefs.providers import attempts, bounces, facts, reading, returned, samples
+from mailprefs.providers.attempts import Attempt, Attempted
+from mailprefs.providers.base import OURS, Delivery, Heard, Sample
 from mailprefs.providers.sorting import Counted, place, sort
-from mailprefs.words import Channel, Event, Kind
+from mailprefs.words import Event, Kind
 
 WORDS: Mapping[str, Kind | str] = {
     "email.sent": "Resend took the message over; the recipient's side has said nothing yet",
@@ -41,30 +41,29 @@ _ADVICE = "At Resend, Webhooks → your endpoint → Signing Secret shows it; it
 
 
 @dataclass(frozen=True, slots=True)
-class Resend:
+class Resend(Attempted):
     """Resend as it is heard. Holds no state."""
 
     name: ClassVar[str] = "resend"
-    channel: ClassVar[Channel] = Channel.EMAIL
-    answers: ClassVar[Answers] = Answers()
+    advice: ClassVar[str] = _ADVICE
+    prefix: ClassVar[str] = "svix"
     kinds: ClassVar[Mapping[str, Kind | str]] = {
         **WORDS,
         **{f"email.bounced/{subtype}": kind for subtype, kind in bounces.BOUNCES.items()},
     }
-    secrets_in: ClassVar[tuple[str, ...]] = (attempts.SECRET,)
-
-    def check(self, credential: Credential) -> None:
-        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard."""
-        attempts.check(credential, _ADVICE)
-
-    def verify(self, credential: Credential, delivery: Delivery) -> None:
-        """Raise Forged unless the raw bytes were signed for this account."""
-        attempts.verify(credential, delivery)
 
     def parse(self, delivery: Delivery) -> Heard:
         """Read a verified delivery, which tells one event. Never raises."""
         attempt = attempts.of(delivery)
         return sort(reading.one_or_more(delivery.body), lambda told: _read(told, delivery, attempt))
+
+    def sample(self, told: Sample) -> bytes:
+        """Return the body in which Resend would tell this."""
+        if told.kind is Kind.UNSUBSCRIBED:
+            word, data = "contact.updated", {"id": told.id, "email": told.address, "unsubscribed": True}
+        else:
+            word, data = "email.delivered", {"email_id": told.id, "to": [told.address], "subject": samples.SUBJECT}
+        return samples.spelt({"type": word, "created_at": samples.iso(told.at), "data": data})
 
 
 def _read(told: Mapping[str, Any], delivery: Delivery, attempt: Attempt | None) -> Event | Counted | str:

@@ -132,6 +132,11 @@ def hmac(
     hmac_of_any(keys, signature, [signed], digest, spelling)
 
 
+def hmac_of(key: str, *signed: bytes, digest: Literal["sha256", "sha1"] = "sha256", spelling: Literal["hex", "base64"] = "hex") -> str:
+    """Return the signature over the signed parts that ``hmac`` takes for this key."""
+    return _spelt(_mac(key, digest, signed), spelling).decode()
+
+
 def hmac_of_any(
     keys: Iterable[str | bytes],
     signature: str | None,
@@ -141,8 +146,12 @@ def hmac_of_any(
 ) -> None:
     """Raise Forged unless one of the keys made the signature over one of the readings of what is signed, each in its parts."""
     macs = [_mac(key, digest, signed) for key in keys if key for signed in readings]
-    if not _among(signature, [mac.hex().encode() if spelling == "hex" else b64encode(mac) for mac in macs]):
+    if not _among(signature, [_spelt(mac, spelling) for mac in macs]):
         raise Forged
+
+
+def _spelt(mac: bytes, spelling: str) -> bytes:
+    return mac.hex().encode() if spelling == "hex" else b64encode(mac)
 
 
 def _mac(key: str | bytes, digest: str, signed: Iterable[bytes]) -> bytes:
@@ -157,8 +166,17 @@ def basic(credential: Credential, authorization: str | None) -> None:
 
     In a rotation webhook_user_next and webhook_password_next are valid beside them; of the two, what stays may be left out.
     """
-    if not _among(authorization, [b"Basic " + b64encode(_octets(pair)) for pair in _pairs(credential)]):
+    if not _among(authorization, [_basic(pair) for pair in _pairs(credential)]):
         raise Forged
+
+
+def basic_of(credential: Credential) -> dict[str, str]:
+    """Return the header that ``basic`` takes: of the account's first user and password."""
+    return {"Authorization": _basic(next(_pairs(credential))).decode()}
+
+
+def _basic(pair: str) -> bytes:
+    return b"Basic " + b64encode(_octets(pair))
 
 
 def _pairs(credential: Credential) -> Iterator[str]:

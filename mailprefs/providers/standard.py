@@ -7,38 +7,34 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
-from mailprefs.providers import attempts, facts, reading
-from mailprefs.providers.attempts import Attempt
-from mailprefs.providers.base import Answers, Credential, Delivery, Heard
+from mailprefs.providers import attempts, facts, reading, samples
+from mailprefs.providers.attempts import Attempt, Attempted
+from mailprefs.providers.base import Delivery, Heard, Sample
 from mailprefs.providers.sorting import Counted, place, sort
-from mailprefs.words import Channel, Event, Kind
+from mailprefs.words import Event, Kind
 
 _ADVICE = "It is shared with whoever sends: whsec_ and base64 of 24 to 64 random bytes."
 _LIFTING = (Kind.RESUBSCRIBED, Kind.COMPLAINT_RETRACTED)
 
 
 @dataclass(frozen=True, slots=True)
-class Standard:
+class Standard(Attempted):
     """A sender of any kind as it is heard. Holds no state."""
 
     name: ClassVar[str] = "standard"
-    channel: ClassVar[Channel] = Channel.EMAIL
-    answers: ClassVar[Answers] = Answers()
+    advice: ClassVar[str] = _ADVICE
+    prefix: ClassVar[str] = "webhook"
     kinds: ClassVar[Mapping[str, Kind | str]] = {kind.value: kind for kind in Kind}
-    secrets_in: ClassVar[tuple[str, ...]] = (attempts.SECRET,)
-
-    def check(self, credential: Credential) -> None:
-        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard."""
-        attempts.check(credential, _ADVICE)
-
-    def verify(self, credential: Credential, delivery: Delivery) -> None:
-        """Raise Forged unless the raw bytes were signed for this account."""
-        attempts.verify(credential, delivery)
 
     def parse(self, delivery: Delivery) -> Heard:
         """Read a verified delivery, which tells one event or an array of them. Never raises."""
         attempt = attempts.of(delivery)
         return sort(reading.one_or_more(delivery.body), lambda told: _read(told, delivery, attempt))
+
+    def sample(self, told: Sample) -> bytes:
+        """Return the body in which such a sender would tell this."""
+        data = {"id": told.id, "address": told.address} | ({"group": told.group} if told.group else {})
+        return samples.spelt({"type": told.kind, "timestamp": samples.iso(told.at), "data": data})
 
 
 def _read(told: Mapping[str, Any], delivery: Delivery, attempt: Attempt | None) -> Event | Counted | str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar
 
-from mailprefs.providers import signing
+from mailprefs.providers import samples, signing
 from mailprefs.providers.base import Answers, Credential, Delivery
 from mailprefs.words import Channel
 
@@ -26,3 +27,7 @@ class Unsigned:
     def verify(self, credential: Credential, delivery: Delivery) -> None:
         """Raise Forged unless the delivery came with the account's user and password."""
         signing.basic(credential, delivery.header("Authorization"))
+
+    def sign(self, credential: Credential, body: bytes, at: datetime) -> Delivery:
+        """Return the delivery of a body, with the account's user and password."""
+        return samples.posted(body, at, signing.basic_of(credential))
