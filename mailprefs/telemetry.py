@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 import structlog
 from prometheus_client import Counter, Gauge
+
+QUIET = 60.0  # seconds after an alarm in which it is not said anew of the same account
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("mailprefs")
 
@@ -25,6 +30,7 @@ def start(*, json: bool, level: int = logging.INFO) -> None:
     for library in ("asyncio", "asyncpg", "aiohttp"):
         logging.getLogger(library).handlers = [_Library()]
         logging.getLogger(library).propagate = False
+    atexit.register(_tell_the_rest)
     # they tell of every request that is no HTTP, and of every try to reach a database that is away
     for noisy in ("asyncio", "aiohttp.access", "aiohttp.server", "asyncpg.pool"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
@@ -43,9 +49,61 @@ def gauge(name: str, value: float, **labels: str) -> None:
 
 
 def alarm(name: str, **labels: str) -> None:
-    """Say that a person should look: a line in the log and a counter that an alert watches."""
-    count("alarms", alarm=name, account=labels.get("account", ""))
-    log.warning(name, alarm=True, **labels)
+    """Say that a person should look: a counter that an alert watches, and a line in the log.
+
+    What comes again of the same account within a minute is one line at its end, the last of it with how many ``times`` it came: a
+    mapping that is wrong raises one for each event, and its flood would hide every other.
+    """
+    about = name, labels.get("account", "")
+    count("alarms", alarm=name, account=about[1])
+    loop, known = _running(), _repeats.get(about)
+    if known is not None and known.loop is loop:
+        known.times, known.labels = known.times + 1, labels
+        return
+    _say(name, 1, labels)
+    if loop is not None:
+        _repeats[about] = _Repeats(loop)
+        loop.call_later(QUIET, _again, about, _repeats[about])
+
+
+@dataclass(slots=True, eq=False)
+class _Repeats:
+    """What came of one alarm and account since it was last said."""
+
+    loop: asyncio.AbstractEventLoop  # that will say it
+    times: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+_repeats: dict[tuple[str, str], _Repeats] = {}
+
+
+def _again(about: tuple[str, str], repeats: _Repeats) -> None:
+    """Say what came meanwhile, and wait on; if nothing did, the next is said at once."""
+    if repeats.times:
+        _say(about[0], repeats.times, repeats.labels)
+        repeats.times = 0
+        repeats.loop.call_later(QUIET, _again, about, repeats)
+    elif _repeats.get(about) is repeats:
+        del _repeats[about]
+
+
+def _tell_the_rest() -> None:
+    while _repeats:
+        (name, _), repeats = _repeats.popitem()
+        if repeats.times:
+            _say(name, repeats.times, repeats.labels)
+
+
+def _say(name: str, times: int, labels: Mapping[str, str]) -> None:
+    log.warning(name, alarm=True, times=times, **labels)
+
+
+def _running() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None  # a command: it is over before a minute is
 
 
 def _values(labels: dict[str, str]) -> list[str]:

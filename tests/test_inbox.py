@@ -156,12 +156,14 @@ async def test_a_person_we_never_met_is_kept_by_key_without_the_text(
 async def test_what_names_nobody_is_kept_aside_and_the_rest_is_recorded(
     conn: asyncpg.Connection, inbox: Inbox, jane: Address, now: datetime, alarms: Alarms
 ) -> None:
+    before = _counted("mailprefs_alarms_total", alarm="kept_aside", account="sendgrid-main")
     nobody = [event(Kind.UNSUBSCRIBED, now, f"n{n}", address) for n, address in enumerate((None, "", " \t"))]
     assert await kept(conn, inbox, now, *nobody, event(Kind.COMPLAINED, now)) == 1
     assert await stops(conn, jane) == [MARKETING]
     rows = await conn.fetch("select account, reason, raw, received_at from event order by raw")
     assert [tuple(row) for row in rows] == [("sendgrid-main", "no_recipient", f"unsubscribed n{n}".encode(), now) for n in range(3)]
-    assert [line["event"] for line in alarms] == ["kept_aside"] * 3
+    assert [line["event"] for line in alarms] == ["kept_aside"], "one line, and a count that misses none"
+    assert _counted("mailprefs_alarms_total", alarm="kept_aside", account="sendgrid-main") == before + 3
 
 
 async def test_what_could_not_be_read_is_kept_once(conn: asyncpg.Connection, inbox: Inbox, now: datetime) -> None:

@@ -6,6 +6,8 @@ import ast
 import asyncio
 import json
 import logging
+import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,6 +163,70 @@ def test_an_alarm_is_a_line_and_a_count(capfd: pytest.CaptureFixture[str]) -> No
         value("mailprefs_alarms_total", alarm="test_alarm", account=""),
     )
     assert after == (before[0] + 1, before[1] + 1)
+
+
+class Hurried(asyncio.SelectorEventLoop):
+    """A loop whose time can be put forward."""
+
+    ahead = 0.0
+
+    def time(self) -> float:
+        return super().time() + self.ahead
+
+
+async def passing(seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, Hurried)
+    loop.ahead += seconds
+    await asyncio.sleep(0.001)
+
+
+def alarmed(capfd: pytest.CaptureFixture[str]) -> list[tuple[Any, ...]]:
+    return [(line["event"], line.get("account"), line["times"], line.get("reason")) for line in said(capfd)]
+
+
+def test_a_flood_of_one_alarm_is_a_line_a_minute_with_its_count_and_its_last(capfd: pytest.CaptureFixture[str]) -> None:
+    telemetry.start(json=True)
+    before = value("mailprefs_alarms_total", alarm="test_flood", account="a")
+
+    async def flood() -> None:
+        for n in range(1_000):
+            telemetry.alarm("test_flood", account="a", reason=f"r{n}")
+        telemetry.alarm("test_flood", account="b")
+        telemetry.alarm("test_other", account="a")
+        assert alarmed(capfd) == [("test_flood", "a", 1, "r0"), ("test_flood", "b", 1, None), ("test_other", "a", 1, None)]
+        await passing(59)
+        assert alarmed(capfd) == []
+        await passing(2)
+        assert alarmed(capfd) == [("test_flood", "a", 999, "r999")]
+        telemetry.alarm("test_flood", account="a", reason="late")
+        telemetry.alarm("test_flood", account="b")
+        assert alarmed(capfd) == [("test_flood", "b", 1, None)], "an account that was silent for a minute is said at once"
+        await passing(61)
+        assert alarmed(capfd) == [("test_flood", "a", 1, "late")]
+        await passing(61)
+        assert alarmed(capfd) == []
+        telemetry.alarm("test_flood", account="a")
+        assert alarmed(capfd) == [("test_flood", "a", 1, None)]
+
+    with asyncio.Runner(loop_factory=Hurried) as runner:
+        runner.run(flood())
+    assert value("mailprefs_alarms_total", alarm="test_flood", account="a") == before + 1_002, "the counter misses none"
+
+
+def test_what_came_last_is_told_when_a_service_ends() -> None:
+    program = """
+import asyncio
+from mailprefs import telemetry
+async def main():
+    for n in range(5):
+        telemetry.alarm("test_end", account="a", reason=f"r{n}")
+telemetry.start(json=True)
+asyncio.run(main())
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    lines = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert [(line["times"], line["reason"]) for line in lines] == [(1, "r0"), (4, "r4")]
 
 
 def labelled(package: Path) -> dict[str, set[tuple[str, ...]]]:
