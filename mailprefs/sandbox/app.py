@@ -2,7 +2,8 @@
 
 ``http://127.0.0.1:PORT/sendgrid`` is an account's ``api_base``. Beside the providers:
 
-- ``POST /_sandbox/faults`` ``{"queue": ["500", {"fault": "slow", "seconds": 2}]}``: each is spent on one write request
+- ``POST /_sandbox/faults`` ``{"queue": ["500", {"fault": "slow", "seconds": 2}]}``: each is spent on one write request, or, with
+  ``"listing": true``, on one page of a listing
 - ``GET /_sandbox/state`` and ``PUT``: what each provider believes
 - ``GET /_sandbox/requests`` and ``DELETE``: what was received, in order, without the keys
 """
@@ -23,6 +24,7 @@ from mailprefs.sandbox.sendgrid import SendGrid
 
 LOOPBACK = "127.0.0.1"
 KEPT_REQUESTS = 100_000  # the oldest make room
+KEYS = frozenset({"authorization", "x-postmark-server-token", "api-key"})  # headers whose value is a credential
 LARGEST = 8 << 20  # bytes of a request
 
 
@@ -93,7 +95,7 @@ def _mounted(simulation: Simulation) -> web.Application:
 async def _remember(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Every request to a provider is remembered as it came, without its key."""
     if not request.path.startswith("/_sandbox/"):
-        headers = [[name, value] for name, value in request.headers.items() if name != "Authorization"]
+        headers = [[name, value] for name, value in request.headers.items() if name.lower() not in KEYS]
         body = (await request.read()).decode("utf-8", "backslashreplace")
         request.app[RECEIVED].append({"method": request.method, "path": request.raw_path, "headers": headers, "body": body})
     return await handler(request)
@@ -105,9 +107,10 @@ async def _queue(request: web.Request) -> web.Response:
         queue = [faults.read(entry) for entry in told]
     except (ValueError, TypeError, KeyError) as error:
         return web.json_response({"error": str(error)}, status=400)
-    waiting = request.app[faults.FAULTS].queue
-    waiting.extend(queue)
-    return web.json_response({"queue": [fault.name for fault in waiting]})
+    waiting = request.app[faults.FAULTS]
+    for fault in queue:
+        waiting.add(fault)
+    return web.json_response({"queue": [fault.name for fault in (*waiting.queue, *waiting.listings)]})
 
 
 async def _state(request: web.Request) -> web.Response:

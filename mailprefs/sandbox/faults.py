@@ -1,4 +1,4 @@
-"""What can go wrong between us and a provider, on request: each queued fault is spent on one write."""
+"""What can go wrong between us and a provider, on request: each queued fault is spent on one write, or on one page of a listing."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ class Fault:
 
     name: str
     seconds: float = 1.0
+    listing: bool = False  # it waits for a listing, and lets writes pass
 
 
 @dataclass(slots=True)
@@ -36,7 +37,11 @@ class Faults:
     """The faults to come, in order, and the writes that still have to land."""
 
     queue: deque[Fault] = field(default_factory=deque)
+    listings: deque[Fault] = field(default_factory=deque)
     landing: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def add(self, fault: Fault) -> None:
+        (self.listings if fault.listing else self.queue).append(fault)
 
     def land(self, apply: Apply, seconds: float) -> None:
         """Carry out a write later, as a network or a queue on the far side would."""
@@ -57,10 +62,20 @@ Course = Callable[[web.Request, Write, Fault, Faults], Awaitable[web.StreamRespo
 async def carry(request: web.Request, write: Write) -> web.StreamResponse:
     """Carry out a write, unless a fault is queued for it: then that takes its course."""
     faults = request.config_dict[FAULTS]
-    if not faults.queue:
+    return await _run(request, write, faults, faults.queue)
+
+
+async def show(request: web.Request, answer: web.Response) -> web.StreamResponse:
+    """Answer with a page of a listing, unless a fault is queued for listings."""
+    faults = request.config_dict[FAULTS]
+    return await _run(request, Write(lambda: None, answer), faults, faults.listings)
+
+
+async def _run(request: web.Request, write: Write, faults: Faults, queue: deque[Fault]) -> web.StreamResponse:
+    if not queue:
         write.apply()
         return write.answer
-    fault = faults.queue.popleft()
+    fault = queue.popleft()
     return await COURSES[fault.name](request, write, fault, faults)
 
 
@@ -96,6 +111,11 @@ async def _slow_down_bare(_: web.Request, _w: Write, _t: Fault, _f: Faults) -> w
 async def _who_are_you(_: web.Request, _w: Write, _t: Fault, _f: Faults) -> web.Response:
     """401: the credential is not accepted."""
     return web.json_response({"errors": [{"field": None, "message": "authorization required"}]}, status=401)
+
+
+async def _not_you(_: web.Request, _w: Write, _t: Fault, _f: Faults) -> web.Response:
+    """403: the credential may not do this."""
+    return web.json_response({"errors": [{"field": None, "message": "access forbidden"}]}, status=403)
 
 
 async def _broken(_: web.Request, _w: Write, _t: Fault, _f: Faults) -> web.Response:
@@ -170,6 +190,7 @@ COURSES: dict[str, Course] = {
     "429-reset": _slow_down_reset,
     "429-bare": _slow_down_bare,
     "401": _who_are_you,
+    "403": _not_you,
     "500": _broken,
     "html": _html,
     "slow": _slow,
@@ -184,14 +205,16 @@ COURSES: dict[str, Course] = {
 
 
 def read(entry: object) -> Fault:
-    """Return the fault that a queue entry names: a name, or ``{"fault": name, "seconds": 2}``. Raises ValueError."""
+    """Return the fault that a queue entry names: a name, or ``{"fault": name, "seconds": 2, "listing": true}``. Raises ValueError."""
     given = entry if isinstance(entry, dict) else {"fault": entry}
-    name, seconds = given.get("fault"), given.get("seconds", 1)
+    name, seconds, listing = given.get("fault"), given.get("seconds", 1), given.get("listing", False)
     if name not in COURSES:
         raise ValueError(f"no such fault; there are: {', '.join(COURSES)}")
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= 3600:
         raise ValueError("seconds is a number from 0 to 3600")
-    return Fault(str(name), float(seconds))
+    if not isinstance(listing, bool):
+        raise ValueError("listing is true or false")
+    return Fault(str(name), float(seconds), listing)
 
 
 def _body(answer: web.Response) -> bytes:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from mailprefs.providers.sendgrid import SIGNATURE, TIMESTAMP
-from mailprefs.sandbox.faults import Write, carry
+from mailprefs.sandbox.faults import Write, carry, show
 
 GROUPS = ("12345", "12346")  # there from the start, as in the documentation's mailprefs.toml
 
@@ -69,8 +69,8 @@ class SendGrid:
         group = request.match_info["group"]
         return await carry(request, Write(lambda: _discard(self.groups, group), web.Response(status=204)))
 
-    async def list_suppressions(self, request: web.Request) -> web.Response:
-        return web.json_response(list(self.groups.get(request.match_info["group"], ())))
+    async def list_suppressions(self, request: web.Request) -> web.StreamResponse:
+        return await show(request, web.json_response(list(self.groups.get(request.match_info["group"], ()))))
 
     async def add_suppressions(self, request: web.Request) -> web.StreamResponse:
         group, addresses = request.match_info["group"], _recipients(await request.read())
