@@ -5,6 +5,7 @@ No import ever lifts a stop. A suppression is kept whatever its address looks li
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -12,18 +13,39 @@ from hashlib import sha256
 from itertools import islice
 from typing import TypeVar
 
-from mailprefs import directory, ledger
+from mailprefs import directory, ledger, proof
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue, Scope
 from mailprefs.db import Connection
 from mailprefs.directory import Entry
 from mailprefs.errors import MailprefsError, NotEntitled, Unreadable
-from mailprefs.rows import Row
-from mailprefs.words import ADS, Cause, Change, Channel, Door, Effect, Stream
+from mailprefs.proof import Proof
+from mailprefs.rows import Row, address_of
+from mailprefs.words import ADS, Address, Cause, Change, Channel, Door, Effect, Stream
 
 BATCH = 1000  # rows in one transaction
 ONE_LINE = ("address", "channel", "locale", "region", "party", "scope", "cause", "at", "evidence", "source")  # columns of ours
-Item = TypeVar("Item", Entry, Change)
+SOURCE, NOTICE = 200, 2000  # characters that a consent's source and notice may have
+_MAILBOX = re.compile(r"[^\s@]@[^\s@]")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An imported consent, and what proves it."""
+
+    change: Change
+    proof: Proof
+
+    @property
+    def address(self) -> Address:
+        return self.change.address
+
+    @property
+    def evidence(self) -> str:
+        return self.change.evidence
+
+
+Item = TypeVar("Item", Entry, Change, Claim)
 Writer = Callable[[Connection, Sequence[Item], datetime], Awaitable[int]]
 
 
@@ -47,7 +69,7 @@ class Import:
 
     def address(self, row: Row) -> Entry:
         """Read a row of ``import addresses``. Raises Unreadable."""
-        address = self.addresses.read(row.fields["address"])
+        address = self.addresses.read(address_of(row))
         wanted = _said(row, "channel") or address.channel
         if wanted != address.channel:
             raise Unreadable(f"that is no address for the channel {wanted}" if wanted in list(Channel) else "no such channel")
@@ -56,7 +78,8 @@ class Import:
     def suppression(self, row: Row) -> Change:
         """Read a row of ``import suppressions``. Raises Unreadable, UnknownScope or NotEntitled."""
         scope, cause, at = self._scope(row), _cause(row), _time(row)
-        address = self.addresses.heard(_wanted(row, "address"))
+        _wanted(row, "address")
+        address = self.addresses.heard(address_of(row))
         if cause is Cause.CHOICE and address.channel is Channel.EMAIL and not _open_to_choice(scope):
             raise NotEntitled("a choice by e-mail sits on marketing, one of its topics, or ads")
         # one evidence, such as the list that was moved, may stand behind many stops of one address
@@ -65,17 +88,17 @@ class Import:
         ledger.entitled(change)
         return change
 
-    def consent(self, row: Row) -> Change:
-        """Read a row of ``import consents``: evidence for one topic, with its source. Raises Unreadable or UnknownScope."""
+    def consent(self, row: Row) -> Claim:
+        """Read a row of ``import consents``: evidence for one topic, with its proof. Raises Unreadable or UnknownScope."""
         topic = self._scope(row)
         if not topic.is_topic:
             raise Unreadable("a consent is for one topic")
-        source, at = _wanted(row, "source"), _time(row)
+        proof, at = _proof(row), _time(row)
         if at is None:
             raise Unreadable("the column 'at' is empty or missing")
-        id = _digest("consent", topic.number, source, at, _said(row, "notice"))
-        address = self.addresses.read(row.fields["address"])
-        return Change(address, topic.number, Cause.CHOICE, Effect.GRANT, Door.IMPORT, id, at)
+        id = f"{proof.digest}-{_digest('consent', topic.number, at)[:16]}"
+        address = self.addresses.read(address_of(row))
+        return Claim(Change(address, topic.number, Cause.CHOICE, Effect.GRANT, Door.IMPORT, id, at), proof)
 
     def _scope(self, row: Row) -> Scope:
         return self.catalogue.scope(_wanted(row, "scope"))
@@ -87,6 +110,11 @@ async def entries(connection: Connection, batch: Sequence[Entry], now: datetime)
 
 async def changes(connection: Connection, batch: Sequence[Change], now: datetime) -> int:
     return sum(await ledger.record(connection, batch, now=now))
+
+
+async def claims(connection: Connection, batch: Sequence[Claim], now: datetime) -> int:
+    await proof.keep(connection, {claim.proof for claim in batch})
+    return await changes(connection, [claim.change for claim in batch], now)
 
 
 async def run(
@@ -126,9 +154,9 @@ async def _write(connection: Connection, items: Sequence[Item], writer: Writer[I
     return added
 
 
-def _unseen(item: Entry | Change, seen: set[int]) -> bool:
+def _unseen(item: Entry | Change | Claim, seen: set[int]) -> bool:
     """Return whether an address, or a fact about it, comes for the first time, and remember it: 8 bytes in place of a row."""
-    name = hash((item.address.key, item.evidence if isinstance(item, Change) else ""))
+    name = hash((item.address.key, "" if isinstance(item, Entry) else item.evidence))
     known = name in seen
     seen.add(name)
     return not known
@@ -164,6 +192,16 @@ def _wanted(row: Row, name: str) -> str:
     if not (value := _said(row, name)):
         raise Unreadable(f"the column '{name}' is empty or missing")
     return value
+
+
+def _proof(row: Row) -> Proof:
+    """Return what proves a consent. It is kept for ever and shown, so it may be about a form and not about a person."""
+    source, notice = _wanted(row, "source"), _said(row, "notice")
+    if len(source) > SOURCE or len(notice) > NOTICE:
+        raise Unreadable(f"'source' has room for {SOURCE} characters and 'notice' for {NOTICE:,}; name a version of the text instead")
+    if _MAILBOX.search(source) or address_of(row).casefold() in f"{source}\n{notice}".casefold():
+        raise Unreadable("'source' and 'notice' are kept for ever and may name nobody: there is an address in them")
+    return Proof(source, notice)
 
 
 def _cause(row: Row) -> Cause:

@@ -48,14 +48,21 @@ async def why(
     now: datetime,
     unreadable: bool = False,
 ) -> dict[str, Any]:
-    """Return everything behind the answers about one address, as JSON values: decisions, history, and who was told."""
+    """Return everything behind the answers about one address, as JSON values: decisions, history, and who was told.
+
+    An imported consent has two keys more, ``source`` and ``notice``: where it was given, and what it said.
+    """
     questions = [Question(address, asked, topic.name, unreadable) for topic in topics]
     place = {"bucket": address.bucket, "key": address.key}
-    history = [dict(row) async for row in queries("decisions").history(connection, **place)]
+    history = [_entry(row) async for row in queries("decisions").history(connection, **place)]
     told = [dict(row) async for row in queries("decisions").told(connection, **place)]
     for row in (*history, *told):
         row["scope"] = name_of(catalogue, row["scope"])
     return {"address": asked, "decisions": await decide(connection, questions, catalogue, now=now), "history": history, "told": told}
+
+
+def _entry(row: Any) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in ("source", "notice") or value is not None}
 
 
 async def is_held(connection: Connection, address: Address, scope: int, *, now: datetime) -> bool:

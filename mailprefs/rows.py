@@ -7,6 +7,7 @@ import gzip
 import io
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -20,6 +21,9 @@ from mailprefs.errors import Misconfigured, Unreadable
 LONGEST = 1 << 20  # characters of a field
 TALLEST = 1000  # lines of a row; a quote that never closes must not swallow a file
 ADDRESS = "address"  # the column that every file has
+_ANGLED = frozenset("<>")
+_NAMED = re.compile(r"([^<>]*)<\s*([^<>]*?)\s*>")  # RFC 5322 §3.4: display-name, angle-addr
+_BETWEEN = re.compile(r"[,;\s]")  # what stands between addresses where there are several
 _BROKEN = (EOFError, OSError, UnicodeError, zlib.error)  # what a damaged archive can raise
 
 
@@ -31,6 +35,19 @@ class Row:
     fields: Mapping[str, str]
     wrong: str | None = None
     came: Sequence[str] = ()  # every field in its order; the whole line where it is no row, or an object
+
+
+def address_of(row: Row) -> str:
+    """Return the address of a row, out of ``Name <a@b>`` where it is written so. Raises Unreadable where it could be another's."""
+    text = row.fields[ADDRESS].strip()
+    if text.count("@") < 2 and not _ANGLED.intersection(text):
+        return text
+    name, address = found.groups() if (found := _NAMED.fullmatch(text)) else ("", text)
+    if not address or _ANGLED.intersection(address) or (address.count("@") > 1 and _BETWEEN.search(address)):
+        raise Unreadable("more than one address in the field, or none that stands out")
+    if "@" in name and name.strip(" \"'").casefold() != address.casefold():
+        raise Unreadable("the name beside the address is another address")
+    return str(address)
 
 
 @contextmanager

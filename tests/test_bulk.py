@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from mailprefs import bulk, ledger, rows
+from mailprefs import bulk, decisions, ledger, rows
 from mailprefs.addresses import Addresses
 from mailprefs.bulk import Import, Tally
 from mailprefs.catalogue import Catalogue
@@ -31,7 +31,7 @@ class Importer:
         readers: dict[str, tuple[Any, Any]] = {
             "addresses": (self._import.address, bulk.entries),
             "suppressions": (self._import.suppression, bulk.changes),
-            "consents": (self._import.consent, bulk.changes),
+            "consents": (self._import.consent, bulk.claims),
         }
         self.refused = {}
         found = rows.read(io.StringIO(content, newline=""), ndjson=ndjson)[1]
@@ -60,6 +60,7 @@ STATE = (
     "select * from address order by bucket, key",
     "select * from consent order by bucket, key, evidence",
     "select * from push order by bucket, account, key, scope",
+    "select * from proof order by digest",
 )
 
 
@@ -164,6 +165,14 @@ async def test_a_suppression_is_kept_whatever_its_address_looks_like(imported: I
     assert tally.added == 1
     assert await imported.stops(addresses.heard("not an address @ all")) == [0]
     assert await imported.conn.fetchval("select plaintext from address") is None, "nobody gave us that text to write to"
+
+
+async def test_a_suppression_beside_a_name_stops_the_address_that_is_meant(imported: Importer, jane: Address) -> None:
+    written = ("Jane Doe <JANE@example.org>", "Jane <jane@example.org>, Kim <kim@example.org>")
+    tally = await imported("suppressions", "address,scope,cause\n" + "".join(f'"{w}",newsletter,choice\n' for w in written))
+    assert (tally.added, list(imported.refused)) == (1, [2])
+    assert await imported.stops(jane) == [NEWSLETTER]
+    assert await imported.conn.fetchval("select count(*) from address") == 1, "and nobody under a key that no one has"
 
 
 async def test_one_evidence_behind_many_stops_of_an_address_loses_none(imported: Importer, jane: Address) -> None:
@@ -276,6 +285,41 @@ async def test_a_consent_without_its_evidence_is_refused(imported: Importer) -> 
     ]
     tally = await imported("consents", "address,scope,at,source\n" + "\n".join(lines))
     assert (tally.added, tally.rejected) == (0, len(lines))
+
+
+async def test_what_a_consent_said_can_be_shown_and_is_kept_once(
+    imported: Importer, jane: Address, shared_catalogue: Catalogue, now: datetime
+) -> None:
+    rows_of = ("jane@example.org,partners,2026-01-01T00:00:00Z", "kim@example.org,partners,2026-02-01T00:00:00Z")
+    said = 'form 7,"Yes, ""write"" to me\nabout partners"'
+    await imported("consents", "address,scope,at,source,notice\n" + "".join(f"{row},{said}\n" for row in rows_of))
+    stop = Change(jane, PARTNERS, Cause.CHOICE, Effect.STOP, Door.LINK, "1", now)
+    await ledger.record(imported.conn, [stop], now=now)
+    whole = await decisions.why(imported.conn, jane, "jane@example.org", (), shared_catalogue, now=now)
+    claim, press = whole["history"]
+    assert (claim["effect"], claim["source"], claim["notice"]) == ("grant", "form 7", 'Yes, "write" to me\nabout partners')
+    assert "source" not in press
+    assert await imported.conn.fetchval("select count(*) from proof") == 1, "what many people were shown is one proof"
+    await imported("consents", "address,scope,at,source\njane@example.org,partners,2026-01-01T00:00:00Z,form 8\n")
+    assert await imported.conn.fetchval("select count(*) from proof") == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "notice", "said"),
+    [
+        ("form of jane@example.org", "", "may name nobody"),
+        ("told by kim@example.com", "", "may name nobody"),
+        ("form 7", "Jane@Example.org agreed", "may name nobody"),
+        ("x" * 201, "", "200 characters"),
+        ("form 7", "x" * 2001, "2,000"),
+    ],
+)
+async def test_a_proof_that_would_keep_a_person_for_ever_is_refused(imported: Importer, source: str, notice: str, said: str) -> None:
+    row = "address,scope,at,source,notice\njane@example.org,partners,2026-01-01T00:00:00Z,{},{}\n"
+    assert (await imported("consents", row.format(source, notice))).rejected == 1
+    assert said in imported.refused[1]
+    assert "@" not in imported.refused[1]
+    assert (await imported("consents", row.format("x" * 200, "Write to privacy@example.com to leave"))).added == 1, "the control"
 
 
 # All of them

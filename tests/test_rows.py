@@ -177,6 +177,42 @@ def test_objects_are_read_line_by_line_and_the_odd_ones_refused(tmp_path: Path) 
     assert dict(found[-3].fields) == {"address": "b@example.com", "party": "42", "vip": "true"}, "a number is no reason to lose a column"
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("jane@example.org", "jane@example.org"),
+        ("Jane Doe <jane@example.org>", "jane@example.org"),
+        ('"Doe, Jane" < jane@example.org >', "jane@example.org"),
+        ("<jane@example.org>", "jane@example.org"),
+        ("'JANE@example.org' <jane@example.org>", "jane@example.org"),
+        ("Jane <+12025550123>", "+12025550123"),
+        ('"odd@local"@example.org', '"odd@local"@example.org'),
+        ("not an address @ all", "not an address @ all"),
+    ],
+)
+def test_an_address_beside_its_name_is_the_address_alone(written: str, meant: str) -> None:
+    assert rows.address_of(Row(1, {"address": written})) == meant
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "kim@example.org <jane@example.org>",
+        "jane@example.org, kim@example.org",
+        "jane@example.org;kim@example.org",
+        "Jane <jane@example.org>, Kim <kim@example.org>",
+        "Jane <jane@example.org",
+        "Jane jane@example.org>",
+        "Jane <>",
+        "<>",
+    ],
+)
+def test_what_could_be_the_address_of_two_people_is_refused(written: str) -> None:
+    with pytest.raises(Unreadable, match="address") as refused:
+        rows.address_of(Row(1, {"address": written}))
+    assert "example.org" not in str(refused.value)
+
+
 def test_the_rejects_are_the_rows_as_they_came_with_number_and_reason(tmp_path: Path) -> None:
     content = b'address,locale\na@example.com\n"b, b"@x,en\nc@example.com,en,x,"y,\xff"\nd@example.com,en\n'
     path = tmp_path / "out.csv"

@@ -81,7 +81,7 @@ def _readable(addresses: Addresses, found: Iterator[Row], refused: Rejects) -> I
         try:
             if row.wrong:
                 raise Unreadable(row.wrong)
-            yield row, addresses.read(row.fields[rows.ADDRESS]).key
+            yield row, addresses.read(rows.address_of(row)).key
         except Unreadable as error:
             refused.add(row, str(error))
 

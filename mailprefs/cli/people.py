@@ -59,7 +59,7 @@ async def _imported(what: str, file: Path, rejects: Path, dry_run: bool) -> Tall
     readers: dict[str, tuple[Callable[[rows.Row], Any], Any]] = {
         "addresses": (importer.address, bulk.entries),
         "suppressions": (importer.suppression, bulk.changes),
-        "consents": (importer.consent, bulk.changes),
+        "consents": (importer.consent, bulk.claims),
     }
     reader, writer = readers[what]
     with rows.opened(file) as stream, _progress(file) as bar:
