@@ -17,6 +17,7 @@ from mailprefs.errors import NotEntitled
 from mailprefs.words import ADS, MARKETING, ROOT, Cause, Change, Door, Effect
 
 UNDO = timedelta(minutes=30)  # how long a stop made on a page can be taken back from it
+SURE = UNDO + timedelta(days=1)  # from when on nobody can: no queue, and no clock that is set back, reaches so far
 
 FEW = 64  # Changes in a call up to which one plan for all calls is quicker than a plan for each
 
@@ -108,7 +109,7 @@ async def record(connection: Connection, changes: Sequence[Change], *, now: date
         return []
     try:
         query = text("ledger", "record_few" if len(changes) <= FEW else "record_many")
-        added = set(await connection.fetchval(query, *_columns(changes), now, UNDO))
+        added = set(await connection.fetchval(query, *_columns(changes), now, SURE))
     except asyncpg.CheckViolationError as error:  # the wall between the streams, or a scope nobody knows
         raise NotEntitled(f"refused by the ledger: {error.constraint_name or 'a scope that cannot be stopped this way'}") from None
     return [n in added for n in range(1, len(changes) + 1)]

@@ -64,9 +64,10 @@ async def test_a_press_through_another_door_is_a_row_of_its_own(conn: asyncpg.Co
 
 
 async def test_a_page_press_can_be_repeated_while_the_first_can_be_undone(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    """And for a day more: an undo runs from when its press was answered, and a clock can be set back."""
     await ledger.record(conn, [stop(jane, NEWSLETTER, now, door=Door.PAGE)], now=now)
-    assert await ledger.record(conn, [stop(jane, NEWSLETTER, now, door=Door.PAGE, id="2")], now=now) == [True]
-    later = now + ledger.UNDO + timedelta(seconds=1)
+    assert await ledger.record(conn, [stop(jane, NEWSLETTER, now, door=Door.PAGE, id="2")], now=now + ledger.UNDO * 2) == [True]
+    later = now + ledger.UNDO * 2 + ledger.SURE + timedelta(seconds=1)
     assert await ledger.record(conn, [stop(jane, NEWSLETTER, later, door=Door.PAGE, id="3")], now=later) == [False]
 
 
@@ -183,3 +184,18 @@ async def test_a_clock_set_back_cannot_undo_an_opt_out(conn: asyncpg.Connection,
     earlier = now - timedelta(hours=1)
     await ledger.record(conn, [stop(jane, NEWSLETTER, earlier)], now=earlier)
     assert (await summary(conn, jane))["stops"] == [NEWSLETTER]
+
+
+async def test_a_press_after_a_go_in_the_same_call_counts(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    """Held before the call through the same door, it would add no row; the go beside it would open what was just stopped."""
+    await ledger.record(conn, [stop(jane, NEWSLETTER, now)], now=now)
+    turned_on = Change(jane, NEWSLETTER, Cause.CHOICE, Effect.GO, Door.MANAGE, "g", now)
+    assert await ledger.record(conn, [turned_on, stop(jane, NEWSLETTER, now, id="2")], now=now) == [True, True]
+    assert (await summary(conn, jane))["stops"] == [NEWSLETTER]
+
+
+async def test_a_press_before_a_go_in_the_same_call_does_not_outlast_it(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await ledger.record(conn, [stop(jane, NEWSLETTER, now)], now=now)
+    turned_on = Change(jane, NEWSLETTER, Cause.CHOICE, Effect.GO, Door.MANAGE, "g", now)
+    assert await ledger.record(conn, [stop(jane, NEWSLETTER, now, id="2"), turned_on], now=now) == [False, True]
+    assert (await summary(conn, jane))["stops"] is None

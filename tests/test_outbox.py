@@ -58,6 +58,13 @@ async def go(conn: asyncpg.Connection, address: Address, now: datetime, scope: i
     await ledger.record(conn, [change(address, scope, Effect.GO, now, cause=cause)], now=now)
 
 
+async def chosen_back(conn: asyncpg.Connection, address: Address, now: datetime, at: datetime | None = None) -> None:
+    """A stop that was told, and a go since."""
+    await stop(conn, address, now)
+    await end(conn, await leased(conn, now), Fate.DONE, now)
+    await go(conn, address, at or now)
+
+
 async def pause(conn: asyncpg.Connection, address: Address, now: datetime, until: datetime, scope: int = NEWSLETTER) -> None:
     await ledger.record(conn, [change(address, scope, Effect.STOP, now, cause=Cause.PAUSE, until=until)], now=now)
 
@@ -197,8 +204,7 @@ async def test_a_go_that_is_not_quiet_yet_does_not_come_along_with_its_neighbour
 ) -> None:
     (ann, bob, _), _ = await neighbours(conn, addresses)
     for n, person in enumerate((ann, bob)):
-        await stop(conn, person, now)
-        await go(conn, person, now + n * QUIET / 2)
+        await chosen_back(conn, person, now, now + n * QUIET / 2)
     assert [push.key for push in (await leased(conn, now + QUIET, stop=False)).pushes] == [ann.key]
 
 
@@ -238,9 +244,8 @@ async def test_a_stop_and_a_go_never_stand_in_one_lease(conn: asyncpg.Connection
 async def test_a_go_waits_until_nobody_has_spoken_for_the_address_for_a_while(
     conn: asyncpg.Connection, jane: Address, now: datetime
 ) -> None:
-    await stop(conn, jane, now)
-    spoken = now + timedelta(seconds=50)  # the row is due since the stop, but quiet counts from the last word
-    await go(conn, jane, spoken)
+    spoken = now + timedelta(seconds=50)
+    await chosen_back(conn, jane, now, spoken)
     assert await lease(conn, spoken + QUIET - TICK, stop=False) is None
     assert await lease(conn, spoken + QUIET, stop=False) is not None
 
@@ -248,8 +253,7 @@ async def test_a_go_waits_until_nobody_has_spoken_for_the_address_for_a_while(
 async def test_a_word_about_another_topic_breaks_the_quiet_and_evidence_alone_does_not(
     conn: asyncpg.Connection, jane: Address, now: datetime
 ) -> None:
-    await stop(conn, jane, now)
-    await go(conn, jane, now)
+    await chosen_back(conn, jane, now)
     pressed = change(jane, OFFERS, Effect.STOP, now)
     await ledger.record(conn, [pressed], now=now + 30 * TICK)
     assert await lease(conn, now + QUIET, stop=False) is None
@@ -452,9 +456,7 @@ async def test_attempts_are_counted_until_one_is_answered(conn: asyncpg.Connecti
 
 async def test_a_go_may_wait_longer_than_a_stop(conn: asyncpg.Connection, addresses: Addresses, now: datetime) -> None:
     for n in range(100):
-        person = await introduce(conn, addresses, f"p{n}@example.org")
-        await stop(conn, person, now)
-        await go(conn, person, now)
+        await chosen_back(conn, await introduce(conn, addresses, f"p{n}@example.org"), now)
     await conn.execute("update push set attempts = 40")
     later = now + QUIET
     await end(conn, await leased(conn, later, stop=False), Fate.UNKNOWN, later)
@@ -517,8 +519,7 @@ async def test_a_go_of_which_nothing_is_known_for_three_days_is_tried_once_a_day
     conn: asyncpg.Connection, addresses: Addresses, now: datetime
 ) -> None:
     ann, bob = [await introduce(conn, addresses, f"{name}@example.org") for name in ("ann", "bob")]
-    await stop(conn, ann, now)
-    await go(conn, ann, now)
+    await chosen_back(conn, ann, now)
     await stop(conn, bob, now)
     late = now + timedelta(hours=72) + TICK
     assert await end(conn, await leased(conn, late, stop=False), Fate.UNKNOWN, late) == {Verdict.QUARANTINED: 1}
@@ -682,6 +683,121 @@ async def test_a_pause_whose_stop_is_still_unsure_is_asserted_again_first(conn: 
     sure = now + SETTLE + 10 * TICK
     await end(conn, await leased(conn, sure), Fate.DONE, sure)
     assert ((await row(conn))["stop"], await told(conn)) == (False, [True])
+
+
+# What is owed
+
+
+async def test_a_stop_taken_back_before_it_was_told_is_told_to_nobody(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    """A go alone would take away an opt-out of the provider's own that we never made."""
+    pressed = change(jane, NEWSLETTER, Effect.STOP, now)
+    await ledger.record(conn, [pressed], now=now)
+    assert await left(conn) == 1
+    await ledger.record(conn, [ledger.withdrawal(pressed, now=now + TICK)], now=now + TICK)
+    assert await left(conn) == 0
+
+
+@pytest.mark.parametrize("fate", [Fate.DONE, Fate.UNKNOWN, Fate.CUT])
+async def test_a_stop_that_may_have_been_told_is_taken_back_there_too(
+    conn: asyncpg.Connection, jane: Address, now: datetime, fate: Fate
+) -> None:
+    pressed = change(jane, NEWSLETTER, Effect.STOP, now)
+    await ledger.record(conn, [pressed], now=now)
+    await end(conn, await leased(conn, now), fate, now)
+    await ledger.record(conn, [ledger.withdrawal(pressed, now=now + TICK)], now=now + TICK)
+    assert (await row(conn))["stop"] is False
+
+
+async def test_a_stop_that_is_on_its_way_is_taken_back_there_too(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    pressed = change(jane, NEWSLETTER, Effect.STOP, now)
+    await ledger.record(conn, [pressed], now=now)
+    await leased(conn, now)
+    await ledger.record(conn, [ledger.withdrawal(pressed, now=now + TICK)], now=now + TICK)
+    assert (await row(conn))["stop"] is False
+
+
+async def test_whoever_told_us_of_a_stop_is_told_of_the_go(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    told_us = Change(jane, NEWSLETTER, Cause.CHOICE, Effect.STOP, Door.PROVIDER, "sendgrid-main/e1", now, by="sendgrid-main")
+    await ledger.record(conn, [told_us], now=now)
+    assert await left(conn) == 0
+    await go(conn, jane, now + TICK)
+    await stop(conn, jane, now + 2 * TICK)
+    await go(conn, jane, now + 3 * TICK)
+    assert (await row(conn))["stop"] is False  # the stop in between was not told, the provider's own stands
+
+
+async def test_a_stop_told_long_ago_is_not_forgotten_by_a_later_one_that_was_not(
+    conn: asyncpg.Connection, jane: Address, now: datetime
+) -> None:
+    await stop(conn, jane, now)
+    await end(conn, await leased(conn, now), Fate.DONE, now)
+    resubscribed = Change(jane, NEWSLETTER, Cause.CHOICE, Effect.NOTE, Door.PROVIDER, "sendgrid-main/e1", now, by="sendgrid-main")
+    await ledger.record(conn, [resubscribed], now=now + TICK)
+    assert (await row(conn))["stop"] is True
+    await go(conn, jane, now + 2 * TICK)
+    assert (await row(conn))["stop"] is False
+
+
+async def test_an_event_from_before_we_told_go_is_not_what_the_account_believes_now(
+    conn: asyncpg.Connection, jane: Address, now: datetime
+) -> None:
+    """The stop that comes late was lifted there by our own request: the account must hear it again."""
+    await chosen_back(conn, jane, now)
+    later = now + 2 * SETTLE
+    await end(conn, await leased(conn, later, stop=False), Fate.DONE, later)
+    assert await told(conn) == [True, False]
+    late = Change(jane, NEWSLETTER, Cause.STAFF, Effect.STOP, Door.STAFF, "s", now, by="sendgrid-main")
+    said = Change(jane, NEWSLETTER, Cause.CHOICE, Effect.STOP, Door.PROVIDER, "sendgrid-main/e1", now, by="sendgrid-main")
+    await ledger.record(conn, [late, said], now=later + TICK)
+    assert (await row(conn))["stop"] is True
+
+
+async def test_an_event_from_after_we_told_go_is_what_the_account_believes(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await chosen_back(conn, jane, now)
+    later = now + 2 * SETTLE
+    await end(conn, await leased(conn, later, stop=False), Fate.DONE, later)
+    since = later + TICK
+    said = Change(jane, NEWSLETTER, Cause.CHOICE, Effect.STOP, Door.PROVIDER, "sendgrid-main/e1", since, by="sendgrid-main")
+    await ledger.record(conn, [said], now=since)
+    assert await left(conn) == 0
+
+
+@pytest.mark.parametrize(("first", "second", "owed"), [(Effect.STOP, Effect.NOTE, 1), (Effect.NOTE, Effect.STOP, 0)])
+@pytest.mark.parametrize("backwards", [False, True])
+async def test_of_what_one_delivery_says_the_latest_is_believed_whatever_its_place(
+    conn: asyncpg.Connection, jane: Address, now: datetime, first: Effect, second: Effect, owed: int, backwards: bool
+) -> None:
+    def said(effect: Effect, at: datetime) -> Change:
+        return Change(jane, NEWSLETTER, Cause.CHOICE, effect, Door.PROVIDER, f"sendgrid-main/{effect}", at, by="sendgrid-main")
+
+    changes = [said(first, now - 2 * TICK), said(second, now - TICK)]
+    await ledger.record(conn, changes[::-1] if backwards else changes, now=now)
+    assert await left(conn) == owed
+
+
+@pytest.mark.parametrize(("first", "second", "owed"), [(Effect.STOP, Effect.NOTE, 1), (Effect.NOTE, Effect.STOP, 0)])
+async def test_of_what_was_said_in_one_second_the_last_in_the_delivery_is_believed(
+    conn: asyncpg.Connection, jane: Address, now: datetime, first: Effect, second: Effect, owed: int
+) -> None:
+    changes = [
+        Change(jane, NEWSLETTER, Cause.CHOICE, effect, Door.PROVIDER, f"sendgrid-main/{effect}", now, by="sendgrid-main")
+        for effect in (first, second)
+    ]
+    await ledger.record(conn, changes, now=now)
+    assert await left(conn) == owed
+
+
+async def test_who_is_chosen_back_within_a_pause_is_told_go_at_its_end(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await stop(conn, jane, now)
+    await end(conn, await leased(conn, now), Fate.DONE, now)
+    until = now + 30 * DAY
+    await pause(conn, jane, now + TICK, until)
+    assert await left(conn) == 0
+    await go(conn, jane, now + 2 * TICK)
+    later = await row(conn)
+    assert (later["stop"], later["since"], later["due_at"]) == (False, until, until)
+    await go(conn, jane, now + 3 * TICK, cause=Cause.PAUSE)
+    assert (await row(conn))["due_at"] == now + 3 * TICK
 
 
 # Addresses known by their key alone

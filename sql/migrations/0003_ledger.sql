@@ -66,10 +66,11 @@ create view standing as
 -- Records Changes: locks their addresses in key order, appends to the ledger, renews the summaries, and leaves the pushes that are
 -- owed. Several statements on purpose: a single one reads with a snapshot older than the lock it waits for, and loses a concurrent stop.
 -- Returns the ordinals (from 1) of the Changes that were added; a fact that was known already adds nothing.
+-- `p_sure` is how long a press of a page may still be taken back, with a margin for clocks and queues.
 -- For many Changes: planned anew for each call, by how many there are.
 create function record_many(
   p_bucket smallint[], p_key uuid[], p_channel text[], p_scope int[], p_cause text[], p_effect text[], p_door text[], p_teller text[],
-  p_own boolean[], p_happened timestamptz[], p_until timestamptz[], p_evidence text[], p_now timestamptz, p_undo interval)
+  p_own boolean[], p_happened timestamptz[], p_until timestamptz[], p_evidence text[], p_now timestamptz, p_sure interval)
 returns int[] language plpgsql set plan_cache_mode = force_custom_plan set random_page_cost = 1 as $$
 declare
   added int[];
@@ -118,7 +119,7 @@ begin
       on g.bucket = s.bucket and g.key = s.key and g.cause = 'choice' and g.effect = 'go' and c.scope = any(t.path) and g.at >= s.at
     where c.own and c.door <> 'sms' and c.cause = 'choice' and c.effect = 'stop'
       and w.key is null and g.key is null and b.n is null
-      and (s.door not in ('page', 'manage') or s.received_at < p_now - p_undo)),
+      and (s.door not in ('page', 'manage') or s.received_at < p_now - p_sure)),
   inserted as (
     insert into consent (bucket, key, evidence, scope, cause, effect, door, teller, happened_at, received_at, at, until)
     select c.bucket, c.key, c.evidence, c.scope, c.cause, c.effect, c.door, c.teller, c.happened, p_now,
@@ -145,46 +146,84 @@ begin
   end if;
 
   -- `address` is read here as it was before, `fresh` is as it is now; the pushes owed are the difference
-  with fresh as materialized (
-    select * from summary(p_bucket, p_key)),
-  -- what a provider told us just now is what it believes, whatever the rule said before
+  with moved as (
+    select array_agg(p_bucket[n]) buckets, array_agg(p_key[n]) keys from unnest(added) n),
+  fresh as materialized (
+    select s.* from moved cross join lateral summary(moved.buckets, moved.keys) s),
+  -- what a provider told us just now is what it believes, whatever the rule said before; unless it is a stop from before we told it go
   said as (
-    select distinct on (c.bucket, c.key, c.teller, c.scope) c.bucket, c.key, c.teller, c.scope, c.effect = 'stop' stop
+    select distinct on (c.bucket, c.key, c.teller, c.scope) c.bucket, c.key, n.account, c.scope, c.effect = 'stop' stop
     from unnest(p_bucket, p_key, p_scope, p_effect, p_door, p_teller, p_happened)
       with ordinality c(bucket, key, scope, effect, door, teller, happened, n)
+    join account n on n.name = c.teller
     where c.door in ('provider', 'sms') and c.effect in ('stop', 'go', 'note') and c.n = any(added)
+      and not (c.effect = 'stop' and exists (
+        select from told t
+        where t.bucket = c.bucket and t.key = c.key and t.account = n.account and t.scope = c.scope and not t.stop
+          and t.confirmed_at >= c.happened))
     order by c.bucket, c.key, c.teller, c.scope, c.happened desc, c.n desc),
-  owed as (
-    select a.bucket, m.account, a.key, m.scope, a.plaintext is null unknown,
+  answer as (
+    select a.bucket, m.account, a.key, m.scope, a.plaintext is null unknown, y.stop is not null said,
       withheld(f.stops, f.goes, f.goes_below, f.pauses, m.path, p_now) stop,
-      coalesce(y.stop, withheld(a.stops, a.goes, a.goes_below, a.pauses, m.path, p_now)) believed
+      coalesce(y.stop, withheld(a.stops, a.goes, a.goes_below, a.pauses, m.path, p_now)) believed,
+      -- when a stop that is a pause alone will end
+      case when not withheld(f.stops, f.goes, f.goes_below, null, m.path, p_now)
+        then (select max(h.until) from unnest(f.pauses) h where h.scope = any(m.path)) end turns_at
     from fresh f
     join address a on a.bucket = f.bucket and a.key = f.key
     join account ac on a.channel is null or ac.channel = a.channel
     join mapping m on m.account = ac.account
-    left join said y on y.bucket = a.bucket and y.key = a.key and y.teller = ac.name and y.scope = m.scope),
+    left join said y on y.bucket = a.bucket and y.key = a.key and y.account = ac.account and y.scope = m.scope),
+  -- owed is what an account does not believe, now; and the end of a pause, then, if it believes the stop already
+  owed as (
+    select o.*, case when o.stop <> o.believed then p_now else o.turns_at end since
+    from answer o
+    where o.stop <> o.believed or o.stop and o.turns_at is not null),
   pushed as (
-    insert into push as p (bucket, account, key, scope, stop, since, due_at)
-    select o.bucket, o.account, o.key, o.scope, o.stop, p_now, case when o.unknown then 'infinity' else p_now end
+    insert into push as p (bucket, account, key, scope, stop, since, due_at, unsure_until)
+    select o.bucket, o.account, o.key, o.scope, o.stop and o.since = p_now, o.since, case when o.unknown then 'infinity' else o.since end,
+      case when o.said then 'epoch' else '-infinity' end::timestamptz
     from owed o
-    where o.stop <> o.believed
     order by o.bucket, o.account, o.key, o.scope
     on conflict (bucket, account, key, scope) do update
-    set want = p.want + 1, stop = excluded.stop, since = least(p.since, excluded.since), due_at = least(p.due_at, excluded.due_at), refused = null)
+    set want = p.want + 1, stop = excluded.stop, since = least(p.since, excluded.since), refused = null,
+      -- 'epoch': nothing can land any more, but which of the two it believes is not known
+      unsure_until = greatest(p.unsure_until, excluded.unsure_until, case when excluded.stop and not p.stop then 'epoch'::timestamptz end),
+      due_at = case
+        when p.stop and not excluded.stop and p.attempts = 0 and p.lease is null and greatest(p.unsure_until, excluded.unsure_until) = '-infinity'
+          and not coalesce((
+            select t.stop from told t
+            where t.bucket = p.bucket and t.key = p.key and t.account = p.account and t.scope = p.scope
+            order by t.sent_at desc limit 1), false)
+          then '-infinity'  -- it was never told to stop
+        else least(p.due_at, excluded.due_at) end
+    where excluded.since <= p_now)
   update address a
   set stops = f.stops, goes = f.goes, grants = f.grants, claims = f.claims, goes_below = f.goes_below, pauses = f.pauses
   from fresh f
   where a.bucket = f.bucket and a.key = f.key
     and (a.stops, a.goes, a.grants, a.claims, a.goes_below, a.pauses) is distinct from
       (f.stops, f.goes, f.grants, f.claims, f.goes_below, f.pauses);
+
+  -- a stop that was taken back before it was told is told to nobody, and neither is its going: what the provider holds is not ours
+  if p_effect && array['go', 'withdraw'] then
+    delete from push p using unnest(p_bucket, p_key) u(bucket, key), account n
+    where p.bucket = u.bucket and p.account = n.account and p.key = u.key and p.due_at = '-infinity';
+  end if;
   return added;
 end $$;
 
 -- The same for a few, planned once: every row is looked up by its key, however large the tables have grown since the plan was made.
 do $$
-begin
-  execute replace(
-    replace(pg_get_functiondef('record_many'::regproc), 'record_many', 'record_few'),
+declare
+  slow text := pg_get_functiondef('record_many'::regproc);
+  quick text := replace(
+    replace(slow, 'record_many', 'record_few'),
     $set$SET plan_cache_mode TO 'force_custom_plan'$set$,
     $set$SET plan_cache_mode TO 'force_generic_plan' SET enable_seqscan TO off SET enable_hashjoin TO off SET enable_mergejoin TO off$set$);
+begin
+  if quick not like '%force_generic_plan%' or quick like '%force_custom_plan%' or quick like '%record_many%' then
+    raise 'record_few would be planned as record_many is';
+  end if;
+  execute quick;
 end $$;

@@ -1,10 +1,10 @@
 -- name: record_few$
 -- The one write path (sql/migrations/0003_ledger.sql): the ordinals of the Changes that were added.
-select record_few(:bucket, :key, :channel, :scope, :cause, :effect, :door, :teller, :own, :happened, :until, :evidence, :now, :undo);
+select record_few(:bucket, :key, :channel, :scope, :cause, :effect, :door, :teller, :own, :happened, :until, :evidence, :now, :sure);
 
 -- name: record_many$
 -- The same, planned for as many as there are.
-select record_many(:bucket, :key, :channel, :scope, :cause, :effect, :door, :teller, :own, :happened, :until, :evidence, :now, :undo);
+select record_many(:bucket, :key, :channel, :scope, :cause, :effect, :door, :teller, :own, :happened, :until, :evidence, :now, :sure);
 
 -- name: differing$
 -- Folds every ledger anew and counts the summaries that are not what their ledger says.

@@ -36,7 +36,7 @@ from .oracle import (
 )
 
 EPOCH = 1_700_000_000 * 1_000_000  # when every history begins, in microseconds
-TICK = 11 * MINUTE  # between two steps: an undo reaches back two of them, a repeated press is one from the third on
+TICK = 11 * MINUTE  # between two steps: an undo reaches back two of them
 
 TELLER = "sendgrid-main"  # the account behind the provider's Changes
 

@@ -14,6 +14,7 @@ MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 UNDO = 30 * MINUTE  # how long a press can be taken back, §5
+SURE = UNDO + DAY  # from when on it certainly cannot, however long its answer took and whatever became of the clock
 
 STOP, GO, GRANT, WITHDRAW, NOTE = "stop", "go", "grant", "withdraw", "note"
 CHOICE, COMPLAINT, MINOR, STAFF, BOUNCE, INVALID, PAUSE, SOFT = (
@@ -316,7 +317,7 @@ def repeats_a_press(before: tuple[Row, ...], history: tuple[Row, ...], change: C
     return any(
         row.effect == STOP
         and (row.scope, row.cause, row.door) == (change.scope, CHOICE, change.door)
-        and not can_be_undone(row, now)
+        and not (row.door in PAGES and now - row.received_at <= SURE)
         and all(row.at > went for went in goes)
         for row in standing_rows(before)
     )
@@ -398,6 +399,11 @@ def owed(
         for desired in (answer(scope, after, now, account.share_bounces, tree),)
         if believes(account, scope, before, told, now, tree) is not desired
     )
+
+
+def forever(scope: int, rows: Iterable[Row], account: Account, tree: Tree = SMALL) -> bool:
+    """True if a mapped scope is held by more than what ends by itself."""
+    return answer(scope, [row for row in rows if row.cause not in ENDING], 0, account.share_bounces, tree)
 
 
 def believes(account: Account, scope: int, before: tuple[Row, ...], told: Sequence[Change], now: int, tree: Tree = SMALL) -> bool:

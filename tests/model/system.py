@@ -17,7 +17,25 @@ from mailprefs.words import Address, Cause, Channel, Decision, Door, Effect
 from mailprefs.words import Change as RealChange
 
 from .kinds import TELLER
-from .oracle import SMALL, Account, Change, Reason, Row, Summary, Tree, allowed, owed, reasons, record, summary
+from .oracle import (
+    GO,
+    NOTE,
+    SMALL,
+    STOP,
+    Account,
+    Change,
+    Reason,
+    Row,
+    Summary,
+    Tree,
+    allowed,
+    answer,
+    believes,
+    forever,
+    reasons,
+    record,
+    summary,
+)
 
 ACCOUNTS = (Account(TELLER, (272, 273)), Account("sendgrid-second", (272,)))  # as tests/catalogue.toml maps them
 BATCH = 1000  # changes per call
@@ -56,15 +74,32 @@ class Pair:
     calls: list[Call] = field(default_factory=list)
     added: list[bool] = field(default_factory=list)  # what the oracle said
     outbox: dict[tuple[str, int], bool] = field(default_factory=dict)  # (account, scope) → stop: what is owed and not yet told
+    doubted: set[tuple[str, int]] = field(default_factory=set)  # of these it may believe the stop already
 
     def call(self, changes: Sequence[Change], now: int) -> None:
         before = self.rows
         self.rows, added = record(before, changes, now)
         told = [change for change, fresh in zip(changes, added, strict=True) if fresh]
         accounts = ACCOUNTS if self.address.channel is Channel.EMAIL else ()  # both carry e-mail alone
-        self.outbox.update({(name, scope): stop for name, scope, stop in owed(before, self.rows, told, accounts, now)})
+        for account, scope in ((account, scope) for account in accounts if told for scope in account.mapped):
+            self._owe(account, scope, before, told, now)
         self.calls.append((now, tuple(changes)))
         self.added += added
+
+    def _owe(self, account: Account, scope: int, before: tuple[Row, ...], told: Sequence[Change], now: int) -> None:
+        """What an account does not believe; the end of a pause; and no going back on a stop that it was never told."""
+        at, stop = (account.name, scope), answer(scope, self.rows, now, account.share_bounces)
+        said = any(change.by == account.name and change.scope == scope and change.effect in (STOP, GO, NOTE) for change in told)
+        if believes(account, scope, before, told, now) is stop:
+            if stop and not forever(scope, self.rows, account):
+                self.outbox.setdefault(at, False)
+            return
+        if self.outbox.get(at) and not stop and at not in self.doubted and not said:
+            del self.outbox[at]
+            return
+        if said or (stop and self.outbox.get(at) is False):
+            self.doubted.add(at)
+        self.outbox[at] = stop
 
     def __str__(self) -> str:
         """What happened, for a person who must find the difference: times in seconds since the first call."""

@@ -136,7 +136,7 @@ async def test_every_pair_of_all_kinds_means_the_same_in_the_ledger(conn: asyncp
     told(await compared(conn, shared_catalogue, [plain(kinds, tick) for tick in (TICK, -TICK) for kinds in product(MORE, repeat=2)]))
 
 
-@pytest.mark.parametrize("tick", [TICK, 31 * MINUTE], ids=["an undo reaches back", "no undo reaches back"])
+@pytest.mark.parametrize("tick", [TICK, 25 * HOUR], ids=["an undo reaches back", "no undo reaches back"])
 async def test_every_history_of_three_means_the_same_in_the_ledger(
     conn: asyncpg.Connection, shared_catalogue: Catalogue, tick: int
 ) -> None:
