@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
-from mailprefs.providers import facts, reading, signing
-from mailprefs.providers.base import OURS, Credential, Delivery, Heard
+from mailprefs.providers import facts, reading, samples, signing
+from mailprefs.providers.base import OURS, Credential, Delivery, Heard, Sample
 from mailprefs.providers.sorting import Counted, place, sort
 from mailprefs.providers.unsigned import Unsigned
 from mailprefs.words import Event, Kind
@@ -68,6 +68,11 @@ class Brevo(Unsigned):
     def parse(self, delivery: Delivery) -> Heard:
         """Read a verified delivery: one event, or an array of them. Never raises; events, kept and counted are as many as it told."""
         return sort(reading.one_or_more(delivery.body), lambda told: _read(told, delivery.received_at))
+
+    def sample(self, told: Sample) -> bytes:
+        """Return the body in which Brevo would tell this."""
+        named = {"email": told.address, "message-id": f"<{told.id}@example.com>", "subject": samples.SUBJECT}
+        return samples.spelt({"event": told.kind, **named, "ts_epoch": samples.unix(told.at) * 1000})
 
 
 def _read(told: Mapping[str, Any], received_at: datetime) -> Event | Counted | str:

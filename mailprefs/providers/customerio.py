@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ClassVar
 
 from mailprefs.errors import Forged, Misconfigured, Unreadable
-from mailprefs.providers import facts, reading, signing
-from mailprefs.providers.base import Answers, Credential, Delivery, Heard
+from mailprefs.providers import facts, reading, samples, signing
+from mailprefs.providers.base import Answers, Credential, Delivery, Heard, Sample
 from mailprefs.providers.sorting import Counted, place, sort
 from mailprefs.words import Channel, Event, Kind
 
@@ -83,6 +84,18 @@ class CustomerIo:
         apart = [(one, batch.raw(n)) for n, told in enumerate(batch.values) for one in _apart(told)]
         pieces = reading.Batch([one for one, _ in apart], batch.aside, pieces=[raw for _, raw in apart])
         return sort(pieces, lambda told: _read(told, delivery))
+
+    def sample(self, told: Sample) -> bytes:
+        """Return the body in which Customer.io would tell this: of a message, or of a person who left everything."""
+        of, name = ("customer", "email_address") if told.kind is Kind.UNSUBSCRIBED else ("email", "recipient")
+        about = {"object_type": of, "metric": told.kind, "timestamp": samples.unix(told.at)}
+        return samples.spelt({"event_id": told.id, **about, "data": {name: told.address}})
+
+    def sign(self, credential: Credential, body: bytes, at: datetime) -> Delivery:
+        """Return the delivery of a body, signed with the webhook's key."""
+        timestamp = str(samples.unix(at))
+        signature = signing.hmac_of(credential.secrets["webhook_key"], f"v0:{timestamp}:".encode(), body)
+        return samples.posted(body, at, {TIMESTAMP: timestamp, SIGNATURE: signature})
 
 
 def _read(told: Mapping[str, Any], delivery: Delivery) -> Event | Counted | str:

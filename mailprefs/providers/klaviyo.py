@@ -6,13 +6,13 @@ import asyncio
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from mailprefs.errors import Forged, Unavailable, Unreadable
-from mailprefs.providers import facts, reading, signing
-from mailprefs.providers.base import Answers, Barred, Credential, Delivery, Heard, Kept, Slow, Unclear
+from mailprefs.providers import facts, reading, samples, signing
+from mailprefs.providers.base import Answers, Barred, Credential, Delivery, Heard, Kept, Sample, Slow, Unclear
 from mailprefs.providers.calling import Answer, Line, base_of
 from mailprefs.providers.sorting import Counted, place, sort
 from mailprefs.words import Channel, Event, Kind
@@ -112,6 +112,20 @@ class Klaviyo:
         """Read a verified delivery. Never raises; events, kept and counted together are as many as it told."""
         heard = sort(reading.under("data", delivery.body), lambda told: _read(told, delivery))
         return replace(heard, kept=tuple(_unresolved(kept, delivery) if kept.reason == UNRESOLVED else kept for kept in heard.kept))
+
+    def sample(self, told: Sample) -> bytes:
+        """Return the body in which Klaviyo would tell this. It brings the address, so that no profile is asked for."""
+        topic = "unsubscribed_from_email_marketing" if told.kind is Kind.UNSUBSCRIBED else "received_email"
+        attributes = {"timestamp": samples.unix(told.at), "event_properties": {"email_address": told.address}}
+        event = {"type": "event", "id": told.id, "attributes": attributes}
+        told_of = {"external_id": told.id, "topic": f"event:klaviyo.{topic}", "payload": {"data": event}}
+        return samples.spelt({"data": [told_of], "meta": {"timestamp": samples.iso(told.at)}})
+
+    def sign(self, credential: Credential, body: bytes, at: datetime) -> Delivery:
+        """Return the delivery of a body, signed with the webhook's secret, the timestamp behind it."""
+        timestamp = str(samples.unix(at))
+        signature = signing.hmac_of(credential.secrets["webhook_secret"], body, timestamp.encode())
+        return samples.posted(body, at, {TIMESTAMP: timestamp, SIGNATURE: signature})
 
     async def resolve(self, http: ClientSession, credential: Credential, heard: Heard) -> Heard:
         """Return what was heard with the addresses that Klaviyo has for its profiles; what has none there stays kept aside.

@@ -9,8 +9,8 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import ClassVar
 
 from mailprefs.errors import Forged
-from mailprefs.providers import facts, posted, signing
-from mailprefs.providers.base import Answers, Credential, Delivery, Heard
+from mailprefs.providers import facts, posted, samples, signing
+from mailprefs.providers.base import Answers, Credential, Delivery, Heard, Sample
 from mailprefs.providers.sorting import Counted, place, sort
 from mailprefs.words import Channel, Event, Kind
 
@@ -74,6 +74,21 @@ class Mailchimp:
     def parse(self, delivery: Delivery) -> Heard:
         """Read a verified delivery, which tells one event. Never raises."""
         return sort(posted.event(delivery), lambda told: _read(told, delivery))
+
+    def sample(self, told: Sample) -> bytes:
+        """Return the body in which Mailchimp would tell this. It tells of no delivery, but of a campaign that was sent."""
+        if told.kind is Kind.UNSUBSCRIBED:
+            about = {"type": "unsubscribe", "data[action]": "unsub", "data[reason]": "manual", "data[email]": told.address}
+        else:
+            about = {"type": "campaign", "data[status]": "sent", "data[subject]": samples.SUBJECT}
+        fired_at = told.at.strftime("%Y-%m-%d %H:%M:%S")
+        return samples.form(about | {"fired_at": fired_at, "data[id]": told.id, "data[list_id]": told.group})
+
+    def sign(self, credential: Credential, body: bytes, at: datetime) -> Delivery:
+        """Return the delivery of a body at the address with the account's secret, signed where it has a key."""
+        timestamp, key = str(samples.unix(at)), credential.secrets.get("webhook_key")
+        signature = {SIGNATURE: f"t={timestamp},v1={signing.hmac_of(key, timestamp.encode(), b'.', body)}"} if key else {}
+        return samples.posted(body, at, signature, kind=samples.FORM, query=f"?{SECRET}={credential.secrets['url_secret']}")
 
 
 def _secret(url: str) -> str | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ClassVar
 
 from mailprefs.errors import Forged, Unreadable
-from mailprefs.providers import facts, reading, signing
-from mailprefs.providers.base import Answers, Credential, Delivery, Heard
+from mailprefs.providers import facts, reading, samples, signing
+from mailprefs.providers.base import Answers, Credential, Delivery, Heard, Sample
 from mailprefs.providers.sorting import Counted, place, sort
 from mailprefs.words import Channel, Event, Kind
 
@@ -83,6 +84,15 @@ class MailerSend:
         if _is_ping(delivery.body):
             return Heard()
         return sort(reading.one_or_more(delivery.body), lambda told: _read(told, delivery))
+
+    def sample(self, told: Sample) -> bytes:
+        """Return the body in which MailerSend would tell this, in version 2."""
+        data = {"id": told.id, "type": told.kind, "subject": samples.SUBJECT, "recipient": told.address}
+        return samples.spelt({"type": f"activity.{told.kind}", "created_at": samples.iso(told.at), "data": data})
+
+    def sign(self, credential: Credential, body: bytes, at: datetime) -> Delivery:
+        """Return the delivery of a body, signed with the webhook's secret."""
+        return samples.posted(body, at, {SIGNATURE: signing.hmac_of(credential.secrets["webhook_secret"], body)})
 
 
 def _is_ping(body: bytes) -> bool:

@@ -6,11 +6,12 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, ClassVar
 
 from mailprefs.errors import Forged, Unreadable
-from mailprefs.providers import facts, reading, signing
-from mailprefs.providers.base import OURS, Answers, Credential, Delivery, Heard, Once
+from mailprefs.providers import facts, reading, samples, signing
+from mailprefs.providers.base import OURS, Answers, Credential, Delivery, Heard, Once, Sample
 from mailprefs.providers.reading import Batch
 from mailprefs.providers.sorting import Counted, place, sort
 from mailprefs.words import Channel, Event, Kind
@@ -78,6 +79,18 @@ class Mailgun:
         except Forged:
             return heard
         return replace(heard, once=Once(token, _digest(delivery)))
+
+    def sample(self, told: Sample) -> bytes:
+        """Return the body in which Mailgun would tell this, without its proof."""
+        named = {"recipient": told.address, "id": told.id, "tags": [samples.SUBJECT]}
+        return samples.spelt({"event-data": {"event": told.kind, "timestamp": samples.unix(told.at), **named}})
+
+    def sign(self, credential: Credential, body: bytes, at: datetime) -> Delivery:
+        """Return the delivery of a body with its proof in front. The token is made of the body, and counts for it alone."""
+        timestamp, token = str(samples.unix(at)), hashlib.sha256(body).hexdigest()[:50]
+        signature = signing.hmac_of(credential.secrets["webhook_key"], timestamp.encode(), token.encode())
+        proof = samples.spelt({"timestamp": timestamp, "token": token, "signature": signature})
+        return samples.posted(b'{"signature":' + proof + b"," + body.removeprefix(b"{"), at, {})
 
 
 # Who says it

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mailprefs.providers import facts, reading
-from mailprefs.providers.base import OURS, Delivery, Heard
+from mailprefs.providers import facts, reading, samples
+from mailprefs.providers.base import OURS, Delivery, Heard, Sample
 from mailprefs.providers.sorting import Counted, place, sort
 from mailprefs.providers.unsigned import Unsigned
 from mailprefs.words import Event, Kind
@@ -45,6 +45,12 @@ class Mailjet(Unsigned):
     def parse(self, delivery: Delivery) -> Heard:
         """Read a verified delivery: one event, or the array of a second. Never raises; events, kept and counted are as many as it told."""
         return sort(reading.one_or_more(delivery.body), lambda told: _read(told, delivery))
+
+    def sample(self, told: Sample) -> bytes:
+        """Return the body in which Mailjet would tell this: as an array, as grouped events come."""
+        word = "unsub" if told.kind is Kind.UNSUBSCRIBED else "sent"
+        left = {"mj_list_id": int(told.group)} if told.group.isdecimal() else {}
+        return samples.spelt([{"event": word, "time": samples.unix(told.at), "Message_GUID": told.id, "email": told.address, **left}])
 
 
 def _read(told: Mapping[str, Any], delivery: Delivery) -> Event | Counted | str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, ClassVar
 
 from mailprefs.errors import Forged
-from mailprefs.providers import facts, posted, reading, signing
-from mailprefs.providers.base import OURS, Answers, Credential, Delivery, Heard, Kept
+from mailprefs.providers import facts, posted, reading, samples, signing
+from mailprefs.providers.base import OURS, Answers, Credential, Delivery, Heard, Kept, Sample
 from mailprefs.providers.sorting import Counted, place, sort
 from mailprefs.words import Channel, Event, Kind
 
@@ -69,6 +70,20 @@ class Mandrill:
         if len(told) != 1:
             return Heard(kept=(Kept("no_events", delivery.body),))
         return sort(reading.batch(told[0]), lambda each: _read(each, delivery))
+
+    def sample(self, told: Sample) -> bytes:
+        """Return the body in which Mandrill would tell this."""
+        word = "unsub" if told.kind is Kind.UNSUBSCRIBED else "delivered"
+        message = {"_id": told.id, "email": told.address, "subject": samples.SUBJECT}
+        event = {"event": word, "ts": samples.unix(told.at), "_id": told.id, "msg": message}
+        return samples.form({EVENTS.decode(): samples.spelt([event]).decode()})
+
+    def sign(self, credential: Credential, body: bytes, at: datetime) -> Delivery:
+        """Return the delivery of a form, signed with the webhook's key together with the account's public_url."""
+        unsigned = samples.posted(body, at, {}, kind=samples.FORM)
+        signed = posted.signed(posted.public_url(credential), posted.octets(unsigned))
+        signature = signing.hmac_of(credential.secrets["webhook_key"], signed, digest="sha1", spelling="base64")
+        return samples.posted(body, at, {SIGNATURE: signature}, kind=samples.FORM)
 
 
 def _read(told: Mapping[str, Any], delivery: Delivery) -> Event | Counted | str:

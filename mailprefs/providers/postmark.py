@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from mailprefs.providers import facts, reading
-from mailprefs.providers.base import OURS, Delivery, Heard
+from mailprefs.providers import facts, reading, samples
+from mailprefs.providers.base import OURS, Delivery, Heard, Sample
 from mailprefs.providers.sorting import Counted, place, sort
 from mailprefs.providers.unsigned import Unsigned
 from mailprefs.words import Event, Kind
@@ -71,6 +71,14 @@ class Postmark(Unsigned):
     def parse(self, delivery: Delivery) -> Heard:
         """Read a verified delivery, which tells one event. Never raises."""
         return sort(reading.one_or_more(delivery.body), lambda told: _read(told, delivery))
+
+    def sample(self, told: Sample) -> bytes:
+        """Return the body in which Postmark would tell this."""
+        at, of = samples.iso(told.at), {"MessageID": told.id, "Recipient": told.address, "MessageStream": told.group or "broadcast"}
+        if told.kind is Kind.UNSUBSCRIBED:
+            closed = {"SuppressSending": True, "SuppressionReason": "ManualSuppression", "Origin": "Recipient"}
+            return samples.spelt({"RecordType": "SubscriptionChange", **of, **closed, "ChangedAt": at})
+        return samples.spelt({"RecordType": "Delivery", **of, "DeliveredAt": at, "Tag": samples.SUBJECT})
 
 
 def _read(told: Mapping[str, Any], delivery: Delivery) -> Event | Counted | str:

@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mailprefs.errors import Misconfigured, Unreadable
-from mailprefs.providers import bounces, facts, reading, returned, signing, sns
-from mailprefs.providers.base import OURS, Answers, Credential, Delivery, Heard, Kept
+from mailprefs.providers import bounces, facts, reading, returned, samples, signing, sns
+from mailprefs.providers.base import OURS, Answers, Credential, Delivery, Heard, Kept, Sample, Unsignable
 from mailprefs.words import Channel, Event, Kind
 
 if TYPE_CHECKING:
@@ -105,6 +105,24 @@ class SES:
             return _told(reading.value(raw), raw, facts.within(envelope, "MessageId"), delivery.received_at)
         except Unreadable:
             return _kept("unreadable", raw)
+
+    def sample(self, told: Sample) -> bytes:
+        """Return the notification in which SNS would tell this, as far as it is not signed."""
+        mail = {"messageId": told.id, "timestamp": samples.iso(told.at), "destination": [told.address]}
+        if told.kind is Kind.UNSUBSCRIBED:
+            about = {"newTopicPreferences": {"unsubscribeAll": True}, "oldTopicPreferences": {"unsubscribeAll": False}}
+            message = {"eventType": "Subscription", "mail": mail, "subscription": about | {"timestamp": samples.iso(told.at)}}
+        else:
+            message = {"eventType": "Delivery", "mail": mail, "delivery": {"recipients": [told.address]}}
+        envelope = {"Type": sns.NOTIFICATION, "MessageId": told.id, "Message": samples.spelt(message).decode()}
+        return samples.spelt(envelope | {"Timestamp": samples.iso(told.at), "SignatureVersion": "2"})
+
+    def sign(self, credential: Credential, body: bytes, at: datetime) -> Delivery:
+        """Raise Unsignable: Amazon alone has the keys, and each certificate comes from its own host."""
+        raise Unsignable(
+            "Amazon alone has the keys that SNS signs with. To try the whole way, publish to the topic: what "
+            "aws sns publish --topic-arn ARN --message '{}' sends is kept aside as unknown_kind."
+        )
 
 
 def _opened(credential: Credential, delivery: Delivery) -> sns.Envelope:

@@ -15,12 +15,12 @@ from typing import Literal
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePrivateKey, EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
-from cryptography.hazmat.primitives.serialization import load_der_public_key
+from cryptography.hazmat.primitives.serialization import load_der_public_key, load_pem_private_key
 
 from mailprefs.errors import Forged, Unreadable
 from mailprefs.providers.base import Credential
@@ -64,6 +64,17 @@ def ecdsa_p256(keys: Iterable[str], signature: str | None, *signed: bytes) -> No
         digest.update(part)  # a batch of megabytes is not copied to be joined
     if not any(_made_by(key, signature or "", digest.digest()) for key in keys):
         raise Forged
+
+
+def ecdsa_p256_of(pem: str, *signed: bytes) -> str:
+    """Return the signature over the signed parts that ``ecdsa_p256`` takes for this private key. Raises Unreadable for another key."""
+    try:
+        key = load_pem_private_key(pem.encode(), password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise Unreadable("That is no private key in PEM, or one with a password.") from None
+    if not isinstance(key, EllipticCurvePrivateKey) or not isinstance(key.curve, SECP256R1):
+        raise Unreadable("That is not a P-256 key.")
+    return b64encode(key.sign(b"".join(signed), ECDSA(SHA256()))).decode()
 
 
 def _made_by(key: str, signature: str, digest: bytes) -> bool:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
-from mailprefs.providers import facts, reading
-from mailprefs.providers.base import OURS, Delivery, Heard
+from mailprefs.providers import facts, reading, samples
+from mailprefs.providers.base import OURS, Delivery, Heard, Sample
 from mailprefs.providers.sorting import Counted, place, sort
 from mailprefs.providers.unsigned import Unsigned
 from mailprefs.words import Event, Kind
@@ -85,6 +85,14 @@ class SparkPost(Unsigned):
     def parse(self, delivery: Delivery) -> Heard:
         """Read a verified delivery. Never raises; events, kept and counted together are as many as it told."""
         return sort(reading.batch(delivery.body), lambda told: _read(told.get("msys"), delivery.received_at))
+
+    def sample(self, told: Sample) -> bytes:
+        """Return the body in which SparkPost would tell this."""
+        left = told.kind is Kind.UNSUBSCRIBED
+        hull, word = ("unsubscribe_event", "list_unsubscribe") if left else ("message_event", "delivery")
+        named = {"event_id": told.id, "rcpt_to": told.address, "timestamp": str(samples.unix(told.at)), "subject": samples.SUBJECT}
+        list_ = {"list_id": told.group} if left and told.group else {}
+        return samples.spelt([{"msys": {hull: {"type": word, **named, **list_}}}])
 
 
 def _read(hull: object, received_at: datetime) -> Event | Counted | str:

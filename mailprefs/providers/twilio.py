@@ -7,11 +7,12 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar
 
 from mailprefs.errors import Forged
-from mailprefs.providers import facts, posted, signing
-from mailprefs.providers.base import Answers, Credential, Delivery, Heard
+from mailprefs.providers import facts, posted, samples, signing
+from mailprefs.providers.base import Answers, Credential, Delivery, Heard, Sample
 from mailprefs.providers.sorting import Counted, place, sort
 from mailprefs.words import Channel, Event, Kind
 
@@ -84,6 +85,20 @@ class Twilio:
     def parse(self, delivery: Delivery) -> Heard:
         """Read a verified delivery, which tells one text. Never raises."""
         return sort(posted.event(delivery), lambda told: _read(told, delivery))
+
+    def sample(self, told: Sample) -> bytes:
+        """Return the body in which Twilio would tell this: a report of ours, or the text STOP."""
+        if told.kind is Kind.UNSUBSCRIBED:
+            return samples.form({"MessageSid": told.id, "From": told.address, "Body": "STOP"})
+        return samples.form({"MessageSid": told.id, "To": told.address, "MessageStatus": told.kind})
+
+    def sign(self, credential: Credential, body: bytes, at: datetime) -> Delivery:
+        """Return the delivery of a form, signed with the auth token together with the account's public_url."""
+        whole = body + (f"&AccountSid={sid}".encode() if (sid := credential.secrets.get("account_sid")) else b"")
+        unsigned = samples.posted(whole, at, {}, kind=samples.FORM)
+        signed = posted.signed(posted.public_url(credential), posted.octets(unsigned))
+        signature = signing.hmac_of(credential.secrets["auth_token"], signed, digest="sha1", spelling="base64")
+        return samples.posted(whole, at, {SIGNATURE: signature}, kind=samples.FORM)
 
 
 def _spellings(url: str) -> tuple[str, ...]:
