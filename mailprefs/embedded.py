@@ -61,6 +61,11 @@ async def running(home: Path, binaries: Path | None = None) -> AsyncIterator[str
         await server.stop()
 
 
+def is_made(home: Path) -> bool:
+    """True if there is a cluster in ``home``, running or not."""
+    return (home / "cluster").exists()
+
+
 class Server:
     """The PostgreSQL in one directory, which any number of processes may share. ``start`` and ``stop`` come in pairs."""
 

@@ -22,7 +22,8 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = Field(default=None, alias="DATABASE_URL")  # absent: the embedded server
     config: Path = Field(default=Path("mailprefs.toml"), alias="MAILPREFS_CONFIG")
     keys: SecretStr = Field(default=SecretStr("mailprefs.keys.json"), alias="MAILPREFS_KEYS")  # a file, or its JSON
-    home: Path = Field(default=Path(".mailprefs"), alias="MAILPREFS_DATA")  # embedded server, spool, exports
+    # embedded server, spool, exports: beside the catalogue, so that a command finds the same ones from wherever it is given
+    home: Path = Field(default_factory=lambda said: said["config"].parent / ".mailprefs", alias="MAILPREFS_DATA")
     host: str = Field(default="127.0.0.1", alias="HOST")
     port: int = Field(default=8080, alias="PORT", ge=0, le=65535)
     lmtp_port: int | None = Field(default=None, alias="LMTP_PORT", ge=0, le=65535)  # absent: the worker takes no letters

@@ -46,6 +46,9 @@ def test_the_environment_is_read_by_its_names(environment: pytest.MonkeyPatch) -
     assert found.database_url.get_secret_value().startswith("postgresql://mailprefs:secret@")
     assert found.keys.get_secret_value() == RING
     assert (found.config, found.port) == (Path("/etc/mailprefs/mailprefs.toml"), 9000)
+    assert found.home == Path("/etc/mailprefs/.mailprefs"), "its data lies beside the catalogue"
+    environment.setenv("MAILPREFS_DATA", "/var/lib/mailprefs")
+    assert settings.load().home == Path("/var/lib/mailprefs")
 
 
 @pytest.mark.parametrize("port", ["eighty", "-1", "65536", "80.5"])

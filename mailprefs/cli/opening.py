@@ -13,10 +13,12 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import click
+
 from mailprefs import catalogue, settings
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue, Scope
-from mailprefs.errors import Unavailable
+from mailprefs.errors import Misconfigured, Unavailable
 from mailprefs.links import KeyRing, Links
 from mailprefs.settings import Settings
 
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from asyncpg import Connection
 
 Answer = TypeVar("Answer")
+_NO_DATABASE = (
+    "there is no database in {home}. `mailprefs serve` makes one, and so do migrate, work and import; "
+    "MAILPREFS_DATA names another place, MAILPREFS_CONFIG the catalogue that it lies beside, DATABASE_URL a PostgreSQL of yours."
+)
 
 
 @dataclass
@@ -49,35 +55,48 @@ class Opening:
         return Links(self.ring, brand.link_host, brand.mailto)
 
     @asynccontextmanager
-    async def database(self) -> AsyncIterator[str]:
-        """Lend the URL of the database: DATABASE_URL, else the embedded server, which is brought up to date."""
+    async def database(self, *, make: bool = False) -> AsyncIterator[str]:
+        """Lend the URL of the database: DATABASE_URL, else the embedded server, which is brought up to date.
+
+        Raises Misconfigured if there is none, unless it may ``make`` one: an empty database would say that all may be sent.
+        """
         if self.settings.database_url is not None:
             yield self.settings.database_url.get_secret_value()
             return
         from mailprefs import embedded
 
-        async with embedded.running(self.settings.home / "postgres") as url:
+        home = self.settings.home / "postgres"
+        if not embedded.is_made(home):
+            if not make:
+                raise Misconfigured(_NO_DATABASE.format(home=home))
+            click.echo(f"a new database is made in {home}", err=True)
+        async with embedded.running(home) as url:
             await self._ready(url)
             yield url
 
     @asynccontextmanager
-    async def connected(self) -> AsyncIterator[Connection]:
-        """Lend a connection to a database that knows our numbers. Raises Unavailable if it goes away meanwhile."""
+    async def connected(self, *, make: bool = False) -> AsyncIterator[Connection]:
+        """Lend a connection to a database that knows our numbers. Raises as ``database``, and Unavailable if it goes away meanwhile."""
+        async with self.database(make=make) as url, self.session(url) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def session(self, url: str) -> AsyncIterator[Connection]:
+        """Lend a connection to the database at a URL, as ``connected`` does."""
         import asyncpg
 
         from mailprefs import db
 
-        async with self.database() as url:
-            connection = await db.connect(url)
-            try:
-                await self.registered(connection)
-                yield connection
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-                if db.is_trouble(error):
-                    raise Unavailable("the database went away. What was recorded before that is kept; try again.") from None
-                raise
-            finally:
-                connection.terminate()  # all is committed, and close() waits for a server that may be gone
+        connection = await db.connect(url)
+        try:
+            await self.registered(connection)
+            yield connection
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            if db.is_trouble(error):
+                raise Unavailable("the database went away. What was recorded before that is kept; try again.") from None
+            raise
+        finally:
+            connection.terminate()  # all is committed, and close() waits for a server that may be gone
 
     async def registered(self, connection: Connection) -> None:
         """Make the database know the catalogue. Raises Misconfigured where it cannot be, or was never migrated."""

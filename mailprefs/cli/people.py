@@ -65,7 +65,7 @@ async def _imported(what: str, file: Path, rejects: Path, dry_run: bool) -> Tall
     with rows.opened(file) as stream, _progress(file) as bar:
         columns, found = rows.read(stream, ndjson=_is_ndjson(file))
         with Rejects(rejects, columns) as refused:
-            async with opening.connected() as connection:
+            async with opening.connected(make=True) as connection:
                 return await bulk.run(connection, found, reader, writer, now=importer.now, reject=refused.add, progress=bar, dry=dry_run)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import click
 from aiohttp import web
@@ -50,7 +50,7 @@ def migrate_() -> None:
 
 async def _migrated() -> None:
     opening = Opening()
-    async with opening.database() as url:
+    async with opening.database(make=True) as url:
         connection = await db.connect(url)
         try:
             applied = await db.migrate(connection)
@@ -73,7 +73,7 @@ async def _serve(only: Sequence[str]) -> None:
     if unknown := set(only) - set(service.DOORS):
         raise click.BadParameter(f"no such part: {', '.join(sorted(unknown))}; there are: {', '.join(service.DOORS)}")
     opening, stop = Opening(), _stopping()
-    async with opening.database() as url:
+    async with opening.database(make=True) as url:
         app = service.create_app(opening.settings, opening.catalogue, opening.ring, database_url=url, only=only)
         async with listening(app, opening.settings.host, opening.settings.port) as port:
             _greet(opening, port)
@@ -116,8 +116,9 @@ def work_(json_log: bool | None) -> None:
 
 async def _worked() -> None:
     opening, stop = Opening(), _stopping()
-    async with opening.database() as url, opening.connected():
-        click.echo("mailprefs works", err=True)
+    async with opening.database(make=True) as url:
+        async with opening.session(url):  # what would keep it from working is said before it says that it works
+            click.echo("mailprefs works", err=True)
         await _work(opening, url, stop)
 
 
@@ -132,8 +133,7 @@ async def _work(opening: Opening, url: str, stop: asyncio.Event) -> None:
 def _stopping() -> asyncio.Event:
     """Return what is set when the process is told to stop."""
     stop = asyncio.Event()
-    for each in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(each, stop.set)
+    worker.heed_signals(stop)
     return stop
 
 
@@ -143,10 +143,10 @@ def _log(json: bool | None) -> None:
     telemetry.start(json=not sys.stderr.isatty() if json is None else json)
 
 
-def _run(coroutine: object) -> None:
+def _run(coroutine: Coroutine[Any, Any, None]) -> None:
     import uvloop
 
-    uvloop.run(coroutine)  # type: ignore[arg-type]
+    uvloop.run(coroutine)
 
 
 _TEMPLATE = """\

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -75,3 +77,31 @@ async def test_alone_with_its_own_postgresql(plain: Shell, tmp_path: Path) -> No
         assert beside["decisions"][0]["allowed"] is False
     after = json.loads((await plain("why", "jane@example.org", "newsletter", "--json")).said(1).out)
     assert after == beside, "what was pressed is there the next time"
+
+
+async def test_from_wherever_a_command_is_given_it_finds_the_same_database(plain: Shell, tmp_path: Path) -> None:
+    """An empty database would answer that everybody may be sent everything."""
+    plain.environment.pop("DATABASE_URL")
+    elsewhere = replace(plain, home=tmp_path / "elsewhere", environment={**plain.environment, **named(plain)})
+    elsewhere.home.mkdir()
+    stopped = b"address,scope,cause\njane@example.org,newsletter,choice\n"
+    data = re.escape(str(plain.home / ".mailprefs" / "postgres"))
+    (await elsewhere("import", "suppressions", "-", stdin=stopped)).said(0, f"a new database is made in {data}")
+    for shell in (plain, elsewhere):
+        done = await shell("why", "jane@example.org", "newsletter", "--json")
+        assert json.loads(done.said(1).out)["decisions"][0]["allowed"] is False
+    assert list(elsewhere.home.iterdir()) == []
+
+
+def named(shell: Shell) -> dict[str, str]:
+    return {"MAILPREFS_CONFIG": str(shell.home / "mailprefs.toml"), "MAILPREFS_KEYS": str(shell.home / "mailprefs.keys.json")}
+
+
+async def test_who_only_asks_makes_no_database_and_is_told_what_does(plain: Shell, tmp_path: Path) -> None:
+    plain.environment.pop("DATABASE_URL")
+    plain.environment["MAILPREFS_DATA"] = str(tmp_path / "data")
+    stop = ("stop", "jane@example.org", "newsletter", "--cause", "choice", "--evidence", "x")
+    for words in (("why", "jane@example.org"), ("audience", "newsletter"), ("sync",), ("ledger", "verify"), ("api-keys", "list"), stop):
+        done = await plain(*words)
+        assert done.said(2, r"there is no database in .*data/postgres\. `mailprefs serve` makes one", "DATABASE_URL").out == ""
+        assert not (tmp_path / "data").exists()
