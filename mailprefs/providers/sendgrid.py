@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from mailprefs.errors import Forged, Misconfigured, Unreadable
-from mailprefs.providers import reading, signing, telling
+from mailprefs.providers import reading, samples, signing, telling
 from mailprefs.providers.base import (
     MOVING,
     OURS,
@@ -28,10 +28,12 @@ from mailprefs.providers.base import (
     Listed,
     Outcome,
     Rejected,
+    Sample,
     Settlement,
     Telling,
     Unclear,
     Unsafe,
+    Unsignable,
 )
 from mailprefs.providers.calling import Line, base_of
 from mailprefs.words import Channel, Event, Kind
@@ -59,6 +61,7 @@ BOUNCES: Mapping[str, Kind] = {  # by the ``type`` of a bounce
 }
 COUNTED = frozenset(word for word, kind in WORDS.items() if kind not in MOVING and word != "account_status_change")
 
+TRY_OUT = "private_key"  # lent for a try-out alone: no account has it
 SIGNATURE, TIMESTAMP = "X-Twilio-Email-Event-Webhook-Signature", "X-Twilio-Email-Event-Webhook-Timestamp"
 _DIGITS = re.compile(r"[0-9]{1,18}")
 _UNIX_TIME = re.compile(r"[0-9]{10}")  # seconds, from 2001 to 2286
@@ -127,6 +130,24 @@ class SendGrid:
             else:
                 kept.append(Kept(read, batch.raw(n)))
         return Heard(tuple(events), tuple(kept), counted)
+
+    def sample(self, told: Sample) -> bytes:
+        """Return the body in which SendGrid would tell this."""
+        named = {"email": told.address, "timestamp": samples.unix(told.at), "sg_event_id": told.id, "category": [samples.SUBJECT]}
+        if told.kind is Kind.UNSUBSCRIBED and told.group:
+            return samples.spelt([{"event": "group_unsubscribe", "asm_group_id": int(told.group), **named}])
+        return samples.spelt([{"event": "unsubscribe" if told.kind is Kind.UNSUBSCRIBED else "delivered", **named}])
+
+    def sign(self, credential: Credential, body: bytes, at: datetime) -> Delivery:
+        """Return the delivery of a body, signed with a private key that was lent. Raises Unsignable without one."""
+        timestamp, key = str(samples.unix(at)), credential.secrets.get(TRY_OUT)
+        if key is None:
+            raise Unsignable(
+                "SendGrid alone has the private key of webhook_key. To try the whole way, make a pair of keys of your own, set the public "
+                "one as webhook_key_next, and lend the private one: --signed-by FILE."
+            )
+        signature = signing.ecdsa_p256_of(key, timestamp.encode(), body)
+        return samples.posted(body, at, {TIMESTAMP: timestamp, SIGNATURE: signature})
 
     async def tell(self, http: ClientSession, credential: Credential, tellings: Sequence[Telling]) -> list[Settlement]:
         """Assert each telling in its group, never in the global list, which would stop transactional mail as well."""
