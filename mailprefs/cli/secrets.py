@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -27,8 +30,9 @@ def new() -> None:
     opening = Opening()
     path = ring_file(opening)
     if path.exists():
-        ring = opening.ring.renewed(now().date())
-        write_ring(path, ring)
+        with turning(path) as found:
+            ring = found.renewed(now().date())
+            write_ring(path, ring)
     else:
         ring = KeyRing.new(now().date())
         write_ring(path, ring, fresh=True)
@@ -52,9 +56,9 @@ def every(as_json: bool) -> None:
 @click.option("--compromised", is_flag=True, help="It leaked: its links may stop mail, and nothing else that it signed holds.")
 def retire(number: int, compromised: bool) -> None:
     """Stop minting with a key (`keys new` comes first). The links it signed go on stopping mail."""
-    opening = Opening()
-    state = KeyState.COMPROMISED if compromised else KeyState.VERIFY
-    write_ring(ring_file(opening), opening.ring.retired(number, state))
+    path, state = ring_file(Opening()), KeyState.COMPROMISED if compromised else KeyState.VERIFY
+    with turning(path) as ring:
+        write_ring(path, ring.retired(number, state))
     click.echo(f"key {number} {'may stop mail, and nothing else' if compromised else 'only verifies'} from now on", err=True)
 
 
@@ -64,6 +68,18 @@ def ring_file(opening: Opening) -> Path:
     if source.lstrip().startswith("{"):
         raise Misconfigured("MAILPREFS_KEYS holds the key ring itself; set it to a file to change it here")
     return Path(source)
+
+
+@contextmanager
+def turning(path: Path) -> Iterator[KeyRing]:
+    """Lend the key ring as it is now, and let nobody else change it meanwhile: of two new keys at once, neither is lost."""
+    KeyRing.load(str(path))  # what is wrong with it is said before anybody waits
+    while True:
+        with path.open("rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            if os.path.samestat(os.fstat(held.fileno()), path.stat()):  # else a new ring was put in its place while we waited
+                yield KeyRing.load(str(path))
+                return
 
 
 def write_ring(path: Path, ring: KeyRing, *, fresh: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import asyncpg
 import pytest
 
 from mailprefs import apikeys, links
+from mailprefs.cli import secrets
 from mailprefs.cli.opening import now
 from mailprefs.errors import Forged
 from mailprefs.links import KeyRing
@@ -89,6 +91,18 @@ async def test_the_key_that_mints_stays_and_mistakes_change_nothing(alone: Shell
     (await alone("keys", "new")).said(2, "is open to others.*chmod 600")
     (await alone("keys", "new", env={"MAILPREFS_KEYS": "no/where.json"})).said(2, "cannot be written: No such file")
     assert path.read_bytes() == before
+
+
+async def test_of_two_new_keys_at_once_neither_is_lost(alone: Shell) -> None:
+    path = alone.home / "mailprefs.keys.json"
+    with secrets.turning(path) as ring:
+        second = asyncio.create_task(alone("keys", "new"))
+        await asyncio.wait([second], timeout=1)
+        assert not second.done(), "it waits for the first"
+        secrets.write_ring(path, ring.renewed(now().date()))
+    (await second).said(0, "key 3 mints from now on; .* holds 3")
+    alone.secrets += secrets_of(path)
+    assert [key.id for key in ring_of(path).keys] == [1, 2, 3]
 
 
 async def test_the_first_key_makes_the_ring(alone: Shell) -> None:
