@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qs
 from uuid import UUID, uuid4
@@ -16,10 +17,11 @@ from mailprefs.errors import Forged, MailprefsError, Unavailable
 from mailprefs.links import KeyState, Token
 from mailprefs.web import pages, problems
 from mailprefs.web.keys import HOUSE, POOL, PRESSES, House
-from mailprefs.words import MARKETING, Address, Cause, Change, Door, Effect, Stream
+from mailprefs.words import MARKETING, Address, Cause, Change, Door, Effect
 
 BODY = 8 * 1024  # bytes of a press that are read, for evidence alone
 PATIENCE = 5.0  # seconds
+SECOND_THOUGHTS = 16  # presses of one page in a day that offer a way back; so many rows a day one link can add to its ledger
 FORM = 30 * 24 * 3600  # seconds a page's form keeps its nonce; an older press counts all the same
 
 routes = web.RouteTableDef()
@@ -45,21 +47,10 @@ class Press:
 
 
 def pressed(house: House, token: Token) -> Press:
-    """Return what a token stops. A number nobody knows stops all marketing of its brand; a brand nobody knows, of every brand.
-
-    Tokens exist for marketing alone, so the doubt is always about how much marketing to stop (state.md §1).
-    """
-    brand = house.catalogue.brand_of(token.scope)
-    scope = house.catalogue.by_number.get(token.scope)
+    """Return what a token stops, and for whom."""
     key = house.ring.key(token.key_id)
     undoable = key is not None and key.state is not KeyState.COMPROMISED
-    if brand is None:
-        scopes = tuple(each.number * 256 + MARKETING for each in house.catalogue.brand)
-    elif scope is None or scope.stream is not Stream.MARKETING:
-        scopes = (brand.number * 256 + MARKETING,)
-    else:
-        scopes = (scope.number,)
-    return Press(Address(token.address), scopes, brand, undoable)
+    return Press(Address(token.address), house.catalogue.left_by(token.scope), house.catalogue.brand_of(token.scope), undoable)
 
 
 @routes.get("/u/{token}")
@@ -111,12 +102,20 @@ async def _page(request: web.Request, press: Press, form: dict[str, str]) -> web
     scopes = press.marketing if form.get("stop") == "all" else press.scopes
     nonce = _nonce(house, form["form"], scopes)
     whose = [press.address, *(await _party(request, press) if scopes == press.marketing else ())]
-    changes = [_change(request, replace(press, address=address), scope, Door.PAGE, nonce) for address in whose for scope in scopes]
-    new = [await _stopped(request, change) for change in changes]
-    value = [[change.address.key.hex, change.scope, change.id] for change in changes]
-    undo = house.ring.timed("undo").dumps(value) if press.undoable and all(new) else ""
+    door = await _door(request, press, scopes)
+    changes = [_change(request, replace(press, address=address), scope, door, nonce) for address in whose for scope in scopes]
+    made = [await _stopped(request, change) for change in changes]
+    undo = _way_back(house, made) if press.undoable else ""
     stopped = replace(press, scopes=scopes)
     return pages.page("result", undo=undo, form=_form(house), everything=stopped.everything, **_words(house, stopped))
+
+
+async def _door(request: web.Request, press: Press, scopes: tuple[int, ...]) -> Door:
+    """Return how a press of the page is recorded: after many in a day as one of the link, for good, which adds a row but once."""
+    since = request.app[HOUSE].clock() - ledger.SURE
+    async with db.acquired(request.app[POOL]) as connection:
+        counts = [await ledger.presses(connection, press.address, scope, since=since) for scope in scopes]
+    return Door.PAGE if max(counts) < SECOND_THOUGHTS else Door.LINK
 
 
 async def _party(request: web.Request, press: Press) -> list[Address]:
@@ -125,39 +124,51 @@ async def _party(request: web.Request, press: Press) -> list[Address]:
         return await directory.party(connection, press.address)
 
 
-async def _stopped(request: web.Request, change: Change) -> bool:
-    """Record a press and return whether it added a row. A form pressed again after its undo is a new press: it must hold."""
+async def _stopped(request: web.Request, change: Change) -> Change | None:
+    """Record a press and return it as it was recorded, None if it added no row. A form pressed again after its undo is a new press."""
     if await _record(request, change):
-        return True
-    house = request.app[HOUSE]
+        return change
     async with db.acquired(request.app[POOL]) as connection:
-        if await decisions.is_held(connection, change.address, change.scope, now=house.clock()):
-            return False
-    await _record(request, replace(change, id=uuid4().hex))
-    return False  # the page's undo value would name the old press
+        if not await ledger.taken_back(connection, change):
+            return None
+    again = replace(change, id=uuid4().hex)
+    return again if await _record(request, again) else None
+
+
+def _way_back(house: House, made: list[Change | None]) -> str:
+    """Return what takes back these presses, and nothing if one of them is no row of its own, or for good."""
+    presses = [change for change in made if change and change.door is Door.PAGE]
+    if len(presses) < len(made):
+        return ""
+    value = [[change.address.key.hex, change.scope, change.id, change.happened_at.timestamp()] for change in presses]
+    return str(house.ring.timed("undo").dumps(value))
 
 
 async def _undo(request: web.Request, press: Press, value: str) -> web.Response:
-    """Take back the very stop that this page made, within half an hour; every other stop stands."""
+    """Take back the very stop that this page made, within half an hour of when it was received; every other stop stands."""
     house = request.app[HOUSE]
-    try:
-        entries = house.ring.timed("undo").loads(value, max_age=int(ledger.UNDO.total_seconds()))
-        made = [(UUID(hex=key), int(scope), str(id)) for key, scope, id in entries]
-    except (BadData, ValueError, TypeError):
-        return await _undone(request, press, late=True)
-    if not made or made[0][0] != press.address.key:  # it was made on somebody else's page
-        return await _undone(request, press, late=True)
-    for key, scope, id in made:
-        stop = _change(request, replace(press, address=Address(key)), scope, Door.PAGE, id)
+    made = _made(house, value)
+    if not made or made[0].address.key != press.address.key or not press.undoable:  # late, or made on somebody else's page
+        return pages.page("undone", held=None, form=_form(house), **_words(house, press))
+    for stop in made:
         await _record(request, ledger.withdrawal(stop, now=house.clock()))
-    return await _undone(request, press, late=False)
-
-
-async def _undone(request: web.Request, press: Press, *, late: bool) -> web.Response:
-    house = request.app[HOUSE]
     async with db.acquired(request.app[POOL]) as connection:
         held = [await decisions.is_held(connection, press.address, scope, now=house.clock()) for scope in press.scopes]
-    return pages.page("undone", held=any(held), late=late, form=_form(house), **_words(house, press))
+    return pages.page("undone", held=any(held), form=_form(house), **_words(house, press))
+
+
+def _made(house: House, value: str) -> list[Change]:
+    """Return the presses that an undo value names; none if it is odd, forged or late. Its age counts from the press, not from the page."""
+    try:
+        entries = house.ring.timed("undo").loads(value, max_age=int(ledger.UNDO.total_seconds()))
+        made = [_pressed(UUID(hex=key), int(scope), str(id), datetime.fromtimestamp(at, UTC)) for key, scope, id, at in entries]
+    except (BadData, ValueError, TypeError, OverflowError):
+        return []
+    return made if all(house.clock() - stop.happened_at <= ledger.UNDO for stop in made) else []
+
+
+def _pressed(key: UUID, scope: int, id: str, at: datetime) -> Change:
+    return Change(Address(key), scope, Cause.CHOICE, Effect.STOP, Door.PAGE, id, at)
 
 
 async def _record(request: web.Request, change: Change) -> bool:

@@ -6,6 +6,15 @@ select record_few(:bucket, :key, :channel, :scope, :cause, :effect, :door, :tell
 -- The same, planned for as many as there are.
 select record_many(:bucket, :key, :channel, :scope, :cause, :effect, :door, :teller, :own, :happened, :until, :evidence, :now, :sure);
 
+-- name: stands$
+select exists (select from consent where bucket = :bucket and key = :key and evidence = :evidence);
+
+-- name: presses$
+-- How many stops of a page about one scope came in since then.
+select count(*)
+from consent
+where bucket = :bucket and key = :key and scope = :scope and effect = 'stop' and door in ('page', 'manage') and received_at >= :since;
+
 -- name: differing$
 -- Folds every ledger anew and counts the summaries that are not what their ledger says.
 with everyone as (

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, date, datetime, timedelta
 
 import asyncpg
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, web
 
-from mailprefs import directory
+from mailprefs import directory, ledger
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
 from mailprefs.directory import Entry
-from mailprefs.links import Links
+from mailprefs.links import KeyState, Links
+from mailprefs.web.keys import HOUSE
+from mailprefs.words import Cause, Change, Door, Effect
 
 ONE_CLICK = b"List-Unsubscribe=One-Click"
 
@@ -191,6 +193,120 @@ async def test_a_reloaded_result_page_is_no_second_press(base: str, http: Client
     for _ in range(3):
         await http.post(base + path, data={"form": form[1], "stop": "this"})
     assert len(await rows(conn)) == 1
+
+
+def way_back(page: str) -> str:
+    found = re.search(r'name="undo" value="([^"]+)"', page)
+    return found[1] if found else ""
+
+
+async def undone(http: ClientSession, url: str, value: str) -> str:
+    async with http.post(url, data={"undo": value}) as answer:
+        assert answer.status == 200
+        return await answer.text()
+
+
+class Clock:
+    """The service's clock, which a test sets."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+
+@pytest.fixture
+def clock(app: web.Application) -> Clock:
+    """A clock of our own in the service that ``base`` starts."""
+    app[HOUSE] = replace(app[HOUSE], clock=Clock())
+    clock = app[HOUSE].clock
+    assert isinstance(clock, Clock)
+    return clock
+
+
+@pytest.mark.parametrize("set_back", [timedelta(), timedelta(minutes=6), timedelta(minutes=30), timedelta(hours=23)])
+async def test_nobody_elses_undo_opens_what_a_later_press_was_told_is_stopped(
+    clock: Clock, base: str, http: ClientSession, conn: asyncpg.Connection, path: str, set_back: timedelta
+) -> None:
+    """Two people hold the link. The first one's undo may still be good, or be good again when the clock is set back."""
+    first = way_back(await pressed(http, base + path, "this"))
+    clock.ahead += timedelta(minutes=31)
+    assert "are stopped" in await pressed(http, base + path, "this")
+    clock.ahead -= set_back
+    await undone(http, base + path, first)
+    assert await stops(conn) == [272]
+
+
+async def test_an_undo_counts_from_the_press_however_late_its_page_came(
+    clock: Clock, base: str, http: ClientSession, conn: asyncpg.Connection, path: str
+) -> None:
+    value = way_back(await pressed(http, base + path, "this"))
+    clock.ahead += timedelta(minutes=31)  # the service's own time; the value itself was signed seconds ago
+    assert "The time to undo has ended" in await undone(http, base + path, value)
+    assert await stops(conn) == [272]
+    clock.ahead -= timedelta(minutes=2)
+    assert "Your stop is undone" in await undone(http, base + path, value)
+    assert await stops(conn) is None
+
+
+async def test_a_form_pressed_again_after_its_undo_holds_whatever_else_holds(
+    base: str, http: ClientSession, conn: asyncpg.Connection, path: str, addresses: Addresses, now: datetime
+) -> None:
+    """A hold that ends by itself must not stand in for a press that was answered as done."""
+    jane = addresses.read("jane@example.org")
+    soon = datetime.now(UTC) + timedelta(seconds=60)
+    await ledger.record(conn, [Change(jane, 0, Cause.SOFT, Effect.STOP, Door.PROVIDER, "e1", now, soon, "sendgrid-main")], now=now)
+    async with http.get(base + path) as answer:
+        form = re.search(r'name="form" value="([^"]+)"', await answer.text())
+    assert form
+    fields = {"form": form[1], "stop": "this"}
+    async with http.post(base + path, data=fields) as answer:
+        await undone(http, base + path, way_back(await answer.text()))
+    assert await stops(conn) is None
+    async with http.post(base + path, data=fields) as answer:
+        again = way_back(await answer.text())
+    assert await stops(conn) == [272]
+    await undone(http, base + path, again)  # and its own way back works
+    assert await stops(conn) is None
+
+
+async def test_an_odd_undo_says_nothing_of_how_things_stand(base: str, http: ClientSession, conn: asyncpg.Connection, path: str) -> None:
+    before = await undone(http, base + path, "x")
+    await http.post(base + path, data=ONE_CLICK)
+    after = await undone(http, base + path, "x")
+    form = re.compile(r'value="[^"]+"')
+    assert form.sub("", before) == form.sub("", after)
+    assert "You get this" not in before + after
+
+
+async def test_a_link_under_a_leaked_key_takes_back_nothing(
+    app: web.Application, base: str, http: ClientSession, conn: asyncpg.Connection, path: str, links: Links, addresses: Addresses,
+    shared_catalogue: Catalogue,
+) -> None:  # fmt: skip
+    """Whoever holds the leaked key can mint a link for anybody, and press and undo in their name."""
+    value = way_back(await pressed(http, base + path, "this"))
+    house = app[HOUSE]
+    newer = house.ring.renewed(date(2026, 11, 22))
+    (old,) = [key.id for key in house.ring.keys if key.state is KeyState.MINT]
+    assert way_back(await pressed(http, base + path, "all"))  # the control: before it leaked
+    object.__setattr__(house, "ring", newer.retired(old, KeyState.COMPROMISED))
+    assert "The time to undo has ended" in await undone(http, base + path, value)
+    assert not way_back(await pressed(http, base + path, "this"))
+    assert 272 in (await stops(conn) or [])
+
+
+async def test_pressing_and_undoing_without_end_adds_so_many_rows_and_no_more(
+    base: str, http: ClientSession, conn: asyncpg.Connection, path: str
+) -> None:
+    offered = 0
+    for _ in range(24):
+        if value := way_back(await pressed(http, base + path, "this")):
+            await undone(http, base + path, value)
+            offered += 1
+    assert offered == 16
+    assert len(await rows(conn)) == 2 * 16 + 1
+    assert await stops(conn) == [272]
 
 
 async def test_an_undo_of_somebody_elses_press_does_nothing(
