@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -15,14 +15,14 @@ from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Account, Catalogue
 from mailprefs.db import Connection, queries
 from mailprefs.errors import Forged
-from mailprefs.links import KeyRing
+from mailprefs.links import KeyRing, Token
 from mailprefs.providers.base import Heard, Kept
 from mailprefs.softbounces import Policy, SoftBounce
-from mailprefs.words import ROOT, Address, Cause, Change, Channel, Door, Effect, Event, Kind
+from mailprefs.words import MARKETING, ROOT, Address, Cause, Change, Channel, Door, Effect, Event, Kind
 
 _PLAIN_ID = re.compile(r"[!-~]{1,100}\Z")
 
-_BY_TEXT: Mapping[Kind, Effect] = {  # a person's own words to a number: STOP and START, which clears that number's STOP alone
+_BY_TEXT: Mapping[Kind, Effect] = {  # a person's own words to a number: STOP, and START, which lifts that number's own STOP
     Kind.UNSUBSCRIBED: Effect.STOP,
     Kind.RESUBSCRIBED: Effect.GO,
 }
@@ -78,8 +78,8 @@ class Inbox:
         before with another body.
         """
         await self._first_use(connection, heard, now)
-        placed = [self._change(event) for event in heard.events if event.kind in _EFFECTS]
-        changes = [change for change in placed if isinstance(change, Change)]
+        placed = [each for event in heard.events if event.kind in _EFFECTS for each in self._placed(event)]
+        changes = await self._lifting(connection, [change for change in placed if isinstance(change, Change)])
         changes += await self._softly(connection, heard, now)
         kept = [*heard.kept, *(one for one in placed if isinstance(one, Kept))]
         added = await ledger.record(connection, changes, now=now)
@@ -87,48 +87,88 @@ class Inbox:
         await self._tally(connection, heard, now)
         return sum(added)
 
-    def _change(self, event: Event) -> Change | Kept:
-        address = self._whose(event)
-        if address is None:
-            return Kept("no_recipient", f"{event.kind} {event.id}".encode("utf-8", "replace"))
+    def _placed(self, event: Event) -> list[Change | Kept]:
+        """Return what an event asks, of each whom it names and on each node that it may mean."""
+        token = self._token(event)
+        whose = self._whose(event, token)
         cause, effect = _EFFECTS[event.kind]
         door = self.door
         if self.channel is Channel.SMS and event.kind in _BY_TEXT:
             door, effect = Door.SMS, _BY_TEXT[event.kind]
-        scope = self._scope(event, cause)
-        return Change(address, scope, cause, effect, door, self._id(event), event.happened_at, by=self.account.name)
+        if effect is Effect.GO and len(whose) > 1:
+            effect = Effect.NOTE  # nothing opens in doubt
+        return [
+            Change(address, scope, cause, effect, door, self._id(event, scope), event.happened_at, by=self.account.name)
+            for scope in self._scopes(event, cause, token)
+            for address in whose
+        ] or [Kept("no_recipient", f"{event.kind} {event.id}".encode("utf-8", "replace"))]
 
-    def _whose(self, event: Event) -> Address | None:
-        """Our own token says it best; then the provider's field for the recipient."""
-        if event.token:
-            try:
-                return Address(links.read(self.ring, event.token).address, self.channel)
-            except Forged:
-                telemetry.count("foreign_tokens", account=self.account.name)
-        return self.addresses.heard(event.address, self.channel) if event.address and event.address.strip() else None
+    def _token(self, event: Event) -> Token | None:
+        try:
+            return links.read(self.ring, event.token) if event.token else None
+        except Forged:
+            telemetry.count("foreign_tokens", account=self.account.name)
+            return None
 
-    def _scope(self, event: Event, cause: Cause) -> int:
+    def _whose(self, event: Event, token: Token | None) -> list[Address]:
+        """Return whom an event is about: who our own token says, and who the provider's field says. Where they disagree, in doubt both."""
+        said = self.addresses.heard(event.address, self.channel) if event.address and event.address.strip() else None
+        sent = Address(token.address, self.channel) if token else None
+        if sent and said and sent.key != said.key:
+            telemetry.alarm("token_and_address_disagree", account=self.account.name)
+            return [sent, said]
+        return [address for address in (sent or said,) if address]
+
+    def _scopes(self, event: Event, cause: Cause, token: Token | None) -> tuple[int, ...]:
         if cause is Cause.BOUNCE:
-            return ROOT
-        if cause is Cause.CHOICE and self.account.stops:  # one number carries what its account names, and STOP stops just that
-            return self.catalogue.stopped_by(self.account)
-        marketing = self.catalogue.marketing_of(self.account)
-        if cause is Cause.COMPLAINT or event.group is None:
-            return marketing
-        scope = self.catalogue.heard(self.account).get(event.group)
-        if scope is None:  # stopping too much is the safe reading of a group nobody mapped
-            telemetry.alarm("unmapped_group", account=self.account.name)
-        return scope or marketing
+            return (ROOT,)
+        if cause is Cause.CHOICE and self.channel is Channel.SMS:  # one number carries what its account names, and STOP stops just that
+            return (self.catalogue.stopped_by(self.account),)
+        if cause is not Cause.COMPLAINT and event.group is not None:
+            scope = self.catalogue.heard(self.account).get(event.group)
+            if scope is not None:
+                return (scope,)
+            telemetry.alarm("unmapped_group", account=self.account.name)  # stopping too much is the safe reading of a group nobody mapped
+        return self._marketing(token)
 
-    def _id(self, event: Event) -> str:
-        """Name the fact at its door. Whatever a provider calls an event, it fits in an index and holds nothing odd."""
+    def _marketing(self, token: Token | None) -> tuple[int, ...]:
+        """Return all marketing of the account's brand; and of the brand that the message was sent for, where its token says another."""
+        left = self.catalogue.left_by(token.scope) if token else ()
+        return tuple({self.catalogue.marketing_of(self.account): 0} | {scope >> 8 << 8 | MARKETING: 0 for scope in left})
+
+    def _id(self, event: Event, scope: int) -> str:
+        """Name the fact at its door: whatever a provider calls an event, it fits in an index and holds nothing odd.
+
+        Its kind and scope are in it, since a provider may give a resubscribe and the unsubscribe after it one id: neither hides the other.
+        """
         own = event.id if _PLAIN_ID.match(event.id) else sha256(event.id.encode("utf-8", "surrogatepass")).hexdigest()
-        return f"{self.account.name}/{own}"
+        return f"{self.account.name}/{own}/{event.kind}/{scope}"
+
+    async def _lifting(self, connection: Connection, changes: list[Change]) -> list[Change]:
+        """Return the Changes; a START that lifts no STOP from its own number is a note: YES may have answered another question."""
+        starts = [n for n, change in enumerate(changes) if change.effect is Effect.GO]
+        if not starts:
+            return changes
+        await queries("inbox").hold_still(connection, bucket=[c.address.bucket for c in changes], key=[c.address.key for c in changes])
+        told = queries("inbox").lifting(
+            connection,
+            account=self.account.name,
+            bucket=[changes[n].address.bucket for n in starts],
+            key=[changes[n].address.key for n in starts],
+            scope=[changes[n].scope for n in starts],
+        )
+        lifting = {starts[row["n"] - 1] async for row in told}
+        notes = set(starts) - lifting
+        return [replace(change, effect=Effect.NOTE) if n in notes else change for n, change in enumerate(changes)]
 
     async def _softly(self, connection: Connection, heard: Heard, now: datetime) -> list[Change]:
         """Count the soft bounces, and return the holds that they come to."""
         told = [event for event in heard.events if event.kind is Kind.BOUNCED_SOFT]
-        bounces = [SoftBounce(address, self._id(event), event.happened_at) for event in told if (address := self._whose(event))]
+        bounces = [
+            SoftBounce(address, self._id(event, ROOT), event.happened_at)
+            for event in told
+            for address in self._whose(event, self._token(event))
+        ]
         if not bounces:
             return []
         return await softbounces.count(connection, bounces, _policy(self.catalogue), door=self.door, by=self.account.name, now=now)

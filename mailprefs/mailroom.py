@@ -26,7 +26,7 @@ from mailprefs.inbox import Inbox
 from mailprefs.letters import Letter, Opened, fields
 from mailprefs.links import KeyRing, KeyState, Links, Token
 from mailprefs.providers.base import Heard, Kept
-from mailprefs.words import MARKETING, Address, Cause, Change, Channel, Door, Effect, Event, Kind, Stream
+from mailprefs.words import MARKETING, Address, Cause, Change, Channel, Door, Effect, Kind, Stream
 
 NAME = "mail"  # of the account under which mail is counted and kept aside
 BOUNCES = "bounces"  # the other name that we are written to, at the domain of each brand's mailto
@@ -116,14 +116,18 @@ class Mailroom:
     # Whose report
 
     def _of_brands(self, opened: Opened, heard: Heard) -> Iterator[tuple[Brand, Heard]]:
-        """Yield what was heard, with each brand that a complaint is about: its token's, else those that are written to there."""
+        """Yield what was heard, with each brand that a complaint is about: its token's, else those that are written to there.
+
+        Where there is a token it alone says whom: a report is written by anybody, who could name anyone in it.
+        """
+        heard = replace(heard, events=tuple(replace(event, address=None) if event.token else event for event in heard.events))
         tokens = [links.read(self.ring, event.token) for event in heard.events if event.token]
         about = [brand for token in tokens if (brand := self.catalogue.brand_of(token.scope))]
         first, *others = about or self._brands(opened)
         yield first, heard
-        again = [event for event in heard.events if event.kind in _BY_BRAND]
+        again = tuple(event for event in heard.events if event.kind in _BY_BRAND)
         for brand in others if again else ():
-            yield brand, Heard(tuple(_named_apart(event, brand) for event in again))
+            yield brand, Heard(again)
 
     def _brands(self, opened: Opened) -> Sequence[Brand]:
         """Return the brands that a letter was written to; where no address of ours shows, every one: the doubt is how much to stop."""
@@ -246,7 +250,3 @@ def _name(recipient: str) -> str:
     """Return what stands before the plus, or before the at, of an address."""
     local = recipient.strip().strip("<>").rpartition("@")[0]
     return local.partition("+")[0].lower()
-
-
-def _named_apart(event: Event, brand: Brand) -> Event:
-    return replace(event, id=f"{event.id}-{brand.number}")

@@ -7,14 +7,14 @@ import atexit
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import structlog
 from prometheus_client import Counter, Gauge
 
-QUIET = 60.0  # seconds after an alarm in which it is not said anew of the same account
+QUIET = 60.0  # seconds after an alarm in which the same is not said anew
 
 log: structlog.stdlib.BoundLogger = structlog.get_logger("mailprefs")
 
@@ -51,37 +51,39 @@ def gauge(name: str, value: float, **labels: str) -> None:
 def alarm(name: str, **labels: str) -> None:
     """Say that a person should look: a counter that an alert watches, and a line in the log.
 
-    What comes again of the same account within a minute is one line at its end, the last of it with how many ``times`` it came: a
-    mapping that is wrong raises one for each event, and its flood would hide every other.
+    What comes again within a minute is one line at its end, with how many ``times`` it came: a mapping that is wrong raises one for
+    each event, and its flood would hide every other.
     """
-    about = name, labels.get("account", "")
-    count("alarms", alarm=name, account=about[1])
-    loop, known = _running(), _repeats.get(about)
+    count("alarms", alarm=name, account=labels.get("account", ""))
+    loop, about = _running(), (name, *sorted(labels.items()))
+    known = _repeats.get(about)
     if known is not None and known.loop is loop:
-        known.times, known.labels = known.times + 1, labels
+        known.times += 1
         return
     _say(name, 1, labels)
     if loop is not None:
-        _repeats[about] = _Repeats(loop)
-        loop.call_later(QUIET, _again, about, _repeats[about])
+        _repeats[about] = repeats = _Repeats(loop, name, labels)
+        loop.call_later(QUIET, _again, about, repeats)
 
 
 @dataclass(slots=True, eq=False)
 class _Repeats:
-    """What came of one alarm and account since it was last said."""
+    """How often an alarm came since it was last said."""
 
     loop: asyncio.AbstractEventLoop  # that will say it
+    name: str
+    labels: Mapping[str, str]
     times: int = 0
-    labels: Mapping[str, str] = field(default_factory=dict)
 
 
-_repeats: dict[tuple[str, str], _Repeats] = {}
+_About = tuple[str | tuple[str, str], ...]  # an alarm and its labels, which are codes and names of accounts: there are few of them
+_repeats: dict[_About, _Repeats] = {}
 
 
-def _again(about: tuple[str, str], repeats: _Repeats) -> None:
+def _again(about: _About, repeats: _Repeats) -> None:
     """Say what came meanwhile, and wait on; if nothing did, the next is said at once."""
     if repeats.times:
-        _say(about[0], repeats.times, repeats.labels)
+        _say(repeats.name, repeats.times, repeats.labels)
         repeats.times = 0
         repeats.loop.call_later(QUIET, _again, about, repeats)
     elif _repeats.get(about) is repeats:
@@ -90,9 +92,9 @@ def _again(about: tuple[str, str], repeats: _Repeats) -> None:
 
 def _tell_the_rest() -> None:
     while _repeats:
-        (name, _), repeats = _repeats.popitem()
+        _, repeats = _repeats.popitem()
         if repeats.times:
-            _say(name, repeats.times, repeats.labels)
+            _say(repeats.name, repeats.times, repeats.labels)
 
 
 def _say(name: str, times: int, labels: Mapping[str, str]) -> None:

@@ -14,9 +14,9 @@ import pytest
 import structlog
 from prometheus_client import REGISTRY
 
-from mailprefs import ledger, telemetry
+from mailprefs import ledger, numbers, telemetry
 from mailprefs.addresses import Addresses
-from mailprefs.catalogue import Account, Catalogue
+from mailprefs.catalogue import Account, Brand, Catalogue
 from mailprefs.errors import Forged
 from mailprefs.inbox import Inbox
 from mailprefs.links import KeyRing, Links
@@ -59,7 +59,7 @@ async def kept(conn: asyncpg.Connection, inbox: Inbox, now: datetime, *events: E
         return await inbox.keep(conn, Heard(events, **more), now=now)
 
 
-async def recorded(conn: asyncpg.Connection) -> list[tuple[str, ...]]:
+async def recorded(conn: asyncpg.Connection) -> list[tuple[Any, ...]]:
     rows = await conn.fetch("select scope, cause, effect, door, teller from consent order by received_at, evidence")
     return [tuple(row) for row in rows]
 
@@ -118,15 +118,84 @@ async def test_a_sensitive_topic_is_heard_though_it_is_never_told(
     assert await stops(conn, jane) == [RECOVERY]
 
 
-async def test_our_own_token_beats_the_address(
-    conn: asyncpg.Connection, inbox: Inbox, links: Links, shared_catalogue: Catalogue, addresses: Addresses, jane: Address, now: datetime
+async def test_our_own_token_says_who_it_was(
+    conn: asyncpg.Connection,
+    inbox: Inbox,
+    links: Links,
+    shared_catalogue: Catalogue,
+    jane: Address,
+    now: datetime,
+    alarms: Alarms,
 ) -> None:
     token = links.token(jane.key, shared_catalogue.topic("newsletter"))
-    await kept(conn, inbox, now, event(Kind.UNSUBSCRIBED, now, address="forwarded@example.net", token=token, group="12345"))
-    assert await stops(conn, jane) == [NEWSLETTER]
-    assert await conn.fetchval("select count(*) from address") == 1
+    await kept(conn, inbox, now, event(Kind.UNSUBSCRIBED, now, address=" Jane@EXAMPLE.org", token=token, group="12345"))
     await kept(conn, inbox, now, event(Kind.BOUNCED_HARD, now, "e2", None, token=token))
     assert await stops(conn, jane) == [ROOT, NEWSLETTER]
+    assert await conn.fetchval("select count(*) from address") == 1
+    assert alarms == []
+
+
+@pytest.mark.parametrize(("kind", "scope"), {Kind.UNSUBSCRIBED: MARKETING, Kind.COMPLAINED: MARKETING, Kind.BOUNCED_HARD: ROOT}.items())
+async def test_where_token_and_address_disagree_both_stop_and_it_is_alarmed(
+    conn: asyncpg.Connection,
+    inbox: Inbox,
+    links: Links,
+    shared_catalogue: Catalogue,
+    addresses: Addresses,
+    jane: Address,
+    now: datetime,
+    alarms: Alarms,
+    kind: Kind,
+    scope: int,
+) -> None:
+    other = addresses.read("forwarded@example.net")
+    told = event(kind, now, address="forwarded@example.net", token=links.token(jane.key, shared_catalogue.topic("newsletter")))
+    assert await kept(conn, inbox, now, told, told) == 2
+    assert await kept(conn, inbox, now, told) == 0
+    assert (await stops(conn, jane), await stops(conn, other)) == ([scope], [scope])
+    assert {line["event"] for line in alarms} == {"token_and_address_disagree"}
+    assert not [line for line in alarms if "example" in repr(line)]
+
+
+async def test_where_token_and_address_disagree_nothing_opens(
+    conn: asyncpg.Connection, texts: Inbox, links: Links, shared_catalogue: Catalogue, addresses: Addresses, now: datetime
+) -> None:
+    one, other = addresses.read("+12025550123"), addresses.read("+12025550124")
+    token = links.token(one.key, shared_catalogue.topic("newsletter"))
+    before = now - timedelta(minutes=1)
+    for number, id in ((one, "s1"), (other, "s2")):
+        await kept(conn, texts, before, event(Kind.UNSUBSCRIBED, before, id, number.text))
+    await kept(conn, texts, now, event(Kind.RESUBSCRIBED, now, "s3", other.text, token=token))
+    assert (await stops(conn, one), await stops(conn, other)) == ([CARE], [CARE])
+    await kept(conn, texts, now, event(Kind.RESUBSCRIBED, now, "s4", other.text))
+    assert (await stops(conn, one), await stops(conn, other)) == ([CARE], None), "the control"
+
+
+async def test_a_soft_bounce_of_whom_nobody_is_sure_counts_for_both(
+    conn: asyncpg.Connection, inbox: Inbox, links: Links, shared_catalogue: Catalogue, jane: Address, now: datetime
+) -> None:
+    token = links.token(jane.key, shared_catalogue.topic("newsletter"))
+    await kept(conn, inbox, now, event(Kind.BOUNCED_SOFT, now, address="forwarded@example.net", token=token))
+    assert await conn.fetchval("select count(distinct key) from soft_bounce") == 2
+
+
+@pytest.mark.parametrize("kind", [Kind.UNSUBSCRIBED, Kind.COMPLAINED])
+async def test_who_leaves_leaves_the_brand_that_wrote_as_well_as_the_accounts(
+    conn: asyncpg.Connection, shared_catalogue: Catalogue, addresses: Addresses, ring: KeyRing, links: Links, jane: Address, now: datetime,
+    kind: Kind,
+) -> None:  # fmt: skip
+    second = Brand.model_validate(
+        {"name": "other", "title": "Other", "number": 2, "link_host": "go.example.net", "mailto": "u@go.example.net",
+         "postal_address": "2 Side Street", "topic": [{"name": "tips", "title": "Tips", "number": 16}]}
+    )  # fmt: skip
+    wider = Catalogue(brand=(*shared_catalogue.brand, second), account=shared_catalogue.account)
+    await numbers.register(conn, wider, [1], {"sendgrid": Channel.EMAIL}, now=now)
+    inbox = Inbox(wider.account[0], wider, addresses, ring, Channel.EMAIL)
+    await kept(conn, inbox, now, event(kind, now, token=links.token(jane.key, wider.scope("other/tips"))))
+    assert await stops(conn, jane) == [MARKETING, 2 * 256 + 1]
+    rob = addresses.read("rob@example.org")
+    await kept(conn, inbox, now, event(kind, now, "e2", "rob@example.org", token=links.token(rob.key, wider.topic("newsletter"))))
+    assert await stops(conn, rob) == [MARKETING], "the control"
 
 
 async def test_a_token_that_is_not_ours_leaves_the_address_its_say(
@@ -191,7 +260,25 @@ async def test_an_id_of_any_spelling_names_one_fact_of_one_account(
     other = Inbox(shared_catalogue.account[1], shared_catalogue, addresses, ring, Channel.EMAIL)
     assert await kept(conn, other, now, *events) == len(odd), "an id is unique at the account that told it, nowhere else"
     assert await conn.fetchval("select max(length(evidence)) from consent") < 200
-    assert await conn.fetchval("select count(*) from consent where evidence = 'provider:sendgrid-main/plain-1'") == 1
+    assert await conn.fetchval("select count(*) from consent where evidence like 'provider:sendgrid-main/plain-1/%'") == 1
+
+
+@pytest.mark.parametrize(("kind", "held"), {Kind.UNSUBSCRIBED: NEWSLETTER, Kind.COMPLAINED: MARKETING, Kind.BOUNCED_HARD: ROOT}.items())
+async def test_a_resubscribe_hides_no_stop_that_bears_its_id(
+    conn: asyncpg.Connection, inbox: Inbox, jane: Address, now: datetime, kind: Kind, held: int
+) -> None:
+    back, gone = (event(each, now, "one-id", group="12345") for each in (Kind.RESUBSCRIBED, kind))
+    assert await kept(conn, inbox, now, back) == 1
+    assert await kept(conn, inbox, now, gone) == 1
+    assert await stops(conn, jane) == [held]
+    assert await kept(conn, inbox, now, gone, back, gone, back) == 0, "the control: what is told again is no new row"
+
+
+async def test_leaving_two_groups_under_one_id_leaves_both(conn: asyncpg.Connection, inbox: Inbox, jane: Address, now: datetime) -> None:
+    left = [event(Kind.UNSUBSCRIBED, now, "one-id", group=group) for group in ("12345", "12346")]
+    assert await kept(conn, inbox, now, *left) == 2
+    assert await stops(conn, jane) == [NEWSLETTER, OFFERS]
+    assert await kept(conn, inbox, now, *left * 46) == 0
 
 
 async def test_a_resubscribe_is_a_note_that_lifts_nothing_and_is_answered(
@@ -248,6 +335,50 @@ async def test_a_text_stops_what_its_account_names_and_start_opens_just_that(
     await kept(conn, texts, later, event(Kind.RESUBSCRIBED, now + timedelta(minutes=5), "s3", "+1 202 555 0123"))
     assert await stops(conn, phone) == [MARKETING]
     assert {row[3] for row in await recorded(conn)} == {"page", "sms"}
+
+
+async def test_start_without_a_stop_from_that_number_is_no_consent(
+    conn: asyncpg.Connection, shared_catalogue: Catalogue, addresses: Addresses, ring: KeyRing, now: datetime
+) -> None:
+    """YES may have answered a question: only after STOP is it a wish to hear again."""
+    texts = Inbox(
+        Account(name="texts", provider="twilio", brand="connective", stops="offers"), shared_catalogue, addresses, ring, Channel.SMS
+    )
+    yes = event(Kind.RESUBSCRIBED, now, "s1", "+12025550123", detail="YES")
+    assert await kept(conn, texts, now, yes) == 1
+    assert await kept(conn, texts, now, yes) == 0
+    assert [tuple(row) for row in await conn.fetch("select stops, goes, grants, claims from address")] == [(None, None, None, None)]
+    assert await recorded(conn) == [(OFFERS, "choice", "note", "sms", "texts")]
+    await kept(conn, texts, now, event(Kind.UNSUBSCRIBED, now, "s2", "+12025550123"))
+    later = now + timedelta(minutes=1)
+    await kept(conn, texts, later, event(Kind.RESUBSCRIBED, later, "s3", "+12025550123", detail="YES"))
+    assert await conn.fetchval("select stops from address") is None, "the control: after STOP it opens again"
+
+
+@pytest.mark.parametrize(
+    ("scope", "door", "by"),
+    [(MARKETING, Door.PAGE, None), (OFFERS, Door.PAGE, None), (OFFERS, Door.SMS, "other-number"), (MARKETING, Door.IMPORT, None)],
+)
+@pytest.mark.parametrize("first", [True, False], ids=["before the STOP", "after it"])
+async def test_start_lifts_no_other_choice_than_its_own_stop(
+    conn: asyncpg.Connection, shared_catalogue: Catalogue, addresses: Addresses, ring: KeyRing, now: datetime,
+    scope: int, door: Door, by: str | None, first: bool,
+) -> None:  # fmt: skip
+    texts = Inbox(
+        Account(name="texts", provider="twilio", brand="connective", stops="offers"), shared_catalogue, addresses, ring, Channel.SMS
+    )
+    phone = addresses.read("+12025550123")
+    times = [now, now + timedelta(minutes=1)]
+    elsewhere, by_text = times if first else times[::-1]
+    other = Change(phone, scope, Cause.CHOICE, Effect.STOP, door, "p", elsewhere, by=by)
+    for at in times:
+        if at is elsewhere:
+            await ledger.record(conn, [other], now=at)
+        else:
+            await kept(conn, texts, by_text, event(Kind.UNSUBSCRIBED, by_text, "s1", "+12025550123"))
+    held, later = await stops(conn, phone), now + timedelta(minutes=2)
+    await kept(conn, texts, later, event(Kind.RESUBSCRIBED, later, "s2", "+12025550123"))
+    assert [tuple(row) for row in await conn.fetch("select stops, goes, grants from address")] == [(held, None, None)]
 
 
 async def test_a_proof_that_counts_once_is_taken_again_with_the_same_body_alone(

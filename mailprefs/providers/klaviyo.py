@@ -32,7 +32,7 @@ WORDS: Mapping[str, Kind | str] = {
     "marked_email_as_spam": Kind.COMPLAINED,
     "subscribed_to_email_marketing": Kind.RESUBSCRIBED,
     "unsubscribed_from_email_marketing": Kind.UNSUBSCRIBED,
-    "manually_suppressed_from_email_marketing": Kind.UNSUBSCRIBED,  # for somebody who asked, as a rule; of our own it stops nothing new
+    "manually_suppressed_from_email_marketing": Kind.UNSUBSCRIBED,  # for somebody who asked, as a rule; we tell it nothing that could echo
     "manually_unsuppressed_from_email_marketing": Kind.RESUBSCRIBED,
     "updated_email_preferences": "what was chosen is not in it; it is kept aside for a person to look at",
     "subscribed_to_sms_marketing": _TEXTS,
@@ -88,6 +88,7 @@ class Klaviyo:
     answers: ClassVar[Answers] = Answers()
     kinds: ClassVar[Mapping[str, Kind | str]] = WORDS
     secrets_in: ClassVar[tuple[str, ...]] = ("webhook_secret",)
+    seals: ClassVar[tuple[str, ...]] = (SIGNATURE,)
     hosts: ClassVar[tuple[str, ...]] = ("a.klaviyo.com",)
 
     def check(self, credential: Credential) -> None:

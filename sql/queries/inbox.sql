@@ -23,6 +23,27 @@ with kept as (
   returning 1)
 select exists (select from kept) or exists (select from once where account = :account and nonce = :nonce and digest = :digest);
 
+-- name: hold_still!
+-- Locks the addresses in key order, as the ledger will: what `lifting` sees of them stays true until it is recorded.
+select from address a
+where (a.bucket, a.key) in (select * from unnest(:bucket::smallint[], :key::uuid[]))
+order by a.bucket, a.key
+for update;
+
+-- name: lifting
+-- Of these STARTs, by their ordinals, those whose number is held there by its own STOP to this account, and by no other choice on the
+-- path: neither a page nor another number of ours is answered by a text.
+select s.n
+from unnest(:bucket::smallint[], :key::uuid[], :scope::int[]) with ordinality s(bucket, key, scope, n)
+join scope t on t.scope = s.scope
+cross join lateral fold(array[s.bucket], array[s.key]) f
+join consent c on c.bucket = s.bucket and c.key = s.key and c.scope = f.scope and c.cause = f.cause and c.effect = 'stop'
+  and (f.on_at is null or c.at >= f.on_at)
+left join consent w on w.bucket = c.bucket and w.key = c.key and w.evidence = 'undo:' || c.evidence
+where f.cause = 'choice' and f.held and f.scope = any(t.path) and w.key is null
+group by s.n
+having bool_and(c.scope = s.scope and c.door = 'sms' and c.teller = :account);
+
 -- name: forget!
 -- Drops what was kept aside, and the proofs that counted once, when nobody sends them again.
 with old as (delete from once where received_at < :before)

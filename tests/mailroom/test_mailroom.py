@@ -13,6 +13,7 @@ from zlib import crc32
 import asyncpg
 import pytest
 import structlog
+from prometheus_client import REGISTRY
 
 from mailprefs import ledger
 from mailprefs.addresses import Addresses
@@ -96,11 +97,17 @@ async def test_the_corpus_twice_and_backwards_is_the_corpus_once(
 
 async def test_everything_that_is_kept_aside_raises_an_alarm(conn: asyncpg.Connection, room: Mailroom, box: Postbox, now: datetime) -> None:
     kept = [entry for entry in ENTRIES if "aside" in entry]
+    before = _alarms()
     with structlog.testing.capture_logs() as lines:
         for entry in kept:
             await sent(conn, room, box.letter(entry), now)
-    assert sorted(line["reason"] for line in lines if line["event"] == "kept_aside") == sorted(entry["aside"] for entry in kept)
+    assert sorted(line["reason"] for line in lines if line["event"] == "kept_aside") == sorted({entry["aside"] for entry in kept})
+    assert _alarms() == before + len(kept), "each reason is said once, and every one is counted"
     assert not [line for line in lines if "example.org" in repr(line) or box.token in repr(line)]
+
+
+def _alarms() -> float:
+    return REGISTRY.get_sample_value("mailprefs_alarms_total", {"alarm": "kept_aside", "account": "mail"}) or 0
 
 
 # A person's wish
