@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
-from mailprefs import courier, db, inbox, lmtp, numbers, outbox, telemetry
+from mailprefs import courier, db, inbox, lmtp, numbers, outbox, silence, telemetry
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
 from mailprefs.courier import Clock, Courier, Route, Timing
@@ -25,6 +25,7 @@ from mailprefs.settings import Settings
 
 MEASURED_EVERY = 15  # seconds
 FORGOTTEN_EVERY = 3600  # seconds
+WATCHED_EVERY = 60  # seconds: what is learnt of silences is as exact as that
 PATIENCE = 5  # times the usual pause after a turn that failed
 
 Providers = Mapping[str, Ear]
@@ -63,6 +64,7 @@ async def work(
                 loops.create_task(_supervised(each.route.name, each.round, stop, idle=each.timing.poll.total_seconds()))
             loops.create_task(_supervised("", lambda: _measure(pool, clock), stop, idle=MEASURED_EVERY))
             loops.create_task(_supervised("", lambda: _forget(pool, catalogue, clock), stop, idle=FORGOTTEN_EVERY))
+            loops.create_task(_supervised("", lambda: _watch(pool, catalogue, clock), stop, idle=WATCHED_EVERY))
 
 
 async def drain(
@@ -153,6 +155,12 @@ async def _measure(pool: db.Pool, clock: Clock) -> bool:
         telemetry.gauge("pushes_waiting", each.waiting, account=each.account)
         telemetry.gauge("pushes_no_address", each.no_address, account=each.account)
         telemetry.gauge("pushes_dead", each.dead, account=each.account)
+    return False
+
+
+async def _watch(pool: db.Pool, catalogue: Catalogue, clock: Clock) -> bool:
+    async with db.acquired(pool) as connection:
+        await silence.watch(connection, [account.name for account in catalogue.account], now=clock())
     return False
 
 
