@@ -48,7 +48,7 @@ FLOORS = {
         "providers.unsigned",
         "providers.attempts",
     ),
-    2.4: ("providers.telling",),
+    2.4: ("providers.steady", "providers.telling"),
     3.1: (
         "providers.brevo",
         "providers.customerio",
@@ -68,7 +68,7 @@ FLOORS = {
     ),
     3.2: ("providers",),
     5.1: ("sandbox.faults",),
-    5.2: ("sandbox.sendgrid",),
+    5.2: ("sandbox.resend", "sandbox.sendgrid"),
     5.3: ("sandbox.app", "sandbox"),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

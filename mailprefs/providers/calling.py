@@ -178,6 +178,11 @@ def base_of(credential: Credential, hosts: Sequence[str]) -> str:
     )
 
 
+def is_loopback(base: str) -> bool:
+    """True if a base is on this machine: a sandbox, or a contract check."""
+    return _loopback(URL(base).host or "")
+
+
 def _loopback(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback

@@ -1,17 +1,38 @@
-"""Resend, heard through its webhooks, which Svix sends. What is known of it: docs/providers/resend.md."""
+"""Resend: its webhooks in, which Svix sends, and its contacts' topics out. What is known of it: docs/providers/resend.md."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
 
-from mailprefs.providers import attempts, bounces, facts, reading, returned, samples
+from mailprefs.errors import Misconfigured
+from mailprefs.providers import attempts, bounces, facts, reading, returned, samples, telling
 from mailprefs.providers.attempts import Attempt, Attempted
-from mailprefs.providers.base import OURS, Delivery, Heard, Sample
+from mailprefs.providers.base import (
+    OURS,
+    Credential,
+    Delivery,
+    Heard,
+    Listed,
+    Outcome,
+    Sample,
+    Settlement,
+    Telling,
+    Unclear,
+    Unsafe,
+)
+from mailprefs.providers.calling import Line, base_of
 from mailprefs.providers.sorting import Counted, place, sort
+from mailprefs.providers.steady import Steady
 from mailprefs.words import Event, Kind
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
 
 WORDS: Mapping[str, Kind | str] = {
     "email.sent": "Resend took the message over; the recipient's side has said nothing yet",
@@ -39,10 +60,19 @@ _TEMPORARY = {"Temporary": "Transient"}  # one page of Resend's says the one, an
 _NAMED = re.compile(r"[^<>]*<([^<>]+)>\s*")
 _ADVICE = "At Resend, Webhooks → your endpoint → Signing Secret shows it; it begins with whsec_. Set it unchanged."
 
+OUT, IN = "opt_out", "opt_in"
+PAGE = 100  # entries, the most it gives
+_TOPIC = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
+_REFUSED = frozenset({400, 413, 422})
+_API_ADVICE = "At Resend, API Keys makes one (begins with re_); it needs full access."
+
 
 @dataclass(frozen=True, slots=True)
 class Resend(Attempted):
-    """Resend as it is heard. Holds no state."""
+    """Resend both ways. Holds no state."""
+
+    budget: timedelta = telling.BUDGET
+    pause: timedelta = timedelta(seconds=0.6)  # between two requests: two a second is all that it lets a team make, its mail included
 
     name: ClassVar[str] = "resend"
     advice: ClassVar[str] = _ADVICE
@@ -51,6 +81,22 @@ class Resend(Attempted):
         **WORDS,
         **{f"email.bounced/{subtype}": kind for subtype, kind in bounces.BOUNCES.items()},
     }
+    secrets_out: ClassVar[tuple[str, ...]] = ("api_key",)
+    hosts: ClassVar[tuple[str, ...]] = ("api.resend.com",)
+    batch: ClassVar[int] = 5  # each is two or three requests, which fit the budget at that distance
+    pace: ClassVar[float] = 0.1
+
+    def check(self, credential: Credential) -> None:
+        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard and, if mapped, told."""
+        Attempted.check(self, credential)
+        if credential.groups or "api_key" in credential.secrets:
+            credential.needed("api_key", 16, _API_ADVICE)
+        if strange := [group for group in credential.groups if not _TOPIC.fullmatch(group)]:
+            raise Misconfigured(
+                f"Account '{credential.account}': scopes maps to '{strange[0]}', but a Resend topic is known by its id, such as "
+                "b6d24b8e-af0b-4c3c-be0c-359bbd97381e. Audience → Topics shows it."
+            )
+        base_of(credential, self.hosts)
 
     def parse(self, delivery: Delivery) -> Heard:
         """Read a verified delivery, which tells one event. Never raises."""
@@ -64,6 +110,38 @@ class Resend(Attempted):
         else:
             word, data = "email.delivered", {"email_id": told.id, "to": [told.address], "subject": samples.SUBJECT}
         return samples.spelt({"type": word, "created_at": samples.iso(told.at), "data": data})
+
+    async def tell(self, http: ClientSession, credential: Credential, tellings: Sequence[Telling]) -> list[Settlement]:
+        """Assert each telling in its topic, never in the suppression list, which stops all mail, nor by ``unsubscribed``, which may."""
+
+        async def act(group: str, stop: bool, addresses: list[str], settled: telling.Settled) -> None:
+            line = self._line(http, credential, self.pause)
+            await _topic(line, group)
+            await telling.each(addresses, settled, partial(_stopped if stop else _let_go, line, group))
+
+        return await telling.told(tellings, self.budget, act)
+
+    async def pull(self, http: ClientSession, credential: Credential, group: str) -> AsyncIterator[Listed]:
+        """List everyone who opted out of the topic or of everything, without dates. It is a request for each contact that Resend has."""
+        line = self._line(http, credential, self.pause * 2)  # half of what it lets us ask is left to the courier
+        if await _topic(line, group) != IN:
+            raise Unsafe(
+                f"Resend's topic {group} is opted out of by default: nobody can tell who asked for that. "
+                "Map to a topic that is opt-in by default, or do without reconciliation."
+            )
+        async for contact in _pages(line, "/contacts"):
+            address = facts.text(contact.get("email"))
+            if address is None:
+                raise Unclear("other_shape")
+            if _left(contact) or await _choice(line, group, address) == OUT:
+                yield Listed(address, group)
+
+    def _line(self, http: ClientSession, credential: Credential, pause: timedelta) -> Line:
+        headers = {"Authorization": f"Bearer {credential.lent('api_key', _API_ADVICE)}", "Accept": "application/json"}
+        return Steady(http, base_of(credential, self.hosts), headers, pause)
+
+
+# In
 
 
 def _read(told: Mapping[str, Any], delivery: Delivery, attempt: Attempt | None) -> Event | Counted | str:
@@ -141,3 +219,94 @@ def _token(part: object) -> str | None:
     listed = [each for each in tags if facts.within(each, "name") == OURS] if isinstance(tags, list) else []
     tag = facts.within(tags, OURS) or (facts.within(listed[0], "value") if len(listed) == 1 else None)
     return facts.text(tag) or returned.token(facts.within(part, "headers"))
+
+
+# Out
+
+
+async def _topic(line: Line, topic: str) -> object:
+    """Return what the topic counts for those who never chose. Raises Unsafe unless it exists."""
+    if not _TOPIC.fullmatch(topic):
+        raise Unsafe("The account maps a topic to what is no id of a Resend topic. Correct scopes in mailprefs.toml.")
+    answer = await line.call("GET", f"/topics/{topic}")
+    if answer.status == 404:
+        raise Unsafe(f"Resend has no topic {topic} (any more). Map the topic to one that exists.")
+    found = answer.json(200)
+    if facts.within(found, "id") != topic:
+        raise Unclear("other_topic")
+    return facts.within(found, "default_subscription")
+
+
+async def _stopped(line: Line, topic: str, address: str) -> Settlement:
+    """Opt a contact out of the topic, one that has to be made first if need be, and look whether it is so."""
+    choice = {"topics": [{"id": topic, "subscription": OUT}]}
+    answer = await line.call("PATCH", f"{_path(address)}/topics", json=choice)
+    if answer.status == 404:
+        # Without "unsubscribed": false would take back what somebody chose who was made a contact meanwhile.
+        answer = await line.call("POST", "/contacts", json={"email": address, **choice})
+    if answer.status in _REFUSED:
+        return Settlement(Outcome.REFUSED, f"http_{answer.status}")
+    answer.json(201 if answer.status == 201 else 200)  # its shape differs from page to page: what is there now is asked for
+    return await _confirmed(line, topic, address, OUT)
+
+
+async def _let_go(line: Line, topic: str, address: str) -> Settlement:
+    """Opt a contact in to the topic, and look whether it is so. Nobody is made a contact, or brought back to all the others."""
+    contact = await line.call("GET", _path(address))
+    if contact.status == 404:
+        return telling.DONE
+    if _left(contact.json(200)):
+        return Settlement(Outcome.REFUSED, "left_there")  # an opt-in might undo that, and it is not only about this topic
+    answer = await line.call("PATCH", f"{_path(address)}/topics", json={"topics": [{"id": topic, "subscription": IN}]})
+    if answer.status in _REFUSED:
+        return Settlement(Outcome.REFUSED, f"http_{answer.status}")
+    answer.json(200)
+    return await _confirmed(line, topic, address, IN)
+
+
+async def _confirmed(line: Line, topic: str, address: str, wanted: str) -> Settlement:
+    found = await _choice(line, topic, address)
+    return telling.DONE if found == wanted else Settlement(Outcome.UNKNOWN, "not_confirmed")
+
+
+def _left(contact: object) -> bool:
+    """True if a contact has opted out of everything that Resend sends for us."""
+    everything = facts.within(contact, "unsubscribed")
+    if not isinstance(everything, bool):
+        raise Unclear("other_shape")
+    return everything
+
+
+async def _choice(line: Line, topic: str, address: str) -> object:
+    """Return whether a contact is opted in to the topic or out of it; None if Resend shows neither, or no such contact."""
+    async for each in _pages(line, f"{_path(address)}/topics", gone=True):
+        if each.get("id") == topic:
+            return each.get("subscription")
+    return None
+
+
+def _path(address: str) -> str:
+    return f"/contacts/{quote(address, safe='')}"
+
+
+async def _pages(line: Line, path: str, *, gone: bool = False) -> AsyncIterator[dict[str, Any]]:
+    """Yield the entries of a listing over all its pages. Raises Unclear if one is missing or is none, but where it may be ``gone``."""
+    after = ""
+    while True:
+        answer = await line.call("GET", f"{path}?limit={PAGE}{after}")
+        if gone and answer.status == 404:
+            return
+        found = answer.json(200)
+        entries = facts.within(found, "data")
+        if not isinstance(entries, list) or not all(isinstance(each, dict) for each in entries):
+            raise Unclear("other_shape")
+        for each in entries:
+            yield each
+        # One page documents "has_more", another leaves it out: then only a page that is not full is the last.
+        more = found.get("has_more", len(entries) >= PAGE)
+        if more is False:
+            return
+        last = facts.text(entries[-1].get("id")) if entries else None
+        before, after = after, f"&after={quote(last or '', safe='')}"
+        if more is not True or last is None or after == before:
+            raise Unclear("other_page")

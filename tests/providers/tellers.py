@@ -60,6 +60,7 @@ class Teller:
     headers: frozenset[str] = frozenset()  # that it wants beside the usual ones, its keys apart
     addresses: Sequence[str] = ("a@example.com", "b+c/d?e#f@example.com", "Élise@example.com", "200%@example.com")
     page: int = 0  # entries in one page of a listing; 0: it has no pages
+    many: int = 2_000  # entries of a long listing
 
     @property
     def name(self) -> str:

@@ -295,7 +295,7 @@ async def test_a_tell_ends_in_its_time_with_what_is_settled_by_then(box: Box, pe
 
 async def test_a_listing_is_exactly_what_the_provider_holds_over_all_its_pages(box: Box) -> None:
     one, other = box.teller.groups
-    many = [f"p{n:05}@example.com" for n in range(max(2_000, 2 * box.teller.page + 1))]
+    many = [f"p{n:05}@example.com" for n in range(max(box.teller.many, 2 * box.teller.page + 1))]
     await box.hold(first=many, second=[*many[:7], "other@example.com"])
     assert sorted(listed.address for listed in await box.pulled()) == many
     assert sorted(listed.address for listed in await box.pulled(other)) == ["other@example.com", *many[:7]]
@@ -307,13 +307,13 @@ async def test_a_listing_is_exactly_what_the_provider_holds_over_all_its_pages(b
 
 @pytest.mark.parametrize("fault", ["truncated", "half-closed", "500", "html"])
 async def test_a_listing_that_is_not_whole_is_unclear(box: Box, fault: str) -> None:
-    await box.hold(first=[f"p{n:05}@example.com" for n in range(max(2_000, 2 * box.teller.page + 1))])
+    await box.hold(first=[f"p{n:05}@example.com" for n in range(max(box.teller.many, 2 * box.teller.page + 1))])
     for before in range(3 if box.teller.page else 1):  # on each of its pages
         await box.listing_faults(*[{"fault": "slow", "seconds": 0}] * before, {"fault": fault})
         with pytest.raises(Unclear) as unclear:
             await box.pulled()
         assert re.fullmatch(r"[a-z0-9_]+", unclear.value.detail)
-    assert len(await box.pulled()) >= 2_000  # the control
+    assert len(await box.pulled()) >= box.teller.many  # the control
 
 
 @pytest.mark.parametrize(("fault", "error"), [("429-seconds", Slow), ("401", Barred), ("403", Barred)])
