@@ -293,7 +293,13 @@ async def test_a_link_under_a_leaked_key_takes_back_nothing(
     object.__setattr__(house, "ring", newer.retired(old, KeyState.COMPROMISED))
     assert "The time to undo has ended" in await undone(http, base + path, value)
     assert not way_back(await pressed(http, base + path, "this"))
-    assert 272 in (await stops(conn) or [])
+    fresh = Links(app[HOUSE].ring, "go.example.com", "u@go.example.com").token(
+        addresses.read("jane@example.org").key, shared_catalogue.topic("offers")
+    )
+    value = way_back(await pressed(http, f"{base}/u/{fresh}", "this"))
+    assert "The time to undo has ended" in await undone(http, base + path, value)
+    assert await stops(conn) == [257, 272, 273]
+    assert "Your stop is undone" in await undone(http, f"{base}/u/{fresh}", value)
 
 
 async def test_pressing_and_undoing_without_end_adds_so_many_rows_and_no_more(
