@@ -25,6 +25,11 @@ from mailprefs.words import ADS, Address, Cause, Change, Channel, Door, Effect, 
 
 BATCH = 1000  # rows in one transaction
 ONE_LINE = ("address", "channel", "locale", "region", "party", "scope", "cause", "at", "evidence", "source")  # columns of ours
+COLUMNS = {  # what is read of each kind of file; all else is passed over
+    "addresses": ("address", "channel", "locale", "region", "party"),
+    "suppressions": ("address", "scope", "cause", "at", "evidence"),
+    "consents": ("address", "scope", "at", "source", "notice"),
+}
 SOURCE, NOTICE = 200, 2000  # characters that a consent's source and notice may have
 _MAILBOX = re.compile(r"[^\s@]@[^\s@]")
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from mailprefs.errors import Misconfigured, Unreadable
+from mailprefs import files
+from mailprefs.errors import Unreadable
 
 LONGEST = 1 << 20  # characters of a field
 TALLEST = 1000  # lines of a row; a quote that never closes must not swallow a file
@@ -198,10 +199,7 @@ class Rejects(AbstractContextManager["Rejects"]):
         self.count += 1
 
     def _made(self) -> TextIO:
-        try:
-            file = self.path.open("w", encoding="utf-8", errors="surrogateescape", newline="")
-        except OSError as error:
-            raise Misconfigured(f"the rejects file {self.path} cannot be written: {error.strerror}") from None
+        file = io.TextIOWrapper(files.fresh(self.path), encoding="utf-8", errors="surrogateescape", newline="")
         if self._columns:
             file.write(_spelled([*self._columns, "row", "reason"]))
         return file

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from mailprefs import __version__
+from mailprefs.cli.saying import tell
 from mailprefs.errors import MailprefsError, Misconfigured, NotMintable, UnknownScope
 
 # command → (room, what it does): what `--help` shows without importing any of it
@@ -94,7 +95,9 @@ def _ended(prog_name: str) -> int:
     try:
         return _status(commands.main(prog_name=prog_name, standalone_mode=False))
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        tell(said.getvalue().rstrip("\n"))
         return 2
     except click.Abort:
         return 130
@@ -128,7 +131,7 @@ def _status(result: Any) -> int:
 
 
 def _said(words: str, status: int) -> int:
-    click.echo(f"mailprefs: {words}", err=True)
+    tell(f"mailprefs: {words}")
     return status
 
 

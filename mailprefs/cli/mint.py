@@ -18,6 +18,7 @@ from mailprefs import rows
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Scope
 from mailprefs.cli.opening import Opening
+from mailprefs.cli.saying import show, tell
 from mailprefs.errors import NotMintable, Unreadable
 from mailprefs.links import LONGEST_WORD, Links
 from mailprefs.rows import Rejects, Row
@@ -42,7 +43,7 @@ def link_(address: str, topic: str, as_json: bool) -> None:
         return
     click.echo(minted.url)
     for name, value in minted.headers.items():
-        click.echo(f"{name}: {value}")
+        show(f"{name}: {value}")
 
 
 @click.command("links")
@@ -59,7 +60,7 @@ def links_(topic: str, rejects: Path) -> int:
     with rows.opened(Path("-")) as text:
         count = _minted(text, opening.addresses, links, scope, rejects)
     if count:
-        click.echo(f"{count} rows could not be read and are in {rejects}, each with its reason", err=True)
+        tell(f"{count} rows could not be read and are in {rejects}, each with its reason")
     return 1 if count else 0
 
 
@@ -103,7 +104,7 @@ def check_(file: Path, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings]))
     for finding in () if as_json else findings:
-        click.echo(f"{finding.verdict:<4}  {finding.rule:<24} {finding.sentence} ({finding.source})")
+        show(f"{finding.verdict:<4}  {finding.rule:<24} {finding.sentence} ({finding.source})")
     return 0 if checkup.passed(findings) else 1
 
 
@@ -117,8 +118,7 @@ def _bytes(file: Path) -> bytes:
 def warn_if_long(links: Links) -> None:
     """Say once that a host is too long for its headers to be safe everywhere."""
     if links.longest > LONGEST_WORD:
-        click.echo(
+        tell(
             f"warning: with the host {links.host} a header word has {links.longest} octets; over {LONGEST_WORD}, some mail libraries "
-            "encode it and mailbox providers then show no unsubscribe button. Use a host of 18 characters or fewer.",
-            err=True,
+            "encode it and mailbox providers then show no unsubscribe button. Use a host of 18 characters or fewer."
         )

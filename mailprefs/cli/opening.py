@@ -13,11 +13,10 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import click
-
 from mailprefs import catalogue, settings
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue, Scope
+from mailprefs.cli.saying import tell
 from mailprefs.errors import Misconfigured, Unavailable
 from mailprefs.links import KeyRing, Links
 from mailprefs.settings import Settings
@@ -69,7 +68,7 @@ class Opening:
         if not embedded.is_made(home):
             if not make:
                 raise Misconfigured(_NO_DATABASE.format(home=home))
-            click.echo(f"a new database is made in {home}", err=True)
+            tell(f"a new database is made in {home}")
         async with embedded.running(home) as url:
             await self._ready(url)
             yield url

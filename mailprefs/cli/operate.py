@@ -9,6 +9,7 @@ import click
 
 from mailprefs import ledger, outbox
 from mailprefs.cli.opening import Opening, now, run
+from mailprefs.cli.saying import show, tell
 from mailprefs.outbox import Figures
 
 
@@ -26,7 +27,7 @@ def sync_(account: str | None, as_json: bool) -> int:
         click.echo(json.dumps({"accounts": rows}, default=lambda at: at.isoformat()))
     for each in () if as_json else figures:
         oldest = f", the oldest since {each.oldest_at:%Y-%m-%d %H:%M:%S}Z" if each.oldest_at else ""
-        click.echo(f"{each.account:<24} {each.waiting} waiting{oldest}, {each.dead} refused, {each.no_address} known by key only")
+        show(f"{each.account:<24} {each.waiting} waiting{oldest}, {each.dead} refused, {each.no_address} known by key only")
     return 1 if any(each.waiting for each in figures) else 0
 
 
@@ -44,7 +45,7 @@ def ledger_() -> None:
 def verify() -> int:
     """Fold every ledger anew and compare. Exit 1 if one summary differs."""
     count = run(_differing())
-    click.echo(f"{count} summaries differ from their ledger" if count else "every summary is what its ledger says", err=True)
+    tell(f"{count} summaries differ from their ledger" if count else "every summary is what its ledger says")
     return 1 if count else 0
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from getpass import getuser
@@ -16,16 +16,18 @@ from uuid import uuid4
 
 import click
 
-from mailprefs import audience, bulk, decisions, ledger, rows
+from mailprefs import audience, bulk, decisions, files, ledger, rows
 from mailprefs.audience import COLUMNS, Format
 from mailprefs.bulk import Import, Tally
 from mailprefs.cli.opening import Opening, now, run
-from mailprefs.errors import Misconfigured, NotEntitled
-from mailprefs.rows import Rejects
+from mailprefs.cli.saying import counting, show, tell
+from mailprefs.errors import NotEntitled
+from mailprefs.rows import Rejects, Row
 from mailprefs.words import Cause, Change, Channel, Decision, Door, Effect
 
 _CAUSES = [cause.value for cause in Cause if not cause.ends]
 _EVIDENCE = "Where the reason is written down, such as a ticket's number. Kept for ever: nothing about the person."
+FEW = 20  # columns that are warned about
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True)
 
 
@@ -47,9 +49,9 @@ def import_(what: str, file: Path, rejects: Path | None, dry_run: bool, as_json:
         click.echo(json.dumps(asdict(tally)))
     else:
         ending = " (dry run: nothing was kept)" if dry_run else ""
-        click.echo(f"{tally.read} rows read, {tally.accepted} accepted, {tally.added} of them new{ending}", err=True)
+        tell(f"{tally.read} rows read, {tally.accepted} accepted, {tally.added} of them new{ending}")
     if tally.rejected:
-        click.echo(f"{tally.rejected} rows were refused and are in {rejects}, each with its reason", err=True)
+        tell(f"{tally.rejected} rows were refused and are in {rejects}, each with its reason")
     return 1 if tally.rejected else 0
 
 
@@ -62,36 +64,28 @@ async def _imported(what: str, file: Path, rejects: Path, dry_run: bool) -> Tall
         "consents": (importer.consent, bulk.claims),
     }
     reader, writer = readers[what]
-    with rows.opened(file) as stream, _progress(file) as bar:
+    unread: set[str] = set()
+    with rows.opened(file) as stream, counting("rows") as bar:
         columns, found = rows.read(stream, ndjson=_is_ndjson(file))
+        noted = _noted(found, frozenset(bulk.COLUMNS[what]), unread)
         with Rejects(rejects, columns) as refused:
             async with opening.connected(make=True) as connection:
-                return await bulk.run(connection, found, reader, writer, now=importer.now, reject=refused.add, progress=bar, dry=dry_run)
+                tally = await bulk.run(connection, noted, reader, writer, now=importer.now, reject=refused.add, progress=bar, dry=dry_run)
+    if unread:
+        tell(f"warning: not read: {', '.join(sorted(unread))}; what is read: {', '.join(bulk.COLUMNS[what])}")
+    return tally
 
 
 def _is_ndjson(file: Path) -> bool:
     return ".ndjson" in file.suffixes or ".jsonl" in file.suffixes
 
 
-class _Bar:
-    """A line on stderr that counts rows, where somebody is looking."""
-
-    def __init__(self) -> None:
-        self._rows = 0
-
-    def __call__(self, more: int) -> None:
-        self._rows += more
-        click.echo(f"\r{self._rows:,} rows", nl=False, err=True)
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        click.echo("\r\033[K", nl=False, err=True)
-
-
-def _progress(file: Path) -> Any:
-    return _Bar() if sys.stderr.isatty() and str(file) != "-" else nullcontext(lambda _more: None)
+def _noted(found: Iterator[Row], heeded: frozenset[str], unread: set[str]) -> Iterator[Row]:
+    """Give the rows on, and note which of their columns mean nothing here: a few, whatever an object calls its own."""
+    for row in found:
+        if len(unread) < FEW and not row.fields.keys() <= heeded:
+            unread.update(sorted(row.fields.keys() - heeded)[:FEW])
+        yield row
 
 
 @click.command("audience")
@@ -102,9 +96,9 @@ def _progress(file: Path) -> Any:
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="A file.  [stdout]")
 def audience_(topic: str, channel: str, format_: str, columns: str, output: Path | None) -> None:
     """Everyone who may be sent TOPIC now, streamed from one snapshot."""
-    with _sink(output) as out:
+    with files.whole(output) if output else nullcontext(sys.stdout.buffer) as out:
         count = run(_streamed(topic, Channel(channel), Format(format_), tuple(columns.split(",")), out))
-    click.echo(f"{count:,} addresses", err=True)
+    tell(f"{count:,} addresses")
 
 
 async def _streamed(topic: str, channel: Channel, format: Format, columns: tuple[str, ...], out: BinaryIO) -> int:
@@ -117,28 +111,6 @@ async def _streamed(topic: str, channel: Channel, format: Format, columns: tuple
 
     async with opening.connected() as connection:
         return await audience.stream(connection, scope, channel, write, now=now(), columns=columns, format=format)
-
-
-@contextmanager
-def _sink(output: Path | None) -> Iterator[BinaryIO]:
-    """Lend what to write to. A file is there when it is whole: half an audience looks like one, and an old one is not lost to an error."""
-    if output is None:
-        yield sys.stdout.buffer
-        return
-    special = output.is_symlink() or (output.exists() and not output.is_file())  # such as /dev/stdout: never put a file in its place
-    part = output if special else output.with_name(f".{output.name}.{os.getpid()}")
-    try:
-        out = part.open("wb")
-    except OSError as error:
-        raise Misconfigured(f"{output} cannot be written: {error.strerror}") from None
-    try:
-        with out:
-            yield out
-        if not special:
-            part.replace(output)
-    finally:
-        if not special:
-            part.unlink(missing_ok=True)
 
 
 @click.command("why")
@@ -165,17 +137,20 @@ async def _why(address: str, topic: str | None) -> dict[str, Any]:
 
 
 def _told(whole: dict[str, Any]) -> None:
-    click.echo(whole["address"])
+    show(whole["address"])
     for decision in whole["decisions"]:
-        click.echo(f"  {'yes' if decision.allowed else 'no ':<4} {decision.topic:<32} {_because(decision)}".rstrip())
+        show(f"  {'yes' if decision.allowed else 'no ':<4} {decision.topic:<32} {_because(decision)}".rstrip())
     for title, entries in (("history", whole["history"]), ("told", whole["told"])):
         if entries:
             click.echo(f"\n{title}")
     for row in whole["history"]:
-        click.echo(f"  {row['at']:%Y-%m-%d %H:%M:%S}Z  {row['effect']:<9} {row['cause']:<10} {row['scope']:<28} {row['evidence']}")
+        show(f"  {row['at']:%Y-%m-%d %H:%M:%S}Z  {row['effect']:<9} {row['cause']:<10} {row['scope']:<28} {row['evidence']}")
+        if "source" in row:
+            shown = f", with the words {row['notice']!r}" if row["notice"] else ""
+            show(f"  {'':<22} given at {row['source']!r}{shown}")
     for row in whole["told"]:
         state = f"confirmed {row['confirmed_at']:%Y-%m-%d %H:%M:%S}Z" if row["confirmed_at"] else "waiting"
-        click.echo(f"  {row['account']:<20} {row['scope']:<28} asked {row['asked_at']:%Y-%m-%d %H:%M:%S}Z, {state}")
+        show(f"  {row['account']:<20} {row['scope']:<28} asked {row['asked_at']:%Y-%m-%d %H:%M:%S}Z, {state}")
 
 
 def _because(decision: Decision) -> str:
@@ -227,7 +202,7 @@ def _by_staff(address: str, scope: str, cause: Cause, effect: Effect, evidence: 
             return (await ledger.record(connection, [change], now=now()))[0]
 
     added = run(recorded())
-    click.echo("recorded" if added else "known already", err=True)
+    tell("recorded" if added else "known already")
     return 0
 
 

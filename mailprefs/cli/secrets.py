@@ -12,9 +12,10 @@ from pathlib import Path
 
 import click
 
-from mailprefs import apikeys
+from mailprefs import apikeys, files
 from mailprefs.apikeys import Power
 from mailprefs.cli.opening import Opening, now, run
+from mailprefs.cli.saying import show, tell
 from mailprefs.errors import Misconfigured
 from mailprefs.links import KeyRing, KeyState
 
@@ -36,7 +37,7 @@ def new() -> None:
     else:
         ring = KeyRing.new(now().date())
         write_ring(path, ring, fresh=True)
-    click.echo(f"key {ring.minting.id} mints from now on; {path} holds {len(ring.keys)}", err=True)
+    tell(f"key {ring.minting.id} mints from now on; {path} holds {len(ring.keys)}")
 
 
 @keys_.command("list")
@@ -48,7 +49,7 @@ def every(as_json: bool) -> None:
         click.echo(json.dumps(rows))
         return
     for row in rows:
-        click.echo(f"{row['id']:>3}  {row['state']:<12} {row['created']}")
+        show(f"{row['id']:>3}  {row['state']:<12} {row['created']}")
 
 
 @keys_.command("retire")
@@ -59,7 +60,7 @@ def retire(number: int, compromised: bool) -> None:
     path, state = ring_file(Opening()), KeyState.COMPROMISED if compromised else KeyState.VERIFY
     with turning(path) as ring:
         write_ring(path, ring.retired(number, state))
-    click.echo(f"key {number} {'may stop mail, and nothing else' if compromised else 'only verifies'} from now on", err=True)
+    tell(f"key {number} {'may stop mail, and nothing else' if compromised else 'only verifies'} from now on")
 
 
 def ring_file(opening: Opening) -> Path:
@@ -84,21 +85,8 @@ def turning(path: Path) -> Iterator[KeyRing]:
 
 def write_ring(path: Path, ring: KeyRing, *, fresh: bool = False) -> None:
     """Write the ring so that it is whole or not there, and open to nobody else. Raises Misconfigured."""
-    target = path.resolve()  # a link to the ring goes on being one
-    part = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
-            file.write(ring.dumped())
-            file.flush()
-            os.fsync(file.fileno())
-        if fresh:
-            os.link(part, target)  # refuses to overwrite a ring that somebody else made meanwhile
-            part.unlink()
-        else:
-            part.replace(target)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise Misconfigured(f"the key ring {path} cannot be written: {error.strerror}") from None
+    with files.whole(path.resolve(), new=fresh) as file:  # a link to the ring goes on being one
+        file.write(ring.dumped().encode("ascii"))
 
 
 @click.group("api-keys")
@@ -119,7 +107,7 @@ def new_api_key(powers: tuple[str, ...], label: str, days: int | None) -> None:
             return await apikeys.issue(connection, [Power(p) for p in powers], label, now=now(), expires_at=expires_at)
 
     number, text = run(issued())
-    click.echo(f"key {number}, shown this once:", err=True)
+    tell(f"key {number}, shown this once:")
     click.echo(text)
 
 
@@ -139,7 +127,7 @@ def every_api_key(as_json: bool) -> None:
     for row in rows:
         state = "revoked" if row["revoked_at"] else f"until {row['expires_at']:%Y-%m-%d}" if row["expires_at"] else "holds"
         powers = " ".join(row["scopes"]) if isinstance(row["scopes"], list) else ""
-        click.echo(f"{row['id']}  {state:<16} {powers}  {row['label']}")
+        show(f"{row['id']}  {state:<16} {powers}  {row['label']}")
 
 
 @api_keys_.command("revoke")
@@ -153,5 +141,5 @@ def revoke(number: str) -> int:
             return await apikeys.revoke(connection, number, now=now())
 
     found = run(ended())
-    click.echo(f"key {number} {'is revoked' if found else 'is not there, or was revoked before'}", err=True)
+    tell(f"key {number} {'is revoked' if found else 'is not there, or was revoked before'}")
     return 0 if found else 1

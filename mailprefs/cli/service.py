@@ -15,6 +15,7 @@ from aiohttp import web
 from mailprefs import db, telemetry, worker
 from mailprefs.cli.mint import warn_if_long
 from mailprefs.cli.opening import Opening, now
+from mailprefs.cli.saying import tell
 from mailprefs.cli.secrets import write_ring
 from mailprefs.errors import Misconfigured
 from mailprefs.links import KeyRing, Links
@@ -39,7 +40,7 @@ def init_(directory: Path) -> None:
         raise Misconfigured(f"{directory} cannot be written: {error.strerror}") from None
     write_ring(ring, KeyRing.new(now().date()), fresh=True)
     there = "" if directory.resolve() == Path.cwd() else f"cd {shlex.quote(str(directory))} && "
-    click.echo(f"wrote {settings} and {ring}\nnext: {there}mailprefs serve", err=True)
+    tell(f"wrote {settings} and {ring}\nnext: {there}mailprefs serve")
 
 
 @click.command("migrate")
@@ -57,7 +58,7 @@ async def _migrated() -> None:
             await opening.registered(connection)
         finally:
             await connection.close()
-    click.echo(f"applied {', '.join(applied)}" if applied else "nothing to apply", err=True)
+    tell(f"applied {', '.join(applied)}" if applied else "nothing to apply")
 
 
 @click.command("serve")
@@ -87,7 +88,7 @@ def _greet(opening: Opening, port: int) -> None:
     for brand in opening.catalogue.brand:
         warn_if_long(Links(opening.ring, brand.link_host, brand.mailto))
     own = "" if opening.settings.database_url else ", with its own PostgreSQL and the worker (set DATABASE_URL for yours)"
-    click.echo(f"mailprefs serves on http://{opening.settings.host}:{port}{own}", err=True)
+    tell(f"mailprefs serves on http://{opening.settings.host}:{port}{own}")
 
 
 @asynccontextmanager
@@ -118,7 +119,7 @@ async def _worked() -> None:
     opening, stop = Opening(), _stopping()
     async with opening.database(make=True) as url:
         async with opening.session(url):  # what would keep it from working is said before it says that it works
-            click.echo("mailprefs works", err=True)
+            tell("mailprefs works")
         await _work(opening, url, stop)
 
 

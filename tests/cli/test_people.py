@@ -74,16 +74,64 @@ async def test_an_audience_in_a_file_is_whole_or_the_old_one(shell: Shell) -> No
     (await shell("audience", "newsletter", "-o", "no/where.csv")).said(2, "cannot be written: No such file")
 
 
-async def test_an_audience_is_written_through_a_link_and_never_in_its_place(shell: Shell) -> None:
+async def test_what_is_no_file_is_written_through_and_never_replaced(shell: Shell) -> None:
     (await shell("import", "addresses", "-", stdin=b"address\njane@example.org\n")).said(0)
-    for name, target in (("away.csv", "real.csv"), ("out", "/proc/self/fd/1")):  # the second is what /dev/stdout is
-        (shell.home / name).symlink_to(target)
-        done = (await shell("audience", "newsletter", "-o", name)).said(0)
-        assert (shell.home / name).is_symlink()
-        assert (done.out or (shell.home / "real.csv").read_text()) == "address\njane@example.org\n"
-    done = await shell("audience", "newsletter", "-o", "out", command=MAILPREFS)  # a pipe, where the other was a file
-    assert done.said(0).out == "address\njane@example.org\n"
-    assert (shell.home / "out").is_symlink()
+    (shell.home / "out").symlink_to("/proc/self/fd/1")  # which is what /dev/stdout is
+    for how in (None, MAILPREFS):  # a file, and a pipe
+        done = await shell("audience", "newsletter", "-o", "out", command=how)
+        assert done.said(0).out == "address\njane@example.org\n"
+        done = await shell("import", "addresses", "-", "--rejects", "out", stdin=b"address\nnot an address\n", command=how)
+        assert done.said(1).out.startswith("address,row,reason\nnot an address,1,")
+        assert (shell.home / "out").is_symlink()
+
+
+async def test_files_about_people_are_private_and_go_where_they_are_told(shell: Shell) -> None:
+    (await shell("import", "addresses", "-", stdin=b"address\njane@example.org\n")).said(0)
+    (shell.home / "away.csv").symlink_to("real.csv")
+    bad = b"address\nnot an address\n"
+    for words, stdin in ((("audience", "newsletter", "-o"), b""), (("import", "addresses", "-", "--rejects"), bad)):
+        (await shell(*words, "away.csv", stdin=stdin)).said(2, r"away\.csv is a link, and is not written through")
+        assert not (shell.home / "real.csv").exists()
+        (shell.home / "mine.csv").write_text("old")
+        (shell.home / "mine.csv").chmod(0o644)
+        assert (await shell(*words, "mine.csv", stdin=stdin)).status < 2
+        assert (shell.home / "mine.csv").stat().st_mode & 0o777 == 0o600
+        assert (shell.home / "mine.csv").read_text().startswith("address")
+
+
+async def test_what_is_shown_moves_no_cursor(shell: Shell, conn: asyncpg.Connection) -> None:
+    escape, shown = "\x1b]0;owned\x07", r"\x1b]0;owned\x07"
+    done = await shell("why", f"{escape}@example.org", "orders")
+    assert done.said(0).out.splitlines()[0] == f"{shown}@example.org"
+    (await shell("stop", "jane@example.org", "orders", "--cause", "staff", "--evidence", escape)).said(0)
+    assert shown in (await shell("why", "jane@example.org", "orders")).said(1).out
+    (await shell("stop", "jane@example.org", "orders", "--cause", escape, "--evidence", "x")).said(2)
+    (await shell("sync", escape)).said(2, "no such account")
+    (await shell("import", "addresses", f"{escape}\n.csv")).said(2, "does not exist")
+    (await shell("api-keys", "new", "links", "--label", escape)).said(0)
+    assert shown in (await shell("api-keys", "list")).said(0).out
+    assert json.loads((await shell("why", f"{escape}@example.org", "orders", "--json")).out)["address"] == f"{escape}@example.org"
+
+
+async def test_columns_that_are_not_read_are_named(shell: Shell) -> None:
+    stdin = b"address,Locale,unsubscribed,p\x1by\njane@example.org,en,yes,\n"
+    read = "what is read: address, channel, locale, region, party"
+    (await shell("import", "addresses", "-", stdin=stdin)).said(0, rf"(?m)warning: not read: Locale, p\\x1by, unsubscribed; {read}$")
+    (shell.home / "people.ndjson").write_text(
+        '{"address": "jane@example.org", "source": 1}\n{"address": "kim@example.org", "plan": null}\n'
+    )
+    (await shell("import", "addresses", "people.ndjson")).said(0, "warning: not read: source; ")
+    done = await shell("import", "addresses", "-", stdin=b"party,address\np1,jane@example.org\n")
+    assert "warning" not in done.said(0).err
+
+
+async def test_what_a_consent_said_is_shown(shell: Shell) -> None:
+    content = b'address,scope,at,source,notice\njane@example.org,partners,2026-01-01T00:00:00Z,form 7,"Yes, write\nto me"\n'
+    (await shell("import", "consents", "-", stdin=content)).said(0)
+    shown = (await shell("why", "jane@example.org", "partners")).said(0).out
+    assert r"given at 'form 7', with the words 'Yes, write\nto me'" in shown
+    (entry,) = json.loads((await shell("why", "jane@example.org", "partners", "--json")).said(0).out)["history"]
+    assert (entry["source"], entry["notice"]) == ("form 7", "Yes, write\nto me")
 
 
 async def test_the_rejects_are_not_written_over_what_is_read(shell: Shell) -> None:
