@@ -1,3 +1,10 @@
+-- name: hold_still!
+-- Two workers look one after the other: what one has learnt the next must see.
+select from silence
+where account = any(:accounts::text[])
+order by account
+for update;
+
 -- name: learn!
 -- Takes note of what each account said since the last look. The silence that it broke counts for as long as somebody saw it last: less
 -- than it was by the time between two looks, and never more, however long nobody looked.
@@ -9,9 +16,7 @@ with spoke as (
 before as (
   select account, last_at, looked_at
   from silence
-  where account = any(:accounts::text[])
-  order by account
-  for update),
+  where account = any(:accounts::text[])),
 ended as (
   insert into gap as g (account, day, longest)
   select b.account, (k.last_at at time zone 'UTC')::date, greatest(b.looked_at - b.last_at, interval '0')
