@@ -7,10 +7,10 @@ leaves open is asserted again once nothing earlier can land any more: providers 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from uuid import UUID, uuid4
@@ -20,6 +20,7 @@ from aiolimiter import AsyncLimiter
 
 from mailprefs import db, outbox, telemetry
 from mailprefs.errors import Unavailable
+from mailprefs.jury import Jury
 from mailprefs.outbox import End, Fate, Lease, Push, Ready, Verdict
 from mailprefs.providers.base import Barred, Credential, Outcome, Provider, Rejected, Settlement, Slow, Telling, Unclear, Unsafe
 
@@ -27,7 +28,7 @@ AT_ONCE = 4  # requests of one account in flight, about different addresses
 LARGEST = 1000  # rows in a lease
 AHEAD = 10  # seconds of the account's pace that one lease covers
 RESERVE = 1.25  # what a go costs of the pace, so that goes leave a fifth of it to stops
-POISON = 8  # single rows refused, and none accepted, before a batch that is rejected again is no longer taken apart
+POISON = 8  # single rows refused in a row, before a batch that is rejected again is no longer taken apart
 RETRIED_AFTER = timedelta(minutes=5)  # a credential that was refused
 SAFE_AFTER = timedelta(minutes=10)  # a group that it would do harm to tell
 NOTING = (0.1, 0.3, 1.0, 3.0)  # seconds between tries to write down what became of a request
@@ -77,6 +78,7 @@ class Courier:
     timing: Timing = field(default_factory=Timing)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # once set, no further request begins
     owner: UUID = field(default_factory=uuid4)
+    juries: defaultdict[tuple[int, bool], Jury] = field(default_factory=lambda: defaultdict(Jury))  # by scope and direction
     _desk: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     @cached_property
@@ -136,8 +138,8 @@ class _Round:
     barred: bool
     halted: bool = False  # the gate was closed meanwhile
     closed: set[int] = field(default_factory=set)  # scopes that would do harm
-    told: int = 0
-    poisoned: int = 0
+    refused: list[End] = field(default_factory=list)  # single ones, of which nobody has said yet whose fault it is
+    in_a_row: int = 0  # refused, since one was taken
 
     def __post_init__(self) -> None:
         self.left = dict.fromkeys(self.lease.pushes)  # what is still to be settled or given back
@@ -158,6 +160,7 @@ class _Round:
             async with asyncio.TaskGroup() as tasks:
                 for _ in range(min(AT_ONCE, len(batches))):
                     tasks.create_task(self._carry(scope, batches))
+            await self._judge(scope)
         await self._give_back()
         return len(self.left) < len(self.lease.pushes)
 
@@ -178,29 +181,51 @@ class _Round:
         ready = await self._read(batch)
         if not ready or not self._may_begin(scope):
             return False
-        sent_at = self.courier.clock()
+        sent_at, begun = self.courier.clock(), _ticks()
         try:
             settlements = await self._assert(self.courier.route.groups[scope], ready)
         except Rejected:
+            self._jury(scope).hear(begun, refused=[each.push for each in ready if not each.refusals])
             if len(ready) > 1 and not self._hopeless:
                 return True
-            settlements = [self._rejected()] * len(ready)
+            settlements = [Settlement(Outcome.REFUSED if len(ready) == 1 else Outcome.UNKNOWN, "rejected")] * len(ready)
         except (Slow, Barred, Unsafe) as trouble:
             await self._broken_off(scope, ready, trouble, sent_at)
             return False
-        await self._settle([End(r.push, Fate(s.outcome), r.want, s.detail) for r, s in zip(ready, settlements, strict=True)], sent_at)
+        ends = [End(r.push, Fate(s.outcome), r.want, s.detail, r.refusals) for r, s in zip(ready, settlements, strict=True)]
+        await self._heard(scope, ends, begun, sent_at)
         return False
+
+    def _jury(self, scope: int) -> Jury:
+        return self.courier.juries[scope, self.lease.stop]
 
     @property
     def _hopeless(self) -> bool:
-        """Everything is rejected, one by one: it is not the rows, and they are not put aside for a day."""
-        return self.poisoned >= POISON and not self.told
+        """Everything is refused, one by one: it is not the rows."""
+        return self.in_a_row >= POISON
 
-    def _rejected(self) -> Settlement:
-        if not self._hopeless:
-            return Settlement(Outcome.REFUSED, "rejected")
-        telemetry.alarm("everything_rejected", account=self.courier.route.name)
-        return Settlement(Outcome.UNKNOWN, "rejected")
+    async def _heard(self, scope: int, ends: Sequence[End], begun: float, sent_at: datetime) -> None:
+        """Settle what is clear, and keep for the jury what is refused for the first time."""
+        doubtful = [end for end in ends if end.fate is Fate.REFUSED and not end.refusals]
+        clear = [end for end in ends if end.fate is not Fate.REFUSED or end.refusals]
+        taken = [end.push for end in clear if end.fate is Fate.DONE]
+        self._jury(scope).hear(begun, taken=taken, refused=[end.push for end in doubtful])
+        self.refused += doubtful
+        self.in_a_row = 0 if taken else self.in_a_row + len(doubtful)
+        if clear:
+            await self._settle(clear, sent_at)
+
+    async def _judge(self, scope: int) -> None:
+        """Put aside who is refused for what they are. Is it the provider, it is trouble like any other, and nobody waits for a day."""
+        ends, hopeless = self.refused, self._hopeless
+        self.refused, self.in_a_row = [], 0
+        if not ends:
+            return
+        guilty = set() if hopeless else self._jury(scope).guilty(end.push for end in ends)
+        if len(guilty) < len(ends):
+            telemetry.alarm("everything_rejected", account=self.courier.route.name)
+        judged = [end if end.push in guilty else replace(end, fate=Fate.UNKNOWN) for end in ends]
+        await self._settle(judged, self.courier.clock())
 
     async def _read(self, batch: Sequence[Push]) -> list[Ready]:
         """Return what must be sent at this moment. Who would have to be told the other way waits for a round of that direction."""
@@ -291,8 +316,6 @@ class _Round:
 
     def _count(self, ends: Iterable[End]) -> None:
         for end in ends:
-            self.told += end.fate is Fate.DONE
-            self.poisoned += end.fate is Fate.REFUSED
             telemetry.count("tellings", account=self.courier.route.name, outcome=end.fate)
 
     async def _give_back(self) -> None:

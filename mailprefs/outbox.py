@@ -18,6 +18,7 @@ from mailprefs.words import Address
 
 CAP_STOP, CAP_GO = timedelta(minutes=15), timedelta(hours=6)  # the longest wait between two attempts, which never cease
 PATIENCE = timedelta(hours=72)  # with a go of which nothing is known: then once a day, and counted with the dead
+REFUSED = (timedelta(minutes=15), timedelta(hours=1), timedelta(hours=6))  # until it is tried again, the first times; then once a day
 LONGEST_WAIT = timedelta(hours=1)  # that a provider can ask of us
 
 
@@ -38,7 +39,7 @@ class Verdict(StrEnum):
     UNSURE = "unsure"  # confirmed, but an earlier request may still land: asserted again after that
     MOVED = "moved"  # the wish changed meanwhile: due at once
     POSTPONED = "postponed"
-    QUARANTINED = "quarantined"  # tried once a day
+    QUARANTINED = "quarantined"  # tried again after ``REFUSED``, then once a day
     RELEASED = "released"  # as if it had not been leased
 
 
@@ -69,6 +70,7 @@ class Ready:
     want: int  # the generation that this state belongs to
     stop: bool
     text: str | None  # None: the address cannot be told
+    refusals: int = 0  # how often the provider has refused this very one
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class End:
     fate: Fate
     want: int = 0
     detail: str = ""  # a code, never an address
+    refusals: int = 0  # before this one
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ class Figures:
     waiting: int  # can be told: leased, backing off and dead included
     no_address: int  # waits for a text that we do not know
     oldest_at: datetime | None  # since when the oldest of ``waiting`` is owed
-    dead: int  # of ``waiting``: the provider refuses it, tried once a day
+    dead: int  # of ``waiting``: in quarantine
 
 
 async def accounts(connection: Connection) -> Mapping[str, int]:
@@ -170,7 +173,7 @@ async def lease(
 async def read(connection: Connection, lease: Lease, pushes: Sequence[Push], *, margin: timedelta, now: datetime) -> list[Ready]:
     """Return what must be sent at this moment for those of the pushes whose lease still holds for longer than the margin."""
     rows = queries("outbox").read(connection, account=lease.account, lease=lease.token, until=now + margin, now=now, **_columns(pushes))
-    return [Ready(Push(r["bucket"], r["key"], r["scope"]), r["want"], r["stop"], r["text"]) async for r in rows]
+    return [Ready(Push(r["bucket"], r["key"], r["scope"]), r["want"], r["stop"], r["text"], r["refusals"]) async for r in rows]
 
 
 async def settle(
@@ -180,22 +183,39 @@ async def settle(
 
     Changes nothing where the lease is no longer ours, so it may be repeated when its own outcome is in doubt.
     """
-    rows = queries("outbox").settle(
+    async with connection.transaction():
+        rows = queries("outbox").settle(
+            connection,
+            account=lease.account,
+            lease=lease.token,
+            stop=lease.stop,
+            want=[end.want for end in ends],
+            outcome=[end.fate for end in ends],
+            detail=[end.detail for end in ends],
+            sent=sent_at,
+            settle=settle,
+            cap=CAP_STOP if lease.stop else CAP_GO,
+            patience=PATIENCE,
+            now=now,
+            **_columns([end.push for end in ends]),
+        )
+        verdicts = Counter([Verdict(row["verdict"]) async for row in rows])
+        if verdicts[Verdict.QUARANTINED]:
+            await _sooner(connection, lease.account, ends, now)
+    return verdicts
+
+
+async def _sooner(connection: Connection, account: int, ends: Sequence[End], now: datetime) -> None:
+    """Let a day pass only before those who were refused a few times already. The settlement has locked the rows."""
+    early = [end for end in ends if end.fate is Fate.REFUSED and end.refusals < len(REFUSED)]
+    await queries("outbox").sooner(
         connection,
-        account=lease.account,
-        lease=lease.token,
-        stop=lease.stop,
-        want=[end.want for end in ends],
-        outcome=[end.fate for end in ends],
-        detail=[end.detail for end in ends],
-        sent=sent_at,
-        settle=settle,
-        cap=CAP_STOP if lease.stop else CAP_GO,
-        patience=PATIENCE,
+        account=account,
+        times=[end.refusals + 1 for end in early],
+        wait=[REFUSED[end.refusals] for end in early],
         now=now,
-        **_columns([end.push for end in ends]),
+        **_columns([end.push for end in early]),
     )
-    return Counter([Verdict(row["verdict"]) async for row in rows])
 
 
 async def release(connection: Connection, lease: Lease, pushes: Sequence[Push], *, now: datetime) -> None:

@@ -16,7 +16,7 @@ from aiohttp import ClientSession
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from mailprefs import courier, db, ledger
+from mailprefs import courier, db, ledger, outbox
 from mailprefs.addresses import Addresses
 from mailprefs.courier import Courier, Route, Timing
 from mailprefs.errors import MailprefsError
@@ -477,7 +477,7 @@ async def test_each_of_a_batch_has_its_own_outcome(house: House) -> None:
     await house.courier().round()
     bob, cat = await house.owed()
     assert (bob["refused"], cat["refused"]) == (None, "code")
-    assert cat["due_at"] == house.clock.now + timedelta(days=1)
+    assert cat["due_at"] == house.clock.now + outbox.REFUSED[0]
     assert len(await house.proofs()) == 1
     assert alarms("quarantined") == before + 1
 
@@ -618,18 +618,18 @@ async def test_the_one_for_which_a_batch_is_rejected_is_found_by_halving(house: 
     assert len(house.post.calls) <= 2 * 6 + 1
     assert len(house.post.held) == 63
     (row,) = await house.owed()
-    assert (row["refused"], row["due_at"]) == ("rejected", house.clock.now + timedelta(days=1))
+    assert (row["refused"], row["due_at"]) == ("rejected", house.clock.now + outbox.REFUSED[0])
 
 
-async def test_a_provider_that_rejects_everything_does_not_put_everyone_aside(house: House) -> None:
+async def test_a_provider_that_rejects_everything_puts_nobody_aside(house: House) -> None:
     names = [f"p{n:02}" for n in range(60)]
     await house.stop(*names)
     house.post.script.append(poisoned("p"))
     alarmed = alarms("everything_rejected")
     await house.courier().round()
     owed = await house.owed()
-    assert sum(row["refused"] is not None for row in owed) <= courier.POISON + courier.AT_ONCE
-    assert len(owed) == 60
+    assert [row["refused"] for row in owed] == [None] * 60
+    assert max(row["due_at"] for row in owed) <= house.clock.now + outbox.CAP_STOP
     assert alarms("everything_rejected") > alarmed
 
 
@@ -642,7 +642,7 @@ async def test_a_batch_that_nobody_can_be_told_from_is_not_taken_apart_to_the_la
     house.post.script.append(poisoned("p"))
     await house.courier().round()
     assert len(house.post.calls) <= 2 * courier.POISON + 2 * 6
-    assert sum(row["refused"] is not None for row in await house.owed()) == courier.POISON
+    assert [row["refused"] for row in await house.owed()] == [None] * 64
 
 
 async def test_many_poisoned_rows_among_good_ones_are_all_found(house: House) -> None:
@@ -653,6 +653,103 @@ async def test_many_poisoned_rows_among_good_ones_are_all_found(house: House) ->
     await rounds(house.courier())
     assert len(house.post.held) == 60 - len(bad)
     assert sum(row["refused"] == "rejected" for row in await house.owed()) == len(bad)
+
+
+async def through_an_outage(house: House, names: Sequence[str], minutes: int) -> Courier:
+    """Everything is rejected for so long, as if it were the addresses' fault; then the provider is well again."""
+    one = house.courier()
+    house.post.script.append(poisoned(*names))
+    for _ in range(12 * minutes):
+        await rounds(one)
+        house.later(5 * SECOND)
+    house.post.script.clear()
+    return one
+
+
+async def test_minutes_of_lies_put_nobody_off_for_a_day(house: House) -> None:
+    class Wide(Post):
+        batch: ClassVar[int] = 16
+
+    house.post = Wide()
+    names = [f"p{n:02}" for n in range(48)]
+    await house.stop(*names)
+    one = await through_an_outage(house, ["p"], 4)
+    assert [row["refused"] for row in await house.owed()] == [None] * 48
+    house.later(outbox.CAP_STOP)
+    await rounds(one)
+    assert len(house.post.held) == 48
+
+
+async def test_neither_does_an_outage_that_begins_while_much_is_taken(house: House) -> None:
+    """What was taken before it began is no companion of those who were refused after."""
+    names = [f"p{n:02}" for n in range(60)]
+    await house.stop(*names)
+
+    async def breaking(post: Post, tellings: Sequence[Telling]) -> list[Settlement]:
+        post.script.append(breaking)
+        if len(post.calls) > 12:
+            raise Rejected
+        return await done(post, tellings)
+
+    house.post.script.append(breaking)
+    one = house.courier()
+    await one.round()
+    assert len(house.post.held) == 36
+    assert [row["refused"] for row in await house.owed()] == [None] * 24
+
+
+async def test_who_is_refused_alone_is_put_aside_once_a_companion_was_taken(house: House) -> None:
+    await house.stop("bad")
+    house.post.script.append(poisoned("bad"))
+    one, alarmed = house.courier(), alarms("everything_rejected")
+    for _ in range(20):
+        await rounds(one)
+        (row,) = await house.owed()
+        assert row["refused"] is None
+        assert row["due_at"] <= house.clock.now + outbox.CAP_STOP
+        house.later(outbox.CAP_STOP)
+    assert alarms("everything_rejected") >= alarmed + 20
+    await house.stop("ann", scope=OFFERS)  # of another group: that one may be wrong in ours alone
+    await rounds(one)
+    assert [row["refused"] for row in await house.owed()] == [None]
+    await house.stop("ann")
+    house.later(outbox.CAP_STOP)
+    await rounds(one)
+    (row,) = await house.owed()
+    assert (row["refused"], row["due_at"]) == ("rejected", house.clock.now + outbox.REFUSED[0])
+
+
+async def test_who_is_in_quarantine_is_tried_again_ever_later_and_needs_no_companion_to_stay(house: House) -> None:
+    await house.stop("bad", "ann")
+    house.post.script.append(poisoned("bad"))
+    one = house.courier()
+    await rounds(one)
+    for wait in (*outbox.REFUSED, timedelta(days=1), timedelta(days=1)):
+        (row,) = await house.owed()
+        assert (row["refused"], row["due_at"]) == ("rejected", house.clock.now + wait)
+        house.later(wait - SECOND)
+        assert not await rounds(one)
+        house.later(SECOND)
+        assert await rounds(one)
+    house.post.script.clear()
+    house.later(timedelta(days=1))
+    await rounds(one)
+    assert await house.owed() == []
+
+
+async def test_those_in_quarantine_do_not_speak_against_the_provider(house: House) -> None:
+    """Ten of long ago are refused once more beside one new one, and one who is taken."""
+    old = [f"old{n}" for n in range(10)]
+    await house.stop(*old, *(f"p{n}" for n in range(40)))
+    house.post.script.append(poisoned("old", "new"))
+    one = house.courier()
+    await rounds(one)
+    assert sum(row["refused"] == "rejected" for row in await house.owed()) == 10
+    house.later(outbox.REFUSED[0])
+    await house.stop("new", "zoe")
+    await rounds(one)
+    assert sum(row["refused"] == "rejected" for row in await house.owed()) == 11
+    assert ("zoe@example.org", "12345") in house.post.held
 
 
 # Time

@@ -95,7 +95,7 @@ async def end(
 async def answer(
     conn: asyncpg.Connection, held: Lease, ready: Sequence[Ready], fate: Fate, now: datetime, *, sent_at: datetime, detail: str = ""
 ) -> Counter[Verdict]:
-    ends = [End(each.push, fate, each.want, detail) for each in ready]
+    ends = [End(each.push, fate, each.want, detail, each.refusals) for each in ready]
     return await outbox.settle(conn, held, ends, sent_at=sent_at, settle=SETTLE, now=now)
 
 
@@ -477,14 +477,31 @@ async def test_an_unknown_outcome_of_an_older_wish_does_not_hold_up_the_new_one(
     assert await end(conn, await leased(conn, now), Fate.DONE, now) == {Verdict.UNSURE: 1}
 
 
-async def test_a_row_that_the_provider_refuses_is_tried_once_a_day_for_ever(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+async def test_a_row_that_the_provider_refuses_is_tried_soon_then_later_then_once_a_day_for_ever(
+    conn: asyncpg.Connection, jane: Address, now: datetime
+) -> None:
     await stop(conn, jane, now)
-    for day in range(5):
-        today = now + day * DAY
-        assert await end(conn, await leased(conn, today), Fate.REFUSED, today, detail="http_400") == {Verdict.QUARANTINED: 1}
-        assert (await row(conn))["refused"] == "http_400"
-        assert await lease(conn, today + DAY - TICK) is None
-    assert await end(conn, await leased(conn, now + 5 * DAY), Fate.DONE, now + 5 * DAY) == {Verdict.SETTLED: 1}
+    await conn.execute("update push set attempts = 30")  # however long it has waited for other reasons
+    for wait in (timedelta(minutes=15), HOUR, 6 * HOUR, DAY, DAY, DAY):
+        assert await end(conn, await leased(conn, now), Fate.REFUSED, now, detail="http_400") == {Verdict.QUARANTINED: 1}
+        assert ((await row(conn))["refused"], (await row(conn))["due_at"]) == ("http_400", now + wait)
+        now += wait
+    assert await end(conn, await leased(conn, now), Fate.DONE, now) == {Verdict.SETTLED: 1}
+
+
+async def test_only_who_is_refused_at_that_moment_is_put_off(conn: asyncpg.Connection, addresses: Addresses, now: datetime) -> None:
+    """Of a wish that moved meanwhile nothing was refused, and a settlement that is repeated puts nobody off again."""
+    ann, bob = [await introduce(conn, addresses, f"{name}@example.org") for name in ("ann", "bob")]
+    for each in (ann, bob):
+        await stop(conn, each, now)
+    held = await leased(conn, now)
+    ready = await read(conn, held, now)
+    await go(conn, ann, now)
+    await stop(conn, ann, now)
+    for later in (now, now + HOUR):
+        await answer(conn, held, ready, Fate.REFUSED, later, sent_at=now, detail="http_400")
+        rows = {r["key"]: (r["refused"], r["due_at"]) for r in await conn.fetch("select * from push where account = $1", MAIN)}
+        assert rows == {ann.key: (None, now), bob.key: ("http_400", now + outbox.REFUSED[0])}
 
 
 async def test_a_new_wish_leaves_quarantine(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
@@ -824,7 +841,7 @@ async def test_a_text_that_becomes_known_hurries_nobody_who_waits_for_something_
     await stop(conn, ann, now)
     await end(conn, await leased(conn, now), Fate.REFUSED, now, detail="http_400")
     await outbox.known(conn, [ann], now=now)
-    assert (await row(conn))["due_at"] == now + DAY
+    assert (await row(conn))["due_at"] == now + outbox.REFUSED[0]
     await pause(conn, bob, now, now + DAY, OFFERS)
     held = await leased(conn, now)
     ready = await read(conn, held, now)

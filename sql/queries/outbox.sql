@@ -41,7 +41,8 @@ order by due_at, bucket, key, scope;
 
 -- name: read
 -- What must be sent for the rows that are still ours until then: state and text as they are now, and the want that they stand for.
-select p.bucket, p.key, p.scope, p.want, withheld(a.stops, a.goes, a.goes_below, a.pauses, m.path, :now) stop, a.plaintext text
+select p.bucket, p.key, p.scope, p.want, withheld(a.stops, a.goes, a.goes_below, a.pauses, m.path, :now) stop, a.plaintext text,
+  case when p.refused is null then 0 else greatest(p.attempts - 1, 1) end refusals
 from unnest(:bucket::smallint[], :key::uuid[], :scope::int[]) with ordinality u(bucket, key, scope, n)
 join push p on p.bucket = u.bucket and p.account = :account and p.key = u.key and p.scope = u.scope
 join mapping m on m.account = p.account and m.scope = p.scope
@@ -53,6 +54,13 @@ order by u.n;
 -- The verdict on each row, one row each (sql/migrations/0004_outbox.sql).
 select settle verdict
 from settle(:account, :lease, :stop, :bucket, :key, :scope, :want, :outcome, :detail, :sent, :settle, :cap, :patience, :now);
+
+-- name: sooner!
+-- Who was quarantined at that moment, refused so many times, is tried again after its wait. Until it is taken, attempts counts refusals.
+update push p set attempts = u.times, due_at = :now::timestamptz + u.wait
+from unnest(:bucket::smallint[], :key::uuid[], :scope::int[], :times::int[], :wait::interval[]) u(bucket, key, scope, times, wait)
+where p.bucket = u.bucket and p.account = :account and p.key = u.key and p.scope = u.scope
+  and p.refused is not null and p.due_at = :now::timestamptz + interval '1 day';
 
 -- name: known$
 -- Makes due what waited for the text of these addresses (sql/migrations/0004_outbox.sql).
