@@ -60,6 +60,12 @@ class Credential:
             raise self.wrong(secret, "is not one, or only a part of one", advice)
         return value
 
+    def lent(self, secret: str, advice: str) -> str:
+        """Return a secret that telling needs. Raises Barred, which ends in the advice, without it."""
+        if value := self.secrets.get(secret):
+            return value
+        raise Barred(f"Account '{self.account}' has no {secret}. {advice}")
+
     def wrong(self, secret: str, what: str, advice: str) -> Misconfigured:
         """Return the error for a secret, which names it and never shows it."""
         return Misconfigured(f"Account '{self.account}': the secret {secret} {what}. {advice}")
@@ -152,6 +158,7 @@ class Listed:
     address: str
     group: str
     stopped_at: datetime | None = None
+    kind: Kind = Kind.UNSUBSCRIBED  # why it stands there, as far as the provider says: COMPLAINED and BOUNCED_HARD are no choices
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,11 +47,17 @@ def moment(seconds: object, received_at: datetime) -> datetime:
 
 def instant(written: object, received_at: datetime) -> datetime:
     """Return the moment of an ISO 8601 time with its zone. One that is none, too old or after now is the time of receipt."""
+    found = dated(written)
+    return found if found and EARLIEST <= found <= received_at else received_at
+
+
+def dated(written: object) -> datetime | None:
+    """Return the moment of an ISO 8601 time with its zone, in UTC; None for every other value."""
     try:
-        found = datetime.fromisoformat(written) if isinstance(written, str) else received_at
-    except ValueError:
-        return received_at
-    return found.astimezone(UTC) if found.tzinfo and EARLIEST <= found <= received_at else received_at
+        found = datetime.fromisoformat(written) if isinstance(written, str) else None
+        return found.astimezone(UTC) if found and found.tzinfo else None
+    except (ValueError, OverflowError):  # OverflowError: a moment before the first year in UTC
+        return None
 
 
 def status(answer: object) -> str:

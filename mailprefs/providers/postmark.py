@@ -1,16 +1,38 @@
-"""Postmark: its webhooks in, known by user and password. What is known of it: docs/providers/postmark.md."""
+"""Postmark: its webhooks in, known by user and password; the suppressions of its message streams out: docs/providers/postmark.md."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
 
-from mailprefs.providers import facts, reading, samples
-from mailprefs.providers.base import OURS, Delivery, Heard, Sample
+from mailprefs.errors import Misconfigured, Unreadable
+from mailprefs.providers import facts, reading, samples, signing, telling
+from mailprefs.providers.base import (
+    OURS,
+    Credential,
+    Delivery,
+    Heard,
+    Listed,
+    Outcome,
+    Rejected,
+    Sample,
+    Settlement,
+    Telling,
+    Unclear,
+    Unsafe,
+)
+from mailprefs.providers.calling import Line, base_of
 from mailprefs.providers.sorting import Counted, place, sort
 from mailprefs.providers.unsigned import Unsigned
 from mailprefs.words import Event, Kind
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
 
 _OUR_FAULT = "the message was wrong, which tells nothing of its recipient"
 _A_REPLY = "somebody's machine answered, which says nothing of whether mail is wanted"
@@ -53,12 +75,30 @@ OTHERS: Mapping[str, Kind | str] = {
     "Click": "engagement is no consent",
 }
 
+REASONS: Mapping[str, Kind] = {  # why somebody stands on the suppression list of a stream
+    "ManualSuppression": Kind.UNSUBSCRIBED,
+    "SpamComplaint": Kind.COMPLAINED,
+    "HardBounce": Kind.BOUNCED_HARD,
+}
+CHOICE = "ManualSuppression"  # the one reason that a go takes away
+KEPT: Mapping[str | None, Settlement] = {  # what a go comes to where it is no choice that stands there
+    "HardBounce": telling.DONE,  # deleting it would reactivate the address for all mail; the choice is not there
+    "SpamComplaint": Settlement(Outcome.REFUSED, "complaint"),  # Postmark deletes none
+}
+_STRANGE = Settlement(Outcome.REFUSED, "other_reason")
+NEVER = frozenset({"outbound", "inbound"})  # every server has them: for transactional mail, and for what it receives
+_STREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
 _ADVICE = "Make up both, and set them at Postmark: Servers → your server → the message stream → Webhooks → Basic auth credentials."
+_OUT_ADVICE = "At Postmark, Servers → your server → API Tokens shows the server's token; set it unchanged."
+_STREAM_ADVICE = "Servers → your server → Message Streams shows the ids; map each topic to a stream of the type Broadcasts."
 
 
 @dataclass(frozen=True, slots=True)
 class Postmark(Unsigned):
-    """Postmark as it is heard. It is answered 401, never 403, which would end all retries (providers.md §0.2)."""
+    """Postmark both ways. Holds no state. It is answered 401, never 403, which would end all retries (providers.md §0.2)."""
+
+    budget: timedelta = telling.BUDGET
 
     name: ClassVar[str] = "postmark"
     advice: ClassVar[str] = _ADVICE
@@ -67,6 +107,22 @@ class Postmark(Unsigned):
         **{f"Bounce/{type_}": kind for type_, kind in BOUNCES.items()},
         **{f"SubscriptionChange/{change}": kind for change, kind in CHANGES.items()},
     }
+
+    secrets_out: ClassVar[tuple[str, ...]] = ("server_token",)
+    hosts: ClassVar[tuple[str, ...]] = ("api.postmarkapp.com",)
+    batch: ClassVar[int] = 50
+    pace: ClassVar[float] = 2.0  # a stop is two requests; Postmark names no limit
+
+    def check(self, credential: Credential) -> None:
+        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard and, if mapped, told."""
+        signing.check_basic(credential, self.advice)
+        if credential.groups or "server_token" in credential.secrets:
+            credential.needed("server_token", 16, _OUT_ADVICE)
+        if strange := [group for group in credential.groups if group in NEVER or not _STREAM.fullmatch(group)]:
+            raise Misconfigured(
+                f"Account '{credential.account}': scopes maps to '{strange[0]}', which is no message stream for marketing. {_STREAM_ADVICE}"
+            )
+        base_of(credential, self.hosts)
 
     def parse(self, delivery: Delivery) -> Heard:
         """Read a verified delivery, which tells one event. Never raises."""
@@ -79,6 +135,30 @@ class Postmark(Unsigned):
             closed = {"SuppressSending": True, "SuppressionReason": "ManualSuppression", "Origin": "Recipient"}
             return samples.spelt({"RecordType": "SubscriptionChange", **of, **closed, "ChangedAt": at})
         return samples.spelt({"RecordType": "Delivery", **of, "DeliveredAt": at, "Tag": samples.SUBJECT})
+
+    async def tell(self, http: ClientSession, credential: Credential, tellings: Sequence[Telling]) -> list[Settlement]:
+        """Assert each telling in its stream, after asking that no transactional mail goes through it."""
+
+        async def act(group: str, stop: bool, addresses: list[str], settled: telling.Settled) -> None:
+            line = _line(http, credential, self.hosts)
+            await _must_be_for_marketing(line, group)
+            await (_close if stop else _open)(line, group, addresses, settled)
+
+        return await telling.told(tellings, self.budget, act)
+
+    async def pull(self, http: ClientSession, credential: Credential, group: str) -> AsyncIterator[Listed]:
+        """List the stream as Postmark holds it, with when and why."""
+        line = _line(http, credential, self.hosts)
+        await _must_be_for_marketing(line, group)
+        async with aclosing(line.chunks(f"/message-streams/{group}/suppressions/dump")) as chunks:
+            try:
+                async for entry in reading.entries(chunks, "Suppressions"):
+                    yield _listed(entry, group)
+            except Unreadable:
+                raise Unclear("broken_json") from None
+
+
+# In
 
 
 def _read(told: Mapping[str, Any], delivery: Delivery) -> Event | Counted | str:
@@ -127,3 +207,90 @@ def _id(told: Mapping[str, Any], kind: Kind) -> str:
     own = f"{told.get('RecordType')}-{number}" if type(number) is int and 0 < number < 10**18 else None
     when = [told.get(name) for name in ("BouncedAt", "ChangedAt", "SuppressSending", "SuppressionReason", "MessageStream")]
     return facts.name_of(own, str(kind), message, address, *when)
+
+
+# Out
+
+
+def _line(http: ClientSession, credential: Credential, hosts: Sequence[str]) -> Line:
+    token = credential.lent("server_token", _OUT_ADVICE)
+    return Line(http, base_of(credential, hosts), {"X-Postmark-Server-Token": token, "Accept": "application/json"})
+
+
+async def _must_be_for_marketing(line: Line, group: str) -> None:
+    """Raise Unsafe unless the stream is there and of the type Broadcasts: whoever is put on another's list gets no receipts."""
+    if not _STREAM.fullmatch(group):
+        raise Unsafe(f"The account maps a topic to what is no id of a message stream. {_STREAM_ADVICE}")
+    answer = await line.call("GET", f"/message-streams/{group}")
+    if answer.status in (404, 422):
+        raise Unsafe(f"Postmark has no message stream '{group}' (any more). {_STREAM_ADVICE}")
+    found = answer.json(200)
+    if facts.within(found, "ID") != group:
+        raise Unclear("other_stream")
+    if facts.within(found, "MessageStreamType") != "Broadcasts":
+        raise Unsafe(f"The message stream '{group}' is not of the type Broadcasts: an opt-out would stop receipts too. {_STREAM_ADVICE}")
+    if facts.within(found, "ArchivedAt") is not None:
+        raise Unsafe(f"The message stream '{group}' is archived. {_STREAM_ADVICE}")
+
+
+async def _close(line: Line, group: str, addresses: list[str], settled: telling.Settled) -> None:
+    """Put the addresses on the stream's list. Whoever Postmark will not put there is stopped all the same if they stand there already."""
+    settled |= await _written(line, f"/message-streams/{group}/suppressions", addresses, "Suppressed")
+    for address in [address for address in addresses if settled[address].outcome is Outcome.REFUSED]:
+        if await _reason(line, group, address) is not None:
+            settled[address] = telling.DONE
+
+
+async def _open(line: Line, group: str, addresses: list[str], settled: telling.Settled) -> None:
+    """Take the addresses' choices off the stream's list; what a bounce or a complaint put there stays."""
+    reasons = {address: await _reason(line, group, address) for address in addresses}
+    settled |= {address: KEPT.get(reason, _STRANGE) for address, reason in reasons.items() if reason not in (None, CHOICE)}
+    if left := [address for address in addresses if address not in settled]:
+        # whoever does not stand there is told all the same: what was put there takes a minute to show
+        written = await _written(line, f"/message-streams/{group}/suppressions/delete", left, "Deleted")
+        refused = {address for address in left if written[address].outcome is Outcome.REFUSED}
+        settled |= written | {address: telling.DONE for address in refused if reasons[address] is None}
+
+
+async def _written(line: Line, path: str, addresses: list[str], wanted: str) -> telling.Settled:
+    """Send the addresses in one request and return what Postmark says became of each."""
+    answer = await line.call("POST", path, json={"Suppressions": [{"EmailAddress": address} for address in addresses]})
+    if answer.status in telling.REFUSALS:
+        raise Rejected(f"Postmark refused a request with status {answer.status}.")
+    said = {(entry["EmailAddress"].casefold(), entry.get("Status")) for entry in map(_entry, _entries(answer.json(200)))}
+    return {address: _verdict({status for each, status in said if each == address.casefold()}, wanted) for address in addresses}
+
+
+def _verdict(said: set[object], wanted: str) -> Settlement:
+    if said == {wanted}:
+        return telling.DONE
+    return Settlement(Outcome.REFUSED, "failed") if said == {"Failed"} else Settlement(Outcome.UNKNOWN, "not_echoed")
+
+
+async def _reason(line: Line, group: str, address: str) -> str | None:
+    """Return why the address stands on the stream's list, None if it does not."""
+    answer = await line.call("GET", f"/message-streams/{group}/suppressions/dump?EmailAddress={quote(address, safe='')}")
+    for entry in map(_entry, _entries(answer.json(200))):
+        if entry["EmailAddress"].casefold() == address.casefold():
+            return str(entry.get("SuppressionReason"))
+    return None
+
+
+def _entries(told: object) -> list[Any]:
+    found = facts.within(told, "Suppressions")
+    if not isinstance(found, list):
+        raise Unclear("other_shape")
+    return found
+
+
+def _entry(told: Any) -> Mapping[str, Any]:
+    """Return an entry of the list as it came. Raises Unclear unless it names an address."""
+    if not isinstance(told, dict) or not isinstance(told.get("EmailAddress"), str):
+        raise Unclear("other_shape")
+    return told
+
+
+def _listed(told: Any, group: str) -> Listed:
+    entry = _entry(told)
+    kind = REASONS.get(str(entry.get("SuppressionReason")), Kind.UNSUBSCRIBED)
+    return Listed(entry["EmailAddress"], group, facts.dated(entry.get("CreatedAt")), kind)

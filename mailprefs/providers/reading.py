@@ -7,7 +7,7 @@ more than 200 levels, an integer of more than 4,300 digits. Nothing here recurse
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -20,8 +20,10 @@ _SPACE = b" \t\r\n"
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*+\\u0000")  # escaped by an odd number of backslashes; no other spelling decodes to NUL
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{},"]', re.DOTALL)  # a lone quote is a string that never ends
 _MEMBER = re.compile(rb'"((?:[^"\\]++|\\.)*+)"[ \t\r\n]*+:[ \t\r\n]*+(.*+)', re.DOTALL)
+_ARRAY = re.compile(rb"[ \t\r\n]*+\[")
+_ENTRIES = re.compile(rb'(?:[ \t\r\n]*+\{(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+\}[ \t\r\n]*+,)*+', re.DOTALL)  # of flat objects
 _STRINGS = re.compile(rb'(?:[ \t\r\n]*+"(?:[^"\\]++|\\.)*+"[ \t\r\n]*+,)*+', re.DOTALL)
-LONGEST = 1 << 20  # bytes that one string of a streamed array may take, with the space around it
+LONGEST = 1 << 20  # bytes that one element of a streamed array may take, with the space around it
 
 
 def value(body: bytes) -> Any:
@@ -198,35 +200,44 @@ def _cut(body: bytes) -> tuple[list[bytes], bytes]:
 
 async def strings(chunks: AsyncIterator[bytes]) -> AsyncIterator[str]:
     """Yield the strings of one JSON array while it arrives; memory stays flat. Raises Unreadable, at the latest at its end."""
-    rest, opened, some = b"", False, False
-    async for chunk in chunks:
-        rest += chunk
-        if not opened and (rest := rest.lstrip(_SPACE)):
-            opened, rest = True, _inside(rest)
-        if opened and (found := _STRINGS.match(rest)) and (end := found.end()):
-            for text in _texts(rest[:end].rstrip(_SPACE)[:-1] + b"]"):
-                yield text
-            rest, some = rest[end:], True
-        if len(rest) > LONGEST:
-            raise Unreadable("A string of the array is too long.")
-    last = _texts(rest if opened else b"")
-    if some and not last:
-        raise Unreadable("The array ends in a comma.")
-    for text in last:
+    async for text in _elements(chunks, _ARRAY, _STRINGS, lambda rest: value(b"[" + rest)):
+        if not isinstance(text, str):
+            raise Unreadable("The array holds something other than strings.")
         yield text
 
 
-def _inside(array: bytes) -> bytes:
-    if array[:1] != b"[":
+async def entries(chunks: AsyncIterator[bytes], name: str) -> AsyncIterator[dict[str, Any]]:
+    """Yield the objects of the array that comes first, under a name, in one JSON object, as ``strings`` does."""
+    key = b'"%b"' % name.encode()
+    opening = re.compile(rb"[ \t\r\n]*+\{[ \t\r\n]*+%b[ \t\r\n]*+:[ \t\r\n]*+\[" % re.escape(key))
+    async for entry in _elements(chunks, opening, _ENTRIES, lambda rest: value(b"{%b:[%b" % (key, rest))[name]):
+        if not isinstance(entry, dict):
+            raise Unreadable("The array holds something other than objects.")
+        yield entry
+
+
+async def _elements(
+    chunks: AsyncIterator[bytes], opening: re.Pattern[bytes], some: re.Pattern[bytes], ending: Callable[[bytes], list[Any]]
+) -> AsyncIterator[Any]:
+    """Yield the elements of an array behind its opening: ``some`` finds whole ones with their commas, ``ending`` reads the last ones."""
+    rest, opened, comma = b"", False, False
+    async for chunk in chunks:
+        rest += chunk
+        if not opened and (found := opening.match(rest)):
+            opened, rest = True, rest[found.end() :]
+        if opened and (found := some.match(rest)) and (end := found.end()):
+            for element in value(b"[" + rest[:end].rstrip(_SPACE)[:-1] + b"]"):
+                yield element
+            rest, comma = rest[end:], True
+        if len(rest) > LONGEST:
+            raise Unreadable("An element of the array is too long.")
+    if not opened:
         raise Unreadable("That is no array.")
-    return array[1:]
-
-
-def _texts(inside: bytes) -> list[str]:
-    texts: list[str] = value(b"[" + inside)
-    if not all(isinstance(text, str) for text in texts):
-        raise Unreadable("The array holds something other than strings.")
-    return texts
+    last = ending(rest)
+    if comma and not last:
+        raise Unreadable("The array ends in a comma.")
+    for element in last:
+        yield element
 
 
 FIELDS = 1_000  # of one form

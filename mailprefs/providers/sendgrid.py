@@ -20,7 +20,6 @@ from mailprefs.providers.base import (
     MOVING,
     OURS,
     Answers,
-    Barred,
     Credential,
     Delivery,
     Heard,
@@ -238,9 +237,7 @@ def _moment(value: Any, received_at: datetime) -> datetime:
 
 
 def _line(http: ClientSession, credential: Credential, hosts: Sequence[str]) -> Line:
-    key = credential.secrets.get("api_key")
-    if not key:
-        raise Barred(f"Account '{credential.account}' has no api_key. {_API_ADVICE}")
+    key = credential.lent("api_key", _API_ADVICE)
     return Line(http, base_of(credential, hosts), {"Authorization": f"Bearer {key}", "Accept": "application/json"})
 
 
@@ -268,7 +265,7 @@ async def _must_exist(line: Line, group: str) -> None:
 async def _added(line: Line, group: str, addresses: list[str]) -> dict[str, Settlement]:
     """Add the addresses to the group in one call; done is who is in its echo."""
     answer = await line.call("POST", f"/v3/asm/groups/{group}/suppressions", json={"recipient_emails": addresses})
-    if answer.status in (400, 404, 413, 422):
+    if answer.status in telling.REFUSALS:
         raise Rejected(f"SendGrid refused a request with status {answer.status}.")
     echo = answer.json(201)
     echoed = echo.get("recipient_emails") if isinstance(echo, dict) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -24,12 +24,23 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
+class Answer:
+    """Any answer at all, as somebody wrote it down."""
+
+    status: int
+    body: str
+    type: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Fault:
     """One thing to go wrong. ``seconds`` is what it waits, or asks us to wait."""
 
     name: str
     seconds: float = 1.0
     listing: bool = False  # it waits for a listing, and lets writes pass
+    answer: Answer | None = None  # of "answer"
 
 
 @dataclass(slots=True)
@@ -84,7 +95,8 @@ def _too_many(**headers: str) -> web.Response:
     return web.json_response({"errors": [{"field": None, "message": "too many requests"}]}, status=429, headers=named)
 
 
-def _in(seconds: float) -> datetime:
+def soon(seconds: float = 0) -> datetime:
+    """Return the moment so many seconds from now."""
     return datetime.now(UTC) + timedelta(seconds=seconds)
 
 
@@ -95,12 +107,12 @@ async def _slow_down_seconds(_: web.Request, _w: Write, fault: Fault, _f: Faults
 
 async def _slow_down_date(_: web.Request, _w: Write, fault: Fault, _f: Faults) -> web.Response:
     """429 with the date to wait for."""
-    return _too_many(Retry_After=format_datetime(_in(fault.seconds), usegmt=True))
+    return _too_many(Retry_After=format_datetime(soon(fault.seconds), usegmt=True))
 
 
 async def _slow_down_reset(_: web.Request, _w: Write, fault: Fault, _f: Faults) -> web.Response:
     """429 with the moment of the next period, in Unix time."""
-    return _too_many(X_RateLimit_Limit="600", X_RateLimit_Remaining="0", X_RateLimit_Reset=f"{_in(fault.seconds).timestamp():.0f}")
+    return _too_many(X_RateLimit_Limit="600", X_RateLimit_Remaining="0", X_RateLimit_Reset=f"{soon(fault.seconds).timestamp():.0f}")
 
 
 async def _slow_down_bare(_: web.Request, _w: Write, _t: Fault, _f: Faults) -> web.Response:
@@ -179,6 +191,12 @@ async def _per_item(_: web.Request, write: Write, _t: Fault, _f: Faults) -> web.
     return told.answer
 
 
+async def _answer(_: web.Request, _w: Write, fault: Fault, _f: Faults) -> web.Response:
+    """The answer that was asked for (``status``, ``body``, ``type``, ``headers``); nothing was applied."""
+    given = fault.answer or Answer(200, "", "application/json", {})
+    return web.Response(body=given.body.encode(), status=given.status, content_type=given.type, headers=given.headers)
+
+
 async def _lying(_: web.Request, write: Write, _t: Fault, _f: Faults) -> web.Response:
     """The documented answer; nothing was applied."""
     return write.answer
@@ -201,6 +219,7 @@ COURSES: dict[str, Course] = {
     "duplicated": _duplicated,
     "per-item": _per_item,
     "lying": _lying,
+    "answer": _answer,
 }
 
 
@@ -214,7 +233,17 @@ def read(entry: object) -> Fault:
         raise ValueError("seconds is a number from 0 to 3600")
     if not isinstance(listing, bool):
         raise ValueError("listing is true or false")
-    return Fault(str(name), float(seconds), listing)
+    return Fault(str(name), float(seconds), listing, _answer_in(given) if name == "answer" else None)
+
+
+def _answer_in(given: Mapping[str, object]) -> Answer:
+    status, body, type_ = given.get("status", 200), given.get("body", ""), given.get("type", "application/json")
+    headers = given.get("headers", {})
+    if type(status) is not int or not 200 <= status <= 599 or not isinstance(body, str) or not isinstance(type_, str):
+        raise ValueError("an answer has a status from 200 to 599, a body and a type")
+    if not isinstance(headers, dict) or not all(isinstance(each, str) for pair in headers.items() for each in pair):
+        raise ValueError("headers are texts by name")
+    return Answer(status, body, type_, headers)
 
 
 def _body(answer: web.Response) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mailprefs.providers import PROVIDERS
@@ -35,19 +35,22 @@ def in_array(events: Sequence[bytes]) -> bytes:
     return b"[" + b",".join(events) + b"]"
 
 
-def case(name: str, words: Sequence[str], group: str, *, told: Sequence[object] | None = None, **more: Any) -> Case:
-    """Return a provider's case: its words for the events of its file, in their order, and a group that it maps."""
+def case(
+    name: str, words: Sequence[str], group: str, *, told: Sequence[object] | None = None, out: Mapping[str, str] | None = None, **more: Any
+) -> Case:
+    """Return a provider's case: its words for the events of its file, in their order, a group that it maps, and secrets to tell it."""
+    secrets = {**SECRETS, **(out or {})}
     events = [json.dumps(event).encode() for event in (told or documented(name))]
     return Case(
         provider=PROVIDERS[name],
-        credential=Credential(f"{name}-main", SECRETS, {"scopes": {"newsletter": group}}),
-        rotated=Credential(f"{name}-main", SECRETS | {"webhook_password_next": PASSWORD_NEXT}),
+        credential=Credential(f"{name}-main", secrets, {"scopes": {"newsletter": group}}),
+        rotated=Credential(f"{name}-main", secrets | {"webhook_password_next": PASSWORD_NEXT}),
         sign=signer(USER, PASSWORD),
         sign_next=signer(USER, PASSWORD_NEXT),
         sign_strange=signer(USER, STRANGE),
         proofs=("Authorization",),
         documented=dict(zip(words, events, strict=True)),
-        short=SHORT,
+        short=SHORT | {secret: value[:6] for secret, value in (out or {}).items()},
         covered=False,
         **more,
     )

@@ -29,6 +29,7 @@ BOUNCES = (  # by type: Postmark's page of bounce types
     "InboundError",
     "Unknown",
 )
+TOKEN = "d1ab4ad1-c0de-f00d-4bad-c0ffee15900d"
 CHANGES = (
     "HardBounce",
     "SpamComplaint",
@@ -55,6 +56,7 @@ CASE = case(
     tokened=b'{"RecordType": "SpamComplaint", "Email": "alex@example.com", "BouncedAt": "2026-11-20T16:28:50.3963933-04:00", '
     b'"ID": 1, "Metadata": {"mailprefs": "our-token"}}',
     batched=False,
+    out={"server_token": TOKEN},
     time=rb'("(?:BouncedAt|ChangedAt)": )"[^"]+"',
     odd_times=ODD_ISO_TIMES,
 )

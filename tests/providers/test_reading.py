@@ -386,3 +386,69 @@ def test_a_huge_form_is_read_in_time_that_grows_with_it(body: bytes, content_typ
     with suppress(Unreadable):
         reading.form(body, content_type)
     assert process_time() - begun < 2
+
+
+ENTRY = st.dictionaries(TEXT, st.one_of(TEXT, st.none(), st.integers(-5, 5), st.booleans()), max_size=4)
+
+
+@given(told=st.lists(ENTRY, max_size=12), indent=st.sampled_from([None, 2]), data=st.data())
+@settings(deadline=None)
+async def test_a_listing_of_objects_reads_the_same_however_it_arrives(
+    told: list[dict[str, object]], indent: int | None, data: st.DataObject
+) -> None:
+    body = json.dumps({"Suppressions": told, "TotalCount": len(told)}, indent=indent).encode()
+    cuts = data.draw(st.lists(st.integers(0, len(body)), max_size=10))
+    assert [entry async for entry in reading.entries(arriving(body, cuts), "Suppressions")] == told
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"Other": []}',
+        b'{"Suppressions": {}}',
+        b'{"Suppressions": null}',
+        b'{"Suppressions": [',
+        b'{"Suppressions": []',
+        b'{"Suppressions": [{"a": 1}',
+        b'{"Suppressions": [{"a": 1},',
+        b'{"Suppressions": [{"a": 1}]',
+        b'{"Suppressions": [{"a": 1},]}',
+        b'{"Suppressions": [{"a": 1}]} x',
+        b'{"Suppressions": [{"a": 1} {"a": 1}]}',
+        b'{"Suppressions": ["a"]}',
+        b'{"Suppressions": [{"a": 1}, 7]}',
+        b'{"Suppressions": [{"a": 1, "a": 1}, {}]}',
+        b'{"Suppressions": [{"a": "\xff"}, {}]}',
+        b'{"Suppressions": [{"a": 1}], "Suppressions": []}',
+        b'{"Suppressions": [{"a": "' + b"a" * (reading.LONGEST + 1),
+        b"<html>",
+    ],
+)
+async def test_a_listing_of_objects_that_is_not_whole_is_never_taken_for_one(body: bytes) -> None:
+    random = Random(4)
+    for _ in range(20):
+        cuts = [random.randrange(len(body) + 1) for _ in range(3)] + [3 * reading.LONGEST]
+        with pytest.raises(Unreadable):
+            [_ async for _ in reading.entries(arriving(body, cuts), "Suppressions")]
+
+
+async def test_a_listing_of_objects_is_not_held_in_memory() -> None:
+    import tracemalloc
+
+    async def long() -> AsyncIterator[bytes]:
+        yield b'{"Suppressions": [{"EmailAddress": "a@example.com"}'
+        for n in range(1_000):
+            yield b"".join(b', {"EmailAddress": "person%d@example.com", "Origin": "Customer"}' % (n * 100 + m) for m in range(100))
+        yield b"]}"
+
+    tracemalloc.start()
+    count = 0
+    async for _ in reading.entries(long(), "Suppressions"):
+        count += 1
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 100_001  # 6 MB of text
+    assert peak < 500_000

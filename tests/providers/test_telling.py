@@ -14,7 +14,7 @@ from aiohttp import ClientSession, ClientTimeout
 from aiohttp.test_utils import TestServer
 
 from mailprefs.errors import MailprefsError, Misconfigured
-from mailprefs.providers.base import Barred, Outcome, Settlement, Slow, Telling, Unclear, Unsafe
+from mailprefs.providers.base import Barred, Outcome, Rejected, Settlement, Slow, Telling, Unclear, Unsafe
 from mailprefs.sandbox.app import create_app
 
 from .tellers import DONE, TOLD, USUAL, Box, teller_of
@@ -243,6 +243,43 @@ async def test_what_is_unclear_is_never_called_done(box: Box, people: list[str],
     await asyncio.sleep(0.4)
     assert await box.tell(stop, people) == [DONE] * len(people)  # one more assertion mends it
     assert same(await box.holds(), people * stop)
+
+
+ANSWERS: dict[str, dict[str, object]] = {  # to a write that was not carried out; none is a documented one
+    **{str(status): {"status": status, "body": "{}"} for status in (202, 203, 206, 405, 409, 418, 500, 502, 503, 504)},
+    "302": {"status": 302, "body": "{}", "headers": {"Location": "/_sandbox/state"}},
+    "307": {"status": 307, "body": "{}", "headers": {"Location": "/_sandbox/state"}},
+    **{f"200 {body}": {"body": body} for body in ("{}", "[]", "null", "true", "7", '"done"', "", "{", "[{}]", '{"message": "ok"}', "{}x")},
+    **{f"201 {body}": {"status": 201, "body": body} for body in ("{}", "[]", "null", "")},
+    "a page": {"body": "<html>", "type": "text/html"},
+    "plain text": {"body": "{}", "type": "text/plain"},
+    "too long": {"body": '{"x": "' + "x" * 70_000 + '"}'},
+    "too deep": {"body": "[" * 10_000 + "]" * 10_000},
+    "a key twice": {"body": '{"a": 1, "a": 1}'},
+}
+
+
+@pytest.mark.parametrize("stop", [True, False])
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+async def test_no_answer_is_believed_but_the_documented_one(box: Box, people: list[str], stop: bool, answer: dict[str, object]) -> None:
+    await box.hold(first=[] if stop else people)
+    await box.faults(*[{"fault": "answer", **answer}] * len(people))
+    assert await agreed(box, people, await box.tell(stop, people), stop) == people
+    requests = await box.requests()
+    assert len([each for each in requests if each["method"] != "GET"]) <= len(people)  # none is sent twice, no redirect is followed
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 422])
+async def test_a_request_that_is_refused_is_halved_or_refused_alone(box: Box, people: list[str], status: int) -> None:
+    for stop in (True, False):
+        await box.hold(first=[] if stop else people)
+        await box.faults(*[{"fault": "answer", "status": status, "body": "{}"}] * len(people))
+        try:
+            settled = await box.tell(stop, people)
+        except (Rejected, Unsafe):
+            continue
+        done = {Outcome.DONE} if status == 404 and not stop else set()  # it was not there, says a DELETE
+        assert {s.outcome for s in settled} <= {Outcome.REFUSED, Outcome.UNKNOWN} | done
 
 
 @pytest.mark.parametrize("stop", [True, False])
