@@ -5,7 +5,7 @@ Who may set and lift what is ``state.md`` §2: a table here, because the closed 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -149,6 +149,14 @@ async def presses(connection: Connection, address: Address, scope: int, *, since
     return int(await queries("ledger").presses(connection, bucket=address.bucket, key=address.key, scope=scope, since=since))
 
 
-async def differing(connection: Connection) -> int:
-    """Return how many addresses have a summary other than the fold of their ledger: 0, always."""
-    return int(await queries("ledger").differing(connection))
+async def differing(connection: Connection, progress: Callable[[int], None] = lambda _buckets: None) -> int:
+    """Return how many addresses have a summary other than the fold of their ledger: 0, always. ``progress`` hears each bucket go by.
+
+    A statement for each bucket: none holds a snapshot, or memory, for longer than a thousandth of the whole takes.
+    """
+    buckets = [row["bucket"] async for row in queries("ledger").buckets(connection)]
+    found = 0
+    for bucket in buckets:
+        found += await queries("ledger").differing(connection, bucket=bucket)
+        progress(1)
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -170,6 +171,17 @@ async def test_the_check_of_the_summaries_can_fail(conn: asyncpg.Connection, jan
     await ledger.record(conn, [stop(jane, NEWSLETTER, now)], now=now)
     await conn.execute("update address set stops = null")
     assert await ledger.differing(conn) == 1
+
+
+async def test_the_check_goes_by_buckets_and_passes_over_none(conn: asyncpg.Connection, addresses: Addresses, now: datetime) -> None:
+    people = [addresses.read(f"p{n}@example.org") for n in range(60)]
+    ends = (Address(UUID(int=0)), Address(UUID(int=1023 << 112)))  # the first bucket and the last
+    await ledger.record(conn, [stop(each, NEWSLETTER, now) for each in (*people, *ends)], now=now)
+    heard: list[int] = []
+    assert await ledger.differing(conn, heard.append) == 0
+    assert heard == [1] * len({each.bucket for each in (*people, *ends)})
+    await conn.execute("update address set stops = null where key = any($1)", [each.key for each in (*people[::2], *ends)])
+    assert await ledger.differing(conn) == 32
 
 
 async def test_two_acts_at_one_moment_keep_their_order(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:

@@ -9,7 +9,7 @@ import click
 
 from mailprefs import ledger, outbox
 from mailprefs.cli.opening import Opening, now, run
-from mailprefs.cli.saying import show, tell
+from mailprefs.cli.saying import counting, show, tell
 from mailprefs.outbox import Figures
 
 
@@ -51,7 +51,8 @@ def verify() -> int:
 
 async def _differing() -> int:
     async with Opening().connected() as connection:
-        return await ledger.differing(connection)
+        with counting("buckets of 1,024 at the most") as bar:
+            return await ledger.differing(connection, bar)
 
 
 @click.command("sandbox")
