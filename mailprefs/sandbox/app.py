@@ -20,6 +20,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from mailprefs.sandbox import faults
+from mailprefs.sandbox.postmark import Postmark
 from mailprefs.sandbox.resend import Resend
 from mailprefs.sandbox.sendgrid import SendGrid
 
@@ -40,7 +41,7 @@ class Simulation(Protocol):
         """Return the answer to a request whose credential is none, None to the others."""
 
 
-SIMULATIONS: Mapping[str, Callable[[], Simulation]] = {"resend": Resend, "sendgrid": SendGrid}
+SIMULATIONS: Mapping[str, Callable[[], Simulation]] = {"postmark": Postmark, "resend": Resend, "sendgrid": SendGrid}
 SIMULATED = web.AppKey("simulated", dict[str, Simulation])
 RECEIVED = web.AppKey("received", deque[dict[str, object]])
 
