@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
+from mailprefs import telemetry
 from mailprefs.catalogue import Account, Catalogue, Scope
 from mailprefs.db import Connection, durable, pending, queries, text
 from mailprefs.errors import Misconfigured
@@ -21,13 +23,27 @@ async def ready(
 ) -> None:
     """Make sure that a database is durable, up to date and knows our numbers: what every process asks before it serves or works.
 
-    ``ring`` is the fingerprints of the key ring. Raises Misconfigured, which says what to do.
+    ``ring`` is the fingerprints of the key ring. Raises Misconfigured, which says what to do. What a newer release has made the
+    database know beyond our catalogue stays: a process that is older takes nothing away from it.
     """
+    await _sound(connection, ring)
+    await _keep_keys(connection, sorted(number for number in ring if number >= 0), now)
+    await _covered(connection, catalogue, channels)
+
+
+async def introduce(
+    connection: Connection, catalogue: Catalogue, ring: Mapping[int, bytes], channels: Mapping[str, Channel], *, now: datetime
+) -> None:
+    """Make a database that is durable and up to date know our numbers, as the release step does. Raises as ``ready`` and ``register``."""
+    await _sound(connection, ring)
+    await register(connection, catalogue, [number for number in ring if number >= 0], channels, now=now)
+
+
+async def _sound(connection: Connection, ring: Mapping[int, bytes]) -> None:
     await durable(connection)
     if lacking := await pending(connection):
         raise Misconfigured(f"the database lacks {', '.join(lacking)}. Bring it up to date: mailprefs migrate")
     await _same_ring(connection, ring)
-    await register(connection, catalogue, [number for number in ring if number >= 0], channels, now=now)
 
 
 async def _same_ring(connection: Connection, ring: Mapping[int, bytes]) -> None:
@@ -54,24 +70,86 @@ async def register(
     """
     async with connection.transaction():
         await queries("numbers").lock(connection)
-        known = {row["scope"]: row async for row in queries("numbers").scopes(connection)}
-        _unchanged(catalogue, {n: (row["name"], tuple(row["path"])) for n, row in known.items()})
+        known = await _known(connection)
+        _unchanged(catalogue, known)
+        _whole(catalogue, known)
         await _keep_keys(connection, sorted(keys), now)
         await _keep_scopes(connection, catalogue.scopes)
         await _keep_accounts(connection, catalogue, channels)
     await _fill(connection, now)
 
 
-def _unchanged(catalogue: Catalogue, known: Mapping[int, tuple[str, tuple[int, ...]]]) -> None:
-    for number, (name, path) in known.items():
+async def _known(connection: Connection) -> Mapping[int, Mapping[str, Any]]:
+    return {row["scope"]: row async for row in queries("numbers").scopes(connection)}
+
+
+def _unchanged(catalogue: Catalogue, known: Mapping[int, Mapping[str, Any]]) -> None:
+    """Raise Misconfigured for a number that came to mean something else."""
+    for number, row in known.items():
         scope = catalogue.by_number.get(number)
-        if scope is None:
-            if number & 255 != ADS:
-                raise Misconfigured(f"'{name}' (number {number}) is gone from the catalogue, but old links name it: write retired = true.")
-        elif scope.name != name:
-            raise Misconfigured(f"number {number} is '{name}' for ever and cannot mean '{scope.name}'. Give that one a number of its own.")
-        elif scope.path != path:
-            raise Misconfigured(f"'{name}' changed its stream. Consent was given to the old one: make a new topic instead.")
+        if scope and scope.name != row["name"]:
+            raise Misconfigured(
+                f"number {number} is '{row['name']}' for ever and cannot mean '{scope.name}'. Give that one a number of its own."
+            )
+        if scope and scope.path != tuple(row["path"]):
+            raise Misconfigured(f"'{scope.name}' changed its stream. Consent was given to the old one: make a new topic instead.")
+
+
+def _whole(catalogue: Catalogue, known: Mapping[int, Mapping[str, Any]]) -> None:
+    """Raise Misconfigured for a number that is in the catalogue no longer."""
+    for number in sorted(known.keys() - catalogue.by_number.keys()):
+        if number & 255 != ADS:
+            name = known[number]["name"]
+            raise Misconfigured(f"'{name}' (number {number}) is gone from the catalogue, but old links name it: write retired = true.")
+
+
+async def _covered(connection: Connection, catalogue: Catalogue, channels: Mapping[str, Channel]) -> None:
+    """Raise Misconfigured unless the database knows all that the catalogue says. What it knows besides is only logged."""
+    known = await _known(connection)
+    _unchanged(catalogue, known)
+    accounts = {row["account"]: (row["name"], row["channel"]) async for row in queries("numbers").accounts(connection)}
+    mappings = {(accounts[row["account"]][0], row["scope"]): row async for row in queries("numbers").mappings(connection)}
+    wanted = _mapped(catalogue)
+    lacking = [
+        *(scope.name for scope in catalogue.scopes if scope.number not in known or _varies(scope) != _as_kept(known[scope.number])),
+        *(each.name for each in catalogue.account if (each.name, _channel(each, channels)) not in accounts.values()),
+        *(f"{name}: {catalogue.by_number[scope].name}" for (name, scope), to in wanted.items() if to != _told(mappings.get((name, scope)))),
+    ]
+    if lacking:
+        raise Misconfigured(f"the database does not know what the catalogue says of {', '.join(lacking)}. Tell it: mailprefs migrate")
+    beyond = {"scopes": len(known.keys() - catalogue.by_number.keys()), "mappings": len(mappings.keys() - wanted.keys())}
+    if any(beyond.values()):
+        telemetry.log.warning("database_knows_more", **beyond)
+    for name in sorted({name for (name, _), row in mappings.items() if not row["filled"]}):
+        telemetry.alarm("mapping_not_filled", account=name)  # a release step that was cut short: the next one owes the rest
+
+
+def _varies(scope: Scope) -> tuple[int, int, bool]:
+    """Return what of a scope may change: what it wants, and whether it is retired."""
+    return scope.wants(Channel.EMAIL), scope.wants(Channel.SMS), scope.retired
+
+
+def _as_kept(row: Mapping[str, Any]) -> tuple[int, int, bool]:
+    return row["wants_email"], row["wants_sms"], row["retired"]
+
+
+def _mapped(catalogue: Catalogue) -> dict[tuple[str, int], tuple[list[int], str]]:
+    """Return what is mapped: account's name and scope → the part of the path that counts, and the provider's id."""
+    return {
+        (account.name, scope): (_path_for(account, catalogue.by_number[scope]), group)
+        for account in catalogue.account
+        for scope, group in catalogue.mapped(account).items()
+    }
+
+
+def _told(row: Mapping[str, Any] | None) -> tuple[list[int], str] | None:
+    return (row["path"], row["called"]) if row else None
+
+
+def _channel(account: Account, channels: Mapping[str, Channel]) -> Channel:
+    if (channel := channels.get(account.provider)) is None:
+        raise Misconfigured(f"account '{account.name}' names the provider '{account.provider}'; there are: {', '.join(channels)}")
+    return channel
 
 
 async def _keep_keys(connection: Connection, keys: Sequence[int], now: datetime) -> None:
@@ -83,31 +161,32 @@ async def _keep_keys(connection: Connection, keys: Sequence[int], now: datetime)
 
 async def _keep_scopes(connection: Connection, scopes: Sequence[Scope]) -> None:
     for scope in scopes:
+        wants_email, wants_sms, retired = _varies(scope)
         await queries("numbers").keep_scope(
             connection,
             scope=scope.number,
             path=list(scope.path),
             name=scope.name,
             stream=scope.stream,
-            wants_email=scope.wants(Channel.EMAIL),
-            wants_sms=scope.wants(Channel.SMS),
-            retired=scope.retired,
+            wants_email=wants_email,
+            wants_sms=wants_sms,
+            retired=retired,
         )
 
 
 async def _keep_accounts(connection: Connection, catalogue: Catalogue, channels: Mapping[str, Channel]) -> None:
-    wanted: dict[tuple[int, int], tuple[list[int], str]] = {}
-    for account in catalogue.account:
-        number = await queries("numbers").keep_account(connection, name=account.name, channel=channels[account.provider])
-        for scope, group in catalogue.mapped(account).items():
-            wanted[number, scope] = _path_for(account, catalogue.by_number[scope]), group
-    known = {(row["account"], row["scope"]): (row["path"], row["called"]) async for row in queries("numbers").mappings(connection)}
+    number = {
+        each.name: await queries("numbers").keep_account(connection, name=each.name, channel=_channel(each, channels))
+        for each in catalogue.account
+    }
+    wanted = {(number[name], scope): to for (name, scope), to in _mapped(catalogue).items()}
+    known = {(row["account"], row["scope"]): _told(row) async for row in queries("numbers").mappings(connection)}
     if known == wanted:
         return
     await queries("numbers").lock_mappings(connection)
-    await queries("numbers").drop_mappings(connection, accounts=[number for number, _ in wanted], scopes=[scope for _, scope in wanted])
-    for (number, scope), (path, group) in wanted.items():
-        await queries("numbers").keep_mapping(connection, account=number, scope=scope, path=path, called=group)
+    await queries("numbers").drop_mappings(connection, accounts=[account for account, _ in wanted], scopes=[scope for _, scope in wanted])
+    for (account, scope), (path, group) in wanted.items():
+        await queries("numbers").keep_mapping(connection, account=account, scope=scope, path=path, called=group)
 
 
 async def _fill(connection: Connection, now: datetime) -> None:

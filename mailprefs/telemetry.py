@@ -55,7 +55,8 @@ def alarm(name: str, **labels: str) -> None:
     each event, and its flood would hide every other.
     """
     count("alarms", alarm=name, account=labels.get("account", ""))
-    loop, about = _running(), (name, *sorted(labels.items()))
+    loop = _running()
+    about: _About = (name, *sorted(labels.items()))
     known = _repeats.get(about)
     if known is not None and known.loop is loop:
         known.times += 1

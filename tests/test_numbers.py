@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+import structlog
 
 from mailprefs import ledger, numbers
 from mailprefs.addresses import Addresses
@@ -318,3 +319,120 @@ async def test_another_key_ring_with_the_same_ids_is_refused(conn: asyncpg.Conne
     for other in ({**RING, -1: b"other"}, {**RING, 1: b"other"}):
         with pytest.raises(Misconfigured, match="another key ring"):
             await numbers.ready(conn, shared_catalogue, other, CHANNELS, now=now)
+
+
+# What serves and works only looks
+
+
+def _wider(raw: dict[str, Any]) -> None:
+    raw["brand"][0]["topic"].append({"name": "fresh", "title": "New", "number": 200})
+
+
+def _asking(raw: dict[str, Any]) -> None:
+    topic(raw, "newsletter")["consent"] = "double-opt-in"
+
+
+def _retiring(raw: dict[str, Any]) -> None:
+    topic(raw, "partners")["retired"] = True
+
+
+def _joined(raw: dict[str, Any]) -> None:
+    raw["account"].append({**raw["account"][0], "name": "sendgrid-third", "scopes": {}})
+
+
+def _texting(raw: dict[str, Any]) -> None:
+    raw["account"][1]["provider"] = "twilio"
+
+
+def _mapping(raw: dict[str, Any]) -> None:
+    raw["account"][1]["scopes"]["partners"] = "778"
+
+
+def _regrouped(raw: dict[str, Any]) -> None:
+    raw["account"][1]["scopes"]["newsletter"] = "778"
+
+
+def _sharing(raw: dict[str, Any]) -> None:
+    raw["account"][1]["share_bounces"] = True
+
+
+LACKING = {
+    "connective/fresh": _wider,
+    "connective/newsletter": _asking,
+    "connective/partners": _retiring,
+    "sendgrid-third": _joined,
+    "sendgrid-second": _texting,
+    "sendgrid-second: connective/partners": _mapping,
+    "sendgrid-second: connective/newsletter": _regrouped,
+    "sendgrid-second: connective/newsletter.": _sharing,
+}
+
+
+@pytest.mark.parametrize(("said", "change"), LACKING.items(), ids=[each.__name__ for each in LACKING.values()])
+async def test_a_catalogue_that_the_database_does_not_know_is_refused_until_the_release_step_tells_it(
+    conn: asyncpg.Connection, raw: dict[str, Any], now: datetime, said: str, change: Callable[[dict[str, Any]], None]
+) -> None:
+    change(raw)
+    before, known = await written(conn), Catalogue.model_validate(raw)
+    with pytest.raises(Misconfigured, match=rf"does not know what the catalogue says of {said.rstrip('.')}\. Tell it: mailprefs migrate"):
+        await numbers.ready(conn, known, RING, CHANNELS, now=now)
+    assert await written(conn) == before
+    await numbers.introduce(conn, known, RING, CHANNELS, now=now)
+    await numbers.ready(conn, known, RING, CHANNELS, now=now)
+
+
+@pytest.mark.parametrize("change", [_wider, _joined, _mapping], ids=["scope", "account", "mapping"])
+async def test_an_older_process_takes_nothing_from_what_a_newer_release_made_known(
+    conn: asyncpg.Connection, shared_catalogue: Catalogue, raw: dict[str, Any], jane: Address, now: datetime,
+    change: Callable[[dict[str, Any]], None],
+) -> None:  # fmt: skip
+    change(raw)
+    await ledger.record(conn, [stop(jane, MARKETING, now)], now=now)
+    await numbers.introduce(conn, Catalogue.model_validate(raw), RING, CHANNELS, now=now)
+    before = await written(conn)
+    with structlog.testing.capture_logs() as lines:
+        await numbers.ready(conn, shared_catalogue, RING, CHANNELS, now=now)
+    assert await written(conn) == before
+    assert [line["event"] for line in lines] == ([] if change is _joined else ["database_knows_more"])
+
+
+async def test_a_number_that_means_something_else_is_refused_by_who_only_looks(
+    conn: asyncpg.Connection, raw: dict[str, Any], now: datetime
+) -> None:
+    topic(raw, "studies")["name"] = "surveys"
+    with pytest.raises(Misconfigured, match="number 275 is 'connective/studies' for ever"):
+        await numbers.ready(conn, Catalogue.model_validate(raw), RING, CHANNELS, now=now)
+
+
+async def test_a_release_step_that_was_cut_short_is_alarmed_and_done_again(
+    conn: asyncpg.Connection, shared_catalogue: Catalogue, jane: Address, now: datetime
+) -> None:
+    await ledger.record(conn, [stop(jane, MARKETING, now)], now=now)
+    await conn.execute("delete from push; update mapping set filled = false")
+    with structlog.testing.capture_logs() as lines:
+        await numbers.ready(conn, shared_catalogue, RING, CHANNELS, now=now)
+    assert [(line["event"], line["account"]) for line in lines] == [
+        ("mapping_not_filled", name) for name in ("sendgrid-main", "sendgrid-second")
+    ]
+    await numbers.introduce(conn, shared_catalogue, RING, CHANNELS, now=now)
+    assert len(await pushes(conn)) == 3
+
+
+async def test_another_key_ring_is_refused_before_the_database_is_told_anything(
+    conn: asyncpg.Connection, raw: dict[str, Any], now: datetime
+) -> None:
+    await numbers.ready(conn, Catalogue.model_validate(raw), RING, CHANNELS, now=now)
+    _wider(raw)
+    before = await written(conn)
+    with pytest.raises(Misconfigured, match="another key ring"):
+        await numbers.introduce(conn, Catalogue.model_validate(raw), {**RING, 1: b"other"}, CHANNELS, now=now)
+    assert await written(conn) == before
+
+
+async def test_a_provider_that_nobody_knows_is_told_by_the_release_step(
+    conn: asyncpg.Connection, raw: dict[str, Any], now: datetime
+) -> None:
+    raw["account"][0]["provider"] = "sendgird"
+    for asked in (numbers.ready, numbers.introduce):
+        with pytest.raises(Misconfigured, match="'sendgrid-main' names the provider 'sendgird'; there are: sendgrid, twilio"):
+            await asked(conn, Catalogue.model_validate(raw), RING, CHANNELS, now=now)

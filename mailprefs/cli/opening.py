@@ -84,11 +84,12 @@ class Opening:
         """Lend a connection to the database at a URL, as ``connected`` does."""
         import asyncpg
 
-        from mailprefs import db
+        from mailprefs import db, numbers
+        from mailprefs.providers import CHANNELS
 
         connection = await db.connect(url)
         try:
-            await self.registered(connection)
+            await numbers.ready(connection, self.catalogue, self.ring.fingerprints, CHANNELS, now=now())
             yield connection
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             if db.is_trouble(error):
@@ -97,19 +98,21 @@ class Opening:
         finally:
             connection.terminate()  # all is committed, and close() waits for a server that may be gone
 
-    async def registered(self, connection: Connection) -> None:
-        """Make the database know the catalogue. Raises Misconfigured where it cannot be, or was never migrated."""
-        from mailprefs import numbers
+    async def migrated(self, connection: Connection) -> list[str]:
+        """Bring the database up to date, make it know the catalogue, and return what was applied. Raises Misconfigured if it cannot be."""
+        from mailprefs import db, numbers
         from mailprefs.providers import CHANNELS
 
-        await numbers.ready(connection, self.catalogue, self.ring.fingerprints, CHANNELS, now=now())
+        applied = await db.migrate(connection)
+        await numbers.introduce(connection, self.catalogue, self.ring.fingerprints, CHANNELS, now=now())
+        return applied
 
     async def _ready(self, url: str) -> None:
         from mailprefs import db
 
         connection = await db.connect(url)
         try:
-            await db.migrate(connection)
+            await self.migrated(connection)
         finally:
             await connection.close()
 

@@ -54,8 +54,7 @@ async def _migrated() -> None:
     async with opening.database(make=True) as url:
         connection = await db.connect(url)
         try:
-            applied = await db.migrate(connection)
-            await opening.registered(connection)
+            applied = await opening.migrated(connection)
         finally:
             await connection.close()
     tell(f"applied {', '.join(applied)}" if applied else "nothing to apply")

@@ -126,7 +126,7 @@ async def _migrated(database: str, known: Catalogue, ring: KeyRing) -> None:
     connection = await db.connect(database)
     try:
         await db.migrate(connection)
-        await numbers.ready(connection, known, ring.fingerprints, CHANNELS, now=now())
+        await numbers.introduce(connection, known, ring.fingerprints, CHANNELS, now=now())
     finally:
         await connection.close()
 

@@ -3,7 +3,7 @@
 lock table account in share row exclusive mode;
 
 -- name: scopes
-select scope, name, path from scope order by scope;
+select scope, name, path, wants_email, wants_sms, retired from scope order by scope;
 
 -- name: signing_keys
 select id from signing_key order by id;
@@ -46,7 +46,7 @@ with gone as (
 delete from push p using gone g where p.account = g.account and p.scope = g.scope;
 
 -- name: mappings
-select account, scope, path, called from mapping order by account, scope;
+select account, scope, path, called, filled from mapping order by account, scope;
 
 -- name: lock_mappings#
 -- Waits for the writers that read the mappings as they were; those that come see them as they will be. Held for a moment alone.
