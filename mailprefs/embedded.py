@@ -18,6 +18,7 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -36,6 +37,7 @@ from mailprefs.errors import Misconfigured, Unavailable
 PATIENCE = 120.0  # seconds until the server must answer, enough for recovery after a crash, or must have ended
 TRIES = 3  # a server may be killed while it starts; one that ends each time will not get better
 PAUSE = 0.02  # seconds between two looks
+NUMBERS = range(65533, 65519, -1)  # of accounts: no distribution gives these out, and every container that has a ``nobody`` has them
 RUDE = 20  # seconds after which the keeper cuts off what still runs: all that was acknowledged is in the WAL
 ROLE = "mailprefs"
 OTHERWISE = "Or set DATABASE_URL to a PostgreSQL of your own."
@@ -81,7 +83,9 @@ class Server:
         """Return the URL of a server that answers: the one that runs already, else a new one. Raises Misconfigured or Unavailable."""
         url = None
         try:
-            self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for directory in (self.home.parent, self.home):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _refuse_a_strangers(self.home)
             async with asyncio.timeout(self._patience):
                 url = await self._started()
             return url
@@ -137,6 +141,7 @@ class Server:
             self._sockets.symlink_to(sockets)
             binaries = _programs(self._binaries or _borrowed(), sockets)
             self._make_cluster(binaries, sockets)
+            _give_to_its_own(self.cluster, sockets)
             settings = {**QUIET, "listen_addresses": "", "unix_socket_directories": f'"{sockets}"', "unix_socket_permissions": "0700"}
             server = [str(binaries / "postgres")] + [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
             with _open_private(self.home / "log", os.O_APPEND) as log:
@@ -212,7 +217,9 @@ def keep(home: str, sockets: str, alive: str, *server: str) -> None:
     os.chdir("/")
     try:
         with _entered(Path(home, "cluster")) as (door, name):
-            postgres = subprocess.Popen([*server, "-D", name], env=ENVIRONMENT, pass_fds=[int(alive), door], **_account())
+            postgres = subprocess.Popen(
+                [*server, "-D", name], env=ENVIRONMENT, pass_fds=[int(alive), door], **_owner(Path(home, "cluster"))
+            )
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # where all are told to end at once, it ends after those who drain into it
         threading.Thread(target=_stop_when_unwanted, args=(postgres, Path(home, "wanted")), daemon=True).start()
         postgres.wait()
@@ -284,8 +291,19 @@ def _run(command: list[str], pass_fds: Sequence[int] = ()) -> str:
     return str(done.stdout)
 
 
+def _refuse_a_strangers(home: Path) -> None:
+    """Raise Misconfigured for a directory that others made or may write: they would have their hands in all that is kept."""
+    away = "Move it away, or set MAILPREFS_DATA to a directory of your own."
+    for path, owners, spared in ((home.parent, {0, os.geteuid()}, stat.S_ISVTX), (home, {os.geteuid()}, 0)):
+        found = path.stat()
+        if found.st_uid not in owners:
+            raise Misconfigured(f"{path} belongs to another account (number {found.st_uid}). {away}")
+        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & spared:
+            raise Misconfigured(f"{path} may be written by others. If nobody has been at it: chmod go-w {path}. {away}")
+
+
 def _account() -> dict[str, Any]:
-    """Return who runs PostgreSQL, which refuses root: ourselves, or ``nobody``."""
+    """Return who makes a cluster, which PostgreSQL refuses root, and which takes somebody with a name: ourselves, or ``nobody``."""
     if os.geteuid() != 0:
         return {}
     try:
@@ -293,6 +311,35 @@ def _account() -> dict[str, Any]:
     except KeyError:
         raise Misconfigured(f"PostgreSQL does not run as root, and there is no account 'nobody' to run it. {OTHERWISE}") from None
     return {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+
+
+def _owner(cluster: Path) -> dict[str, Any]:
+    """Return who runs the server: ourselves or, where we are root, the number that the cluster belongs to."""
+    found = cluster.stat()
+    return {"user": found.st_uid, "group": found.st_gid, "extra_groups": []} if os.geteuid() == 0 else {}
+
+
+def _give_to_its_own(cluster: Path, *beside: Path) -> None:
+    """Leave the cluster, where we are root, to a number that nothing else runs under: whoever is ``nobody`` too could read its files."""
+    if os.geteuid() != 0:
+        return
+    before = cluster.stat().st_uid
+    number = before if before in NUMBERS else next((n for n in NUMBERS if not _is_known(n)), before)
+    for path in beside:
+        os.chown(path, number, number)
+    if number == before:
+        return
+    for _, directories, files, door in os.fwalk(cluster, topdown=False):  # the cluster itself comes last, and says that all is done
+        for name in (*directories, *files):
+            if os.stat(name, dir_fd=door, follow_symlinks=False).st_uid == before:
+                os.chown(name, number, number, dir_fd=door, follow_symlinks=False)
+    os.chown(cluster, number, number)
+
+
+def _is_known(number: int) -> bool:
+    with suppress(KeyError):
+        return bool(pwd.getpwuid(number))
+    return False
 
 
 @contextmanager

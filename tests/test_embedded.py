@@ -77,14 +77,14 @@ def by_hand(home: Path, binaries: Path | None) -> Iterator[ByHand]:
     """Start PostgreSQL on the cluster as an operator would, past our locks."""
     directory = Path(tempfile.mkdtemp(prefix="by-hand-"))
     server = embedded._programs(binaries or embedded._borrowed(), directory) / "postgres"
-    embedded._give_away(directory)
     started = []
 
     def by_hand() -> subprocess.Popen[bytes]:
         with embedded._entered(home / "cluster") as (door, name), (home / "by hand").open("wb") as log:
             words = [str(server), "-D", name, "-c", "listen_addresses=", "-k", str(directory)]
-            env = embedded.ENVIRONMENT
-            started.append(subprocess.Popen(words, cwd="/", env=env, stderr=log, pass_fds=[door], **embedded._account()))
+            env, owner = embedded.ENVIRONMENT, (home / "cluster").stat().st_uid
+            os.chown(directory, owner, -1)
+            started.append(subprocess.Popen(words, cwd="/", env=env, stderr=log, pass_fds=[door], **embedded._owner(home / "cluster")))
         return started[-1]
 
     yield by_hand
@@ -256,7 +256,7 @@ async def test_a_killed_server_comes_back_with_all_that_was_acknowledged(home: P
 async def test_a_number_in_use_again_is_not_taken_for_a_server(home: Path, binaries: Path | None, by_hand: ByHand) -> None:
     async with running(home, binaries):
         pid_file = (home / "cluster" / "postmaster.pid").read_text().splitlines(keepends=True)
-    somebody = subprocess.Popen(["sleep", "60"], **embedded._account())
+    somebody = subprocess.Popen(["sleep", "60"], **embedded._owner(home / "cluster"))
     try:
         (home / "cluster" / "postmaster.pid").write_text("".join([f"{somebody.pid}\n", *pid_file[1:]]))
         refused = by_hand()
@@ -382,7 +382,7 @@ async def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not ROOT, reason="only root has to become somebody else, run: sudo make test")
-async def test_root_runs_it_as_nobody_and_opens_no_door(home: Path, binaries: Path | None, tmp_path: Path) -> None:
+async def test_root_runs_it_as_an_account_of_its_own_and_opens_no_door(home: Path, binaries: Path | None, tmp_path: Path) -> None:
     private = tmp_path / "private"
     if binaries is None:  # an environment in a home that nobody can enter
         wheel = embedded._borrowed().parents[1]
@@ -394,9 +394,61 @@ async def test_root_runs_it_as_nobody_and_opens_no_door(home: Path, binaries: Pa
     before = {path: path.stat().st_mode for path in (tmp_path, private) if path.exists()}
     async with running(home, binaries) as url:
         assert await ask(url, "select 1") == 1
-        assert Path("/proc", str(postmaster(home))).stat().st_uid == pwd.getpwnam("nobody").pw_uid
+        server = Path("/proc", str(postmaster(home)))
+        number = server.stat().st_uid
+        assert number in embedded.NUMBERS
+        with pytest.raises(KeyError):
+            pwd.getpwuid(number)
+        look: list[str | Path] = ["/bin/ls", server / "cwd" / "base"]
+        for who, may in ((embedded._owner(home / "cluster"), True), (embedded._account(), False)):  # the first is the control
+            assert (subprocess.run(look, capture_output=True, check=False, **who).returncode == 0) is may
         directory = sockets(home)
         strangers = subprocess.run(["/bin/ls", directory], user="daemon", group="daemon", extra_groups=[], capture_output=True, check=False)
         assert b"Permission denied" in strangers.stderr
     assert {path: path.stat().st_mode for path in before} == before
     assert not directory.exists()
+
+
+@pytest.mark.skipif(not ROOT, reason="only root has to become somebody else, run: sudo make test")
+async def test_what_nobody_ran_before_is_given_to_its_own_account(home: Path, binaries: Path | None, tmp_path: Path) -> None:
+    nobody = pwd.getpwnam("nobody").pw_uid
+    async with running(home, binaries) as url:
+        await ask(url, "create table kept as select 42 as n")
+    (tmp_path / "precious").touch()
+    (home / "cluster" / "pg_tblspc" / "link").symlink_to(tmp_path / "precious")
+    (home / "cluster" / "hard").hardlink_to(tmp_path / "precious")
+    for path in (home / "cluster", *(home / "cluster").rglob("*")):
+        if path.name not in ("link", "hard"):
+            os.chown(path, nobody, nobody)
+    (home / "cluster" / "pg_tblspc" / "link").unlink()
+    async with running(home, binaries) as url:
+        assert await ask(url, "select n from kept") == 42
+        assert Path("/proc", str(postmaster(home))).stat().st_uid in embedded.NUMBERS
+    assert {path.stat().st_uid for path in (home / "cluster").rglob("*") if path.name != "hard"} == {(home / "cluster").stat().st_uid}
+    assert (tmp_path / "precious").stat().st_uid == 0
+
+
+@pytest.mark.parametrize("which", ["home", "parent"])
+async def test_a_directory_that_others_may_write_is_refused(home: Path, which: str) -> None:
+    place = home if which == "home" else home.parent
+    home.mkdir(parents=True)
+    for mode in (0o777, 0o775, 0o757):
+        home.parent.chmod(0o700)
+        place.chmod(mode)
+        with pytest.raises(Misconfigured, match=r"may be written by others.*chmod go-w .*MAILPREFS_DATA"):
+            await Server(home).start()
+        assert list(home.iterdir()) == []
+
+
+@pytest.mark.skipif(not ROOT, reason="only root can make what belongs to somebody else, run: sudo make test")
+async def test_a_directory_that_another_account_made_is_refused(home: Path) -> None:
+    home.mkdir(parents=True)
+    for place in (home, home.parent):
+        os.chown(place, 12345, 12345)
+        with pytest.raises(Misconfigured, match=r"belongs to another account \(number 12345\)\. Move it away, or set MAILPREFS_DATA"):
+            await Server(home).start()
+        os.chown(place, 0, 0)
+    assert list(home.iterdir()) == []
+    home.parent.chmod(0o1777)  # as /tmp is: what lies in it is its owner's
+    async with running(home) as url:
+        assert await ask(url, "select 1") == 1
