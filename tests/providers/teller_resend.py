@@ -67,4 +67,5 @@ TELLER = Teller(
     refused=("newsletter", "", FIRST.upper(), f"{FIRST}/"),
     page=100,
     many=201,
+    reads_back=True,
 )

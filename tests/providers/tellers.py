@@ -61,6 +61,7 @@ class Teller:
     addresses: Sequence[str] = ("a@example.com", "b+c/d?e#f@example.com", "Élise@example.com", "200%@example.com")
     page: int = 0  # entries in one page of a listing; 0: it has no pages
     many: int = 2_000  # entries of a long listing
+    reads_back: bool = False  # it looks whether a write is there before it calls it done: no lie gets through
 
     @property
     def name(self) -> str:
