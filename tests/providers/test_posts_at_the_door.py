@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
 from aiohttp import ClientSession, web
 
+from mailprefs import numbers
 from mailprefs.catalogue import Account, Catalogue
 from mailprefs.links import KeyRing
+from mailprefs.providers import CHANNELS
 from mailprefs.providers.base import Delivery
 from mailprefs.settings import Settings
 from mailprefs.web import app as service
@@ -40,12 +43,13 @@ def account(case: Case) -> Account:
 
 
 @pytest.fixture
-async def base(shared_catalogue: Catalogue, ring: KeyRing, database: str) -> AsyncIterator[str]:
+async def base(shared_catalogue: Catalogue, ring: KeyRing, conn: asyncpg.Connection, database: str) -> AsyncIterator[str]:
     """The URL of a service with one account of each."""
     cases = [case_of(name) for name in NAMES]
     accounts = tuple(map(account, cases))
     lent = {one.secrets[name]: case.credential.secrets[name] for one, case in zip(accounts, cases, strict=True) for name in one.secrets}
     catalogue = shared_catalogue.model_copy(update={"account": accounts})
+    await numbers.register(conn, catalogue, [key.id for key in ring.keys], CHANNELS, now=datetime.now(UTC))
     runner = wire.runner(service.create_app(Settings().lending(lent), catalogue, ring, database_url=database))
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -10,9 +10,10 @@ import asyncpg
 import pytest
 from aiohttp import ClientSession, encode_basic_auth, web
 
+from mailprefs import numbers
 from mailprefs.catalogue import Account, Catalogue
 from mailprefs.links import KeyRing
-from mailprefs.providers import PROVIDERS
+from mailprefs.providers import CHANNELS, PROVIDERS
 from mailprefs.providers.base import Delivery
 from mailprefs.providers.ses import SES
 from mailprefs.settings import Settings
@@ -35,13 +36,15 @@ ACCOUNT = Account(
 
 
 @pytest.fixture
-async def base(shared_catalogue: Catalogue, ring: KeyRing, database: str) -> AsyncIterator[str]:
+async def base(shared_catalogue: Catalogue, ring: KeyRing, conn: asyncpg.Connection, database: str) -> AsyncIterator[str]:
     """The URL of a service with one account of SES, which has fetched the certificate already."""
     ses, now = PROVIDERS["ses"], datetime.now(UTC)
     assert isinstance(ses, SES)
     ses.certificates.hold(HELD, certificate(key(), begins=now - timedelta(days=1), ends=now + timedelta(days=1)), now)
     settings = Settings().lending({"SES_USER": USER, "SES_PASSWORD": PASSWORD})
-    app = service.create_app(settings, shared_catalogue.model_copy(update={"account": (ACCOUNT,)}), ring, database_url=database)
+    known = shared_catalogue.model_copy(update={"account": (ACCOUNT,)})
+    await numbers.register(conn, known, [key.id for key in ring.keys], CHANNELS, now=now)
+    app = service.create_app(settings, known, ring, database_url=database)
     runner = wire.runner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
