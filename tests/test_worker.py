@@ -19,13 +19,13 @@ from aiohttp import ClientError, ClientSession, DummyCookieJar, web
 from aiohttp.test_utils import TestServer
 from prometheus_client import REGISTRY
 
-from mailprefs import courier, db, ledger, outbox, worker
+from mailprefs import courier, db, ledger, numbers, outbox, worker
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
 from mailprefs.courier import Timing
 from mailprefs.errors import Misconfigured
 from mailprefs.links import KeyRing
-from mailprefs.providers import PROVIDERS
+from mailprefs.providers import CHANNELS, PROVIDERS
 from mailprefs.providers.base import Credential, Outcome, Settlement, Telling
 from mailprefs.providers.calling import session
 from mailprefs.providers.sendgrid import SendGrid
@@ -350,6 +350,8 @@ async def test_a_database_that_is_not_migrated_refuses_to_start(house: House) ->
 
 async def test_an_account_that_is_mapped_to_nothing_is_not_told_and_needs_no_owner(house: House) -> None:
     house.with_account(MAIN, scopes={})
+    keys = [key.id for key in house.ring.keys]
+    await numbers.register(house.conn, house.catalogue, keys, CHANNELS, now=worker.wall_clock())
     await house.stop("ann")
     assert await house.drain()
     assert await house.conn.fetchval("select count(*) from gate") == 1
