@@ -156,7 +156,7 @@ begin
     from unnest(p_bucket, p_key, p_scope, p_effect, p_door, p_teller, p_happened)
       with ordinality c(bucket, key, scope, effect, door, teller, happened, n)
     join account n on n.name = c.teller
-    where c.door in ('provider', 'sms') and c.effect in ('stop', 'go', 'note') and c.n = any(added)
+    where c.door in ('provider', 'sms', 'reconcile') and c.effect in ('stop', 'go', 'note') and c.n = any(added)
       and not (c.effect = 'stop' and exists (
         select from told t
         where t.bucket = c.bucket and t.key = c.key and t.account = n.account and t.scope = c.scope and not t.stop

@@ -1,0 +1,153 @@
+"""Lays a provider's own list beside what we hold, and heals towards more suppression alone.
+
+The list is streamed into the database and compared there, so that memory stays flat however long it is. A stop that only they hold
+becomes ours, through the door ``reconcile``; a stop that only we hold is owed to them again, and is an incident, since they had confirmed
+it. Nobody is ever let go because of a difference.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from uuid import UUID
+
+from aiohttp import ClientSession
+
+from mailprefs import ledger, telemetry
+from mailprefs.addresses import Addresses
+from mailprefs.db import Connection, queries
+from mailprefs.errors import Busy, MailprefsError
+from mailprefs.providers.base import Credential, Listed, Provider
+from mailprefs.words import Address, Cause, Change, Door, Effect
+
+PAGE = 1000  # people healed in one transaction
+ROWS = 5000  # entries of a listing written at once
+SHRUNK = 0.9  # of what was listed the last time: fewer is a listing that was cut off
+FEW = 20  # entries below which a list may shrink as it likes
+_LOCK = 0x7265636F  # advisory, "reco"
+
+KINDS = ("theirs", "stranger", "ours", "stale", "unsettled")
+
+
+class Shrunk(MailprefsError):
+    """The provider lists far fewer than the last time: a truncated listing must not look like everyone having come back."""
+
+    def __init__(self, listed: int, before: int) -> None:
+        super().__init__(f"the provider lists {listed:,} where it listed {before:,} before. If that is right, say so: --shrunk")
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one comparison found: ``found`` says how many people by kind of drift."""
+
+    account: str
+    scope: str
+    began_at: datetime
+    ended_at: datetime
+    listed: int
+    twice: int  # entries that name somebody again
+    found: Mapping[str, int]
+    healed: bool
+
+    @property
+    def drifted(self) -> bool:
+        """True if the two differ about somebody about whom something can be said."""
+        return any(people for kind, people in self.found.items() if kind != "unsettled")
+
+
+@dataclass(frozen=True)
+class Books:
+    """One account's list and ours, to be compared over a connection of their own."""
+
+    account: str
+    number: int
+    provider: Provider
+    credential: Credential
+    groups: Mapping[int, str]  # scope → the provider's id
+    names: Mapping[int, str]  # scope → its name
+    connection: Connection
+    http: ClientSession
+    addresses: Addresses = field(repr=False)
+    clock: Callable[[], datetime]
+
+    async def compare(self, *, heal: bool, shrunk: bool = False) -> list[Report]:
+        """Compare every mapped scope. Raises Busy if somebody else does, Shrunk, and what ``pull`` raises; what was healed stays."""
+        async with self._alone():
+            return [await self._scope(scope, heal=heal, shrunk=shrunk) for scope in self.groups]
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        if not await queries("reconcile").claim(self.connection, lock=_LOCK, account=self.number):
+            raise Busy("this account is being compared already")
+        try:
+            yield
+        finally:
+            await queries("reconcile").release(self.connection, lock=_LOCK, account=self.number)
+
+    async def _scope(self, scope: int, *, heal: bool, shrunk: bool) -> Report:
+        here = {"account": self.number, "scope": scope}
+        began = self.clock()
+        await queries("reconcile").clear(self.connection, **here)
+        await self._list(scope)
+        row = await queries("reconcile").listed(self.connection, **here)
+        before = await queries("reconcile").last_listed(self.connection, **here)
+        if not shrunk and before is not None and before >= FEW and row["listed"] < SHRUNK * before:
+            raise Shrunk(row["listed"], before)
+        await queries("reconcile").compare(self.connection, **here, began=began, now=self.clock())
+        found = dict.fromkeys(KINDS, 0) | {one["kind"]: one["people"] async for one in queries("reconcile").found(self.connection, **here)}
+        if heal:
+            await self._heal(scope)
+        report = Report(self.account, self.names[scope], began, self.clock(), row["listed"], row["twice"], found, heal)
+        await self._remember(scope, report)
+        return report
+
+    async def _list(self, scope: int) -> None:
+        """Write down whom the provider lists, as keys: what it calls people is forgotten at once."""
+        rows: list[tuple[int, int, int, UUID, datetime | None]] = []
+        async for entry in self.provider.pull(self.http, self.credential, self.groups[scope]):
+            rows.append(self._row(scope, entry))
+            if len(rows) >= ROWS:
+                await self._write(rows)
+        await self._write(rows)
+
+    def _row(self, scope: int, entry: Listed) -> tuple[int, int, int, UUID, datetime | None]:
+        who = self.addresses.heard(entry.address, self.provider.channel)
+        return self.number, scope, who.bucket, who.key, entry.stopped_at
+
+    async def _write(self, rows: list[tuple[int, int, int, UUID, datetime | None]]) -> None:
+        await self.connection.copy_records_to_table("listing", columns=("account", "scope", "bucket", "key", "stopped_at"), records=rows)
+        rows.clear()
+
+    async def _heal(self, scope: int) -> None:
+        here = {"account": self.number, "scope": scope}
+        bucket, key = -1, UUID(int=0)
+        while page := [
+            row async for row in queries("reconcile").stops_of_theirs(self.connection, **here, bucket=bucket, key=key, most=PAGE)
+        ]:
+            await ledger.record(self.connection, [self._stop(scope, row["key"], row["at"]) for row in page], now=self.clock())
+            bucket, key = page[-1]["bucket"], page[-1]["key"]
+        await queries("reconcile").owe(self.connection, **here, now=self.clock())
+
+    def _stop(self, scope: int, key: UUID, at: datetime) -> Change:
+        """A stop that they hold, named by when: the same entry in the next listing is the same fact."""
+        id = f"{self.account}/{scope}/{at.isoformat()}"
+        return Change(Address(key, self.provider.channel), scope, Cause.CHOICE, Effect.STOP, Door.RECONCILE, id, at, by=self.account)
+
+    async def _remember(self, scope: int, report: Report) -> None:
+        for kind, people in report.found.items():
+            telemetry.gauge("drift", people, account=self.account, kind=kind)
+        if report.found["ours"]:  # they had confirmed it, or told us so themselves
+            telemetry.alarm("provider_lost_stops", account=self.account)
+        await queries("reconcile").remember(
+            self.connection,
+            account=self.number,
+            scope=scope,
+            began=report.began_at,
+            now=report.ended_at,
+            listed=report.listed,
+            found=json.dumps(dict(report.found)),
+            healed=report.healed,
+        )

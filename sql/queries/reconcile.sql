@@ -1,0 +1,47 @@
+-- name: claim$
+-- One comparison of an account at a time; true if it is ours.
+select pg_try_advisory_lock(:lock::int, :account::int);
+
+-- name: release$
+select pg_advisory_unlock(:lock::int, :account::int);
+
+-- name: clear!
+with left_over as (delete from drift where account = :account and scope = :scope)
+delete from listing where account = :account and scope = :scope;
+
+-- name: last_listed$
+-- How many the provider listed the last time, null if it was never asked.
+select listed from reconciliation where account = :account and scope = :scope order by began_at desc limit 1;
+
+-- name: listed^
+-- How many entries the provider listed, and how many of them are the same person again.
+select count(*) listed, count(*) - count(distinct (bucket, key)) twice from listing where account = :account and scope = :scope;
+
+-- name: compare!
+insert into drift (account, scope, bucket, key, kind, at)
+select :account, :scope, d.bucket, d.key, d.kind, d.at from differ(:account, :scope, :began, :now) d;
+
+-- name: found
+select kind, count(*) people from drift where account = :account and scope = :scope group by kind order by kind;
+
+-- name: stops_of_theirs
+-- Those whom the provider stopped and we did not, a page at a time.
+select bucket, key, at
+from drift
+where account = :account and scope = :scope and kind in ('theirs', 'stranger') and (bucket, key) > (:bucket::smallint, :key::uuid)
+order by bucket, key
+limit :most;
+
+-- name: owe!
+-- The provider lacks what it was told: it is owed again.
+insert into push (bucket, account, key, scope, stop, since, due_at)
+select d.bucket, d.account, d.key, d.scope, true, :now, :now
+from drift d
+where d.account = :account and d.scope = :scope and d.kind = 'ours'
+order by d.bucket, d.account, d.key, d.scope
+on conflict (bucket, account, key, scope) do nothing;
+
+-- name: remember!
+insert into reconciliation (account, scope, began_at, ended_at, listed, found, healed)
+values (:account, :scope, :began, :now, :listed, :found::jsonb, :healed)
+on conflict do nothing;

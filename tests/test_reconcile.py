@@ -1,0 +1,239 @@
+"""A provider's list beside ours: every kind of drift found, none invented, and healed towards more suppression alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import cast
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from aiohttp import ClientSession
+
+from mailprefs import ledger, outbox
+from mailprefs.addresses import Addresses
+from mailprefs.errors import Busy
+from mailprefs.outbox import End, Fate
+from mailprefs.providers.base import Credential, Listed, Provider, Unclear
+from mailprefs.reconcile import Books, Report, Shrunk
+from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
+
+MAIN, NEWSLETTER, OFFERS = 1, 272, 273
+DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
+SETTLE = timedelta(minutes=15)
+
+
+@dataclass
+class Lister:
+    """A provider that lists what a test says, and nothing else."""
+
+    entries: list[Listed] = field(default_factory=list)
+    cut_after: int | None = None
+    meanwhile: list[Change] = field(default_factory=list)
+    channel = Channel.EMAIL
+
+    async def pull(self, http: ClientSession, credential: Credential, group: str) -> AsyncIterator[Listed]:
+        for n, entry in enumerate(each for each in self.entries if each.group == group):
+            if n == self.cut_after:
+                raise Unclear("truncated")
+            yield entry
+
+
+@dataclass
+class Case:
+    """One account, its lister, and people in every relation to it."""
+
+    conn: asyncpg.Connection
+    addresses: Addresses
+    now: datetime
+    lister: Lister = field(default_factory=Lister)
+
+    def books(self, now: datetime | None = None) -> Books:
+        return Books(
+            "sendgrid-main",
+            MAIN,
+            cast(Provider, self.lister),
+            Credential("sendgrid-main", {}),
+            {NEWSLETTER: "12345"},
+            {NEWSLETTER: "connective/newsletter"},
+            self.conn,
+            cast(ClientSession, None),
+            self.addresses,
+            lambda: now or self.now,
+        )
+
+    async def compare(self, *, heal: bool = False, shrunk: bool = False, now: datetime | None = None) -> Report:
+        (report,) = await self.books(now).compare(heal=heal, shrunk=shrunk)
+        return report
+
+    async def known(self, name: str) -> Address:
+        who = self.addresses.read(f"{name}@example.org")
+        row = (who.bucket, who.key, who.text)
+        await self.conn.execute(
+            "insert into address (bucket, key, channel, plaintext) values ($1, $2, 'email', $3) on conflict do nothing", *row
+        )
+        return who
+
+    async def change(self, who: Address, effect: Effect, at: datetime) -> None:
+        door = Door.LINK if effect is Effect.STOP else Door.MANAGE
+        await ledger.record(self.conn, [Change(who, NEWSLETTER, Cause.CHOICE, effect, door, uuid4().hex, at)], now=at)
+
+    async def told(self, at: datetime, *, stop: bool = True) -> None:
+        """The account confirms everything that it is owed in one direction."""
+        held = await outbox.lease(
+            self.conn, MAIN, scopes=[NEWSLETTER], stop=stop, most=1000, until=at + MINUTE, settle=SETTLE, quiet=timedelta(), now=at
+        )
+        assert held is not None
+        ready = await outbox.read(self.conn, held, held.pushes, margin=timedelta(), now=at)
+        await outbox.settle(self.conn, held, [End(each.push, Fate.DONE, each.want) for each in ready], sent_at=at, settle=SETTLE, now=at)
+
+    def lists(self, who: Address, at: datetime | None = None) -> None:
+        self.lister.entries.append(Listed(who.text or "", "12345", at))
+
+    async def stopped(self, who: Address) -> bool:
+        return bool(await self.conn.fetchval("select stops @> array[272] from address where key = $1", who.key))
+
+
+@pytest.fixture
+def case(conn: asyncpg.Connection, addresses: Addresses, now: datetime) -> Case:
+    return Case(conn, addresses, now)
+
+
+async def agreeing(case: Case, people: int) -> None:
+    """People who are stopped here and there, long since."""
+    for n in range(people):
+        who = await case.known(f"agreed{n}")
+        await case.change(who, Effect.STOP, case.now - 9 * DAY)
+        case.lists(who)
+    await case.told(case.now - 8 * DAY)
+
+
+@pytest.mark.parametrize("each", [1, 7])
+async def test_every_kind_of_drift_is_found_and_none_is_invented(case: Case, each: int) -> None:
+    await agreeing(case, 40)
+    for n in range(each):
+        case.lists(await case.known(f"theirs{n}"), case.now - DAY)
+        case.lists(case.addresses.read(f"stranger{n}@example.org"))
+        await case.change(await case.known(f"ours{n}"), Effect.STOP, case.now - 9 * DAY)
+        stale = await case.known(f"stale{n}")
+        await case.change(stale, Effect.STOP, case.now - 9 * DAY)
+        case.lists(stale)
+    await case.told(case.now - 8 * DAY)
+    for n in range(each):
+        await case.change(case.addresses.read(f"stale{n}@example.org"), Effect.GO, case.now - 7 * DAY)
+    await case.told(case.now - 6 * DAY, stop=False)
+    for n in range(each):
+        await case.change(await case.known(f"unsettled{n}"), Effect.STOP, case.now - MINUTE)
+        case.lists(case.addresses.read(f"AGREED{n}@Example.org"))
+    report = await case.compare()
+    assert report.found == dict.fromkeys(("theirs", "stranger", "ours", "stale", "unsettled"), each)
+    assert (report.listed, report.twice) == (40 + 4 * each, each)
+    assert report.drifted
+
+
+async def test_where_both_hold_the_same_there_is_no_drift(case: Case) -> None:
+    await agreeing(case, 40)
+    await case.known("allowed")
+    report = await case.compare()
+    assert not report.drifted
+    assert set(report.found.values()) == {0}
+
+
+async def test_nothing_is_healed_unless_it_is_asked_for(case: Case) -> None:
+    case.lists(who := await case.known("theirs"))
+    await case.compare()
+    assert not await case.stopped(who)
+
+
+async def test_a_stop_that_only_they_hold_becomes_ours_and_is_not_told_back(case: Case) -> None:
+    case.lists(dated := await case.known("dated"), case.now - DAY)
+    case.lists(undated := await case.known("undated"))
+    case.lists(stranger := case.addresses.read("stranger@example.org"))
+    await case.compare(heal=True)
+    assert [await case.stopped(who) for who in (dated, undated, stranger)] == [True, True, True]
+    assert {row["door"] for row in await case.conn.fetch("select door from consent")} == {"reconcile"}
+    assert await case.conn.fetchval("select plaintext from address where key = $1", stranger.key) is None
+    assert await case.conn.fetchval("select count(*) from push where account = $1", MAIN) == 0
+    assert await case.conn.fetchval("select count(distinct account) from push") == 1  # the other account is owed it
+    assert not (await case.compare()).drifted
+    await case.compare(heal=True)
+    assert await case.conn.fetchval("select count(*) from consent") == 3
+
+
+async def test_a_stop_that_they_lost_is_told_again(case: Case) -> None:
+    await case.change(who := await case.known("ours"), Effect.STOP, case.now - 9 * DAY)
+    await case.told(case.now - 8 * DAY)
+    assert (await case.compare(heal=True)).found["ours"] == 1
+    row = await case.conn.fetchrow("select stop, since from push where account = $1 and key = $2", MAIN, who.key)
+    assert row is not None
+    assert (row["stop"], row["since"]) == (True, case.now)
+
+
+@pytest.mark.parametrize("dated", [None, -8 * DAY])
+async def test_whoever_was_let_go_is_not_stopped_again_by_our_own_echo(case: Case, dated: timedelta | None) -> None:
+    await case.change(who := await case.known("stale"), Effect.STOP, case.now - 9 * DAY)
+    await case.told(case.now - 8 * DAY)
+    await case.change(who, Effect.GO, case.now - 7 * DAY)
+    await case.told(case.now - 6 * DAY, stop=False)
+    case.lists(who, case.now + dated if dated else None)
+    assert (await case.compare(heal=True)).found["stale"] == 1
+    assert not await case.stopped(who)
+
+
+async def test_whoever_left_there_after_they_were_let_go_is_stopped(case: Case) -> None:
+    """The control: the same person, with a date since."""
+    await case.change(who := await case.known("again"), Effect.STOP, case.now - 9 * DAY)
+    await case.told(case.now - 8 * DAY)
+    await case.change(who, Effect.GO, case.now - 7 * DAY)
+    await case.told(case.now - 6 * DAY, stop=False)
+    case.lists(who, case.now - DAY)
+    assert (await case.compare(heal=True)).found["theirs"] == 1
+    assert await case.stopped(who)
+
+
+async def test_what_was_told_while_the_list_was_read_is_left_alone(case: Case) -> None:
+    """Nobody can say whether the listing was made before it or after."""
+    gone = await case.known("gone")
+    await case.change(gone, Effect.STOP, case.now)
+    await case.told(case.now + MINUTE)
+    back = await case.known("back")
+    case.lists(back)
+    await case.change(back, Effect.STOP, case.now - 2 * DAY)
+    await case.told(case.now - DAY)
+    await case.change(back, Effect.GO, case.now)
+    report = await case.compare(heal=True)
+    assert {kind: people for kind, people in report.found.items() if people} == {"unsettled": 2}
+    assert not await case.stopped(back)
+    assert await case.conn.fetchval("select count(*) from push where account = $1 and stop", MAIN) == 0
+
+
+async def test_a_listing_that_was_cut_off_is_refused(case: Case) -> None:
+    await agreeing(case, 40)
+    await case.compare(heal=True)
+    del case.lister.entries[30:]
+    with pytest.raises(Shrunk, match="lists 30 where it listed 40"):
+        await case.compare(heal=True)
+    assert await case.conn.fetchval("select count(*) from push where account = $1", MAIN) == 0
+    assert (await case.compare(shrunk=True)).found["ours"] == 10  # who says that it is right is believed
+
+
+async def test_a_listing_that_breaks_off_heals_nothing(case: Case) -> None:
+    for n in range(5):
+        case.lists(await case.known(f"theirs{n}"))
+    case.lister.cut_after = 3
+    with pytest.raises(Unclear):
+        await case.compare(heal=True)
+    assert await case.conn.fetchval("select count(*) from consent") == 0
+
+
+async def test_two_do_not_compare_one_account_at_once(case: Case, database: str) -> None:
+    other = await asyncpg.connect(database)
+    async with replace(case.books(), connection=other)._alone():
+        with pytest.raises(Busy):
+            await case.compare()
+        another_account = replace(case.books(), number=2, groups={})
+        assert await another_account.compare(heal=False) == []
+    await other.close()
+    await case.compare()
