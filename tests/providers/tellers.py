@@ -49,7 +49,7 @@ class Teller:
 
     provider: Provider
     credential: Credential  # sound; its scopes map to ``groups``
-    groups: tuple[str, str]  # two that the sandbox has from the start
+    groups: tuple[str, ...]  # two that the sandbox has from the start, or the only one that the provider has
     documented: Sequence[Documented]  # every request that may leave
     held: Callable[[Any, str], Sequence[str]]  # the sandbox's state, a group → who is stopped in it
     holding: Callable[[Mapping[str, Sequence[str]]], Any]  # group → who is stopped in it, as the sandbox's state
@@ -61,6 +61,7 @@ class Teller:
     addresses: Sequence[str] = ("a@example.com", "b+c/d?e#f@example.com", "Élise@example.com", "200%@example.com")
     page: int = 0  # entries in one page of a listing; 0: it has no pages
     many: int = 2_000  # entries of a long listing
+    named: bool = True  # a request names its group; else there is but one
     reads_back: bool = False  # it looks whether a write is there before it calls it done: no lie gets through
 
     @property
@@ -109,8 +110,8 @@ class Box:
 
     async def hold(self, **more: Sequence[str]) -> None:
         """Put people on the provider's own list: ``first`` and ``second`` are the two groups."""
-        first, second = self.teller.groups
-        await self.put(self.teller.holding({first: more.get("first", ()), second: more.get("second", ())}))
+        ordered = zip(("first", "second"), self.teller.groups, strict=False)
+        await self.put(self.teller.holding({group: more.get(which, ()) for which, group in ordered}))
 
     async def holds(self, group: str | None = None) -> list[str]:
         """Return who is stopped in the group. In no test that ends well is anyone's transactional mail blocked."""
