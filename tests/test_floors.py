@@ -34,8 +34,8 @@ FLOORS = {
     9.2: ("demo",),
     9.9: ("cli.saying",),
     10: ("cli.opening",),
-    10.1: ("cli.secrets", "cli.mint", "cli.people", "cli.operate", "cli.hooks", "cli.post", "cli.demo"),
-    10.2: ("cli.service",),
+    10.1: ("cli.secrets", "cli.mint", "cli.people", "cli.operate", "cli.post", "cli.demo", "cli.tryout"),
+    10.2: ("cli.service", "cli.hooks"),
     10.3: ("cli",),
     11: ("__main__",),
     # the providers' own stairs, beside floors 2 to 4, and the sandbox's beside floor 5

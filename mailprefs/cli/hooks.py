@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import click
 from aiohttp import ClientError
 
-from mailprefs import db, inbox, shipped
+from mailprefs import db, inbox, reception, shipped
 from mailprefs.catalogue import Account
 from mailprefs.cli.opening import Opening, now, run
+from mailprefs.cli.saying import show
+from mailprefs.cli.tryout import test
 from mailprefs.errors import Forged, Unavailable, Unreadable
 from mailprefs.inbox import Inbox
 from mailprefs.providers import CHANNELS, PROVIDERS, engaged, listen, sns
 from mailprefs.providers.base import Delivery, Heard
 from mailprefs.providers.calling import session
+from mailprefs.reception import Reception
 
 
 @click.command("provider")
@@ -30,8 +35,23 @@ def provider_(name: str) -> None:
     kind = account.provider if account else name
     if kind not in PROVIDERS:
         raise click.BadParameter(f"no such provider or account: {name}; the providers are: {', '.join(PROVIDERS)}")
-    for line in _section(kind, "What to set at the provider"):
-        click.echo(line.replace(f"hooks/{kind}-main", f"hooks/{account.name}") if account else line)
+    text = "\n".join(_section(kind, "What to set at the provider"))
+    click.echo(_plain(_own(text, account) if account else text))
+
+
+def _own(text: str, account: Account) -> str:
+    """Return a provider's page as it reads for one account of it: with its name, and with its address as far as that is known."""
+    host = next(brand.link_host for brand in Opening().catalogue.brand if brand.name == account.brand)
+    shown = f"https://YOUR-HOST/hooks/{account.provider}-main"
+    text = text.replace(shown, account.public_url or shown).replace("YOUR-HOST", host)
+    return re.sub(rf"\b(?:{account.provider}-main|ACCOUNT)\b", account.name, text)
+
+
+def _plain(text: str) -> str:
+    """Return Markdown as a person reads it in a terminal: what is bold or to be ticked there is marked as little as can be."""
+    text = re.sub(r"\*\*([^*]+)\*\*", r"\1", text)
+    text = re.sub(r"(?<![\w*])\*([^*]+)\*(?![\w*])", r'"\1"', text)
+    return re.sub(r"(?m)^```.*\n?", "", text)
 
 
 def _section(provider: str, title: str) -> Iterator[str]:
@@ -43,11 +63,72 @@ def _section(provider: str, title: str) -> Iterator[str]:
 
 @click.group("hook")
 def hook_() -> None:
-    """Feed deliveries that were kept through the path that a provider's take."""
+    """How each account is heard, and deliveries once more: tried, replayed, kept aside, confirmed."""
+
+
+hook_.add_command(test)
+
+
+@hook_.command("accounts")
+@click.argument("account", required=False)
+@click.option("--json", "as_json", is_flag=True, help="For a program to read.")
+def accounts(account: str | None, as_json: bool) -> int:
+    """What each account (or ACCOUNT) said, when last, and what was refused or kept aside. Exit 1 if one is silent for longer than usual."""
+    opening, at = Opening(), now()
+    names = [_account(opening, account).name] if account else [each.name for each in opening.catalogue.account]
+    receptions = run(_receptions(opening, names))
+    if as_json:
+        click.echo(json.dumps({"accounts": [_told(each, at) for each in receptions]}, default=lambda moment: moment.isoformat()))
+    for each in () if as_json else receptions:
+        show(_said(each, at))
+    return 1 if any(each.unusual(at) for each in receptions) else 0
+
+
+async def _receptions(opening: Opening, names: Sequence[str]) -> list[Reception]:
+    async with opening.connected() as connection:
+        return await reception.figures(connection, names)
+
+
+def _said(each: Reception, at: datetime) -> str:
+    """Return the line of one account."""
+    silent = each.silent_for(at)
+    last = f"last heard {each.last_at:%Y-%m-%d %H:%M:%S}Z, {_span(silent)} ago" if silent is not None else "never heard"
+    since = f" since {each.silence.since:%Y-%m-%d}" if each.silence else ""
+    events = ", ".join(f"{kind} {count:,}" for kind, count in each.events.items())
+    kept, unknown = sum(each.kept.values()), each.kept.get(reception.UNKNOWN, 0)
+    aside = f"{kept:,} kept aside" + (f" ({unknown:,} of an unknown kind)" if unknown else "")
+    parts = [last, f"{events}{since}" if events else "", f"{each.forged:,} forged", aside]
+    parts.append("SILENT FOR LONGER THAN USUAL" if each.unusual(at) else "")
+    return f"{each.account:<24} {'; '.join(filter(None, parts))}"
+
+
+def _span(silent: timedelta) -> str:
+    """Return a time in its largest unit."""
+    seconds = int(silent.total_seconds())
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
+
+
+def _told(each: Reception, at: datetime) -> dict[str, object]:
+    silent = each.silent_for(at)
+    return {
+        "account": each.account,
+        "last_at": each.last_at,
+        "silent_seconds": silent.total_seconds() if silent is not None else None,
+        "unusual": each.unusual(at),
+        "since": each.silence.since if each.silence else None,
+        "events": dict(each.events),
+        "forged": each.forged,
+        "forged_at": each.forged_at,
+        "kept": dict(each.kept),
+        "unknown_kinds": each.kept.get(reception.UNKNOWN, 0),
+    }
 
 
 @hook_.command("replay")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True))
 @click.option("--account", help="Whose it is.  [as its request line says: POST /hooks/ACCOUNT]")
 @click.option("--dry-run", is_flag=True, help="Only say what it would come to.")
 def replay(file: Path, account: str | None, dry_run: bool) -> int:
@@ -95,7 +176,7 @@ async def _raw(account: str | None, id: str) -> bytes | None:
 
 
 @hook_.command("confirm")
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True))
 @click.option("--account", required=True, help="The SES account whose topic asks.")
 def confirm(file: Path, account: str) -> int:
     """Confirm a subscription of an SNS topic of ours: FILE is what `hook kept ACCOUNT --raw ID` wrote. The service never does it itself."""

@@ -1,4 +1,4 @@
-"""``sync``, ``ledger``, ``sandbox``, ``provider`` and ``hook``: is everyone told, is the state sound."""
+"""``sync``, ``ledger`` and ``sandbox``: is everyone told, is the state sound."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from aiohttp import ClientSession
 from mailprefs import directory, ledger
 from mailprefs.addresses import Addresses
 from mailprefs.directory import Entry
-from mailprefs.providers import PROVIDERS
 from mailprefs.words import Address, Cause, Change, Door, Effect
 
 from .shell import MAILPREFS, Shell
@@ -63,18 +62,3 @@ async def test_the_sandbox_answers_on_loopback_until_it_is_told_to_stop(alone: S
         process.terminate()
         _, err = await process.communicate()
     assert b"Traceback" not in err
-
-
-async def test_a_provider_says_what_to_set_for_it_or_for_an_account_of_its_own(alone: Shell) -> None:
-    general = (await alone("provider", "sendgrid")).said(0).out
-    assert "hooks/sendgrid-main" in general
-    own = (await alone("provider", "sendgrid-second")).said(0).out
-    assert own == general.replace("hooks/sendgrid-main", "hooks/sendgrid-second")
-    assert set(PROVIDERS) >= {"sendgrid"}
-
-
-async def test_a_delivery_that_is_none_is_refused(alone: Shell) -> None:
-    secrets = {"SENDGRID_WEBHOOK_KEY": "canary-password", "SENDGRID_API_KEY": "canary-password"}
-    (await alone("hook", "replay", "gone.http")).said(1, "cannot be read: No such file")
-    (await alone("hook", "replay", "-", stdin=b"no empty line")).said(1, "no empty line between headers and body")
-    (await alone("hook", "replay", "-", stdin=b"POST /hooks/pigeon HTTP/1.1\n\n{}", env=secrets)).said(2, "no such account: pigeon")
