@@ -21,7 +21,7 @@ from aiolimiter import AsyncLimiter
 from mailprefs import db, outbox, telemetry
 from mailprefs.errors import Unavailable
 from mailprefs.jury import Jury
-from mailprefs.outbox import End, Fate, Lease, Push, Ready, Verdict
+from mailprefs.outbox import End, Fate, Gate, Lease, Outlook, Push, Ready, Verdict
 from mailprefs.providers.base import Barred, Credential, Outcome, Provider, Rejected, Settlement, Slow, Telling, Unclear, Unsafe
 
 AT_ONCE = 4  # requests of one account in flight, about different addresses
@@ -99,15 +99,27 @@ class Courier:
     async def round(self) -> bool:
         """Carry what is due, stops before goes; return whether that got anywhere. Raises Unavailable."""
         begun, now = _ticks(), self.clock()
-        async with self.desk() as connection, connection.transaction():
-            gate = await outbox.own(connection, self.route.number, self.owner, until=now + self.timing.lease, now=now)
-            if gate is None or gate.shut:
+        async with self.desk() as connection:
+            seen = await self._look(connection, now)
+            if seen.taken:
                 return False
-            batch = self.route.provider.batch
-            lease = await self._lease(connection, stop=True, most=1 if gate.barred else self.route.most, now=now)
-            # goes are leased for a single request: a stop that comes meanwhile waits for no more
-            lease = lease or await self._lease(connection, stop=False, most=1 if gate.barred else batch, now=now)
-        return lease is not None and await _Round(self, lease, begun, gate.barred).run()
+            async with connection.transaction():  # in which nothing is written while the account is idle, but once in a third of a lease
+                if seen.lapsing and not await self._own(connection, now):
+                    return False
+                lease = None if seen.gate.shut else await self._due(connection, seen.gate, now)
+        return lease is not None and await _Round(self, lease, begun, seen.gate.barred).run()
+
+    async def _look(self, connection: db.Connection, now: datetime) -> Outlook:
+        return await outbox.look(connection, self.route.number, self.owner, lapsing=now + self.timing.lease * 2 / 3, now=now)
+
+    async def _own(self, connection: db.Connection, now: datetime) -> bool:
+        return await outbox.own(connection, self.route.number, self.owner, until=now + self.timing.lease, now=now) is not None
+
+    async def _due(self, connection: db.Connection, gate: Gate, now: datetime) -> Lease | None:
+        """Lease stops, else goes: those for a single request, so that a stop that comes meanwhile waits for no more."""
+        stops, goes = (1, 1) if gate.barred else (self.route.most, self.route.provider.batch)
+        lease = await self._lease(connection, stop=True, most=stops, now=now)
+        return lease or await self._lease(connection, stop=False, most=goes, now=now)
 
     async def _lease(self, connection: db.Connection, *, stop: bool, most: int, now: datetime) -> Lease | None:
         return await outbox.lease(

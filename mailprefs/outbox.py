@@ -93,6 +93,15 @@ class Gate:
 
 
 @dataclass(frozen=True, slots=True)
+class Outlook:
+    """What a look at an account shows, which writes nothing."""
+
+    taken: bool  # another worker owns it
+    lapsing: bool  # it is not ours, or not for much longer
+    gate: Gate
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """What one account has still to hear."""
 
@@ -106,6 +115,12 @@ class Figures:
 async def accounts(connection: Connection) -> Mapping[str, int]:
     """Return the number of each account by its name."""
     return {row["name"]: row["account"] async for row in queries("outbox").accounts(connection)}
+
+
+async def look(connection: Connection, account: int, owner: UUID, *, lapsing: datetime, now: datetime) -> Outlook:
+    """Return how we stand to the account, without writing anything. Ours is lapsing if we own it no longer than until then."""
+    row = await queries("outbox").look(connection, account=account, owner=owner, lapsing=lapsing, now=now)
+    return Outlook(row["taken"], row["lapsing"], Gate(row["shut"], row["barred"]))
 
 
 async def own(connection: Connection, account: int, owner: UUID, *, until: datetime, now: datetime) -> Gate | None:

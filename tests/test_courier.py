@@ -860,6 +860,30 @@ async def test_a_round_that_could_send_nothing_says_so(house: House) -> None:
     assert await one.round() is False
 
 
+async def test_an_idle_account_is_looked_at_and_nothing_is_written(house: House) -> None:
+    """Once a second for each account: by its owner, and by every other worker. After a third of the ownership it is renewed."""
+    one, two = house.courier(), house.courier()
+    await one.round()
+    written = await house.conn.fetchrow("select xmin::text, xmax::text, owned_until from gate")
+    for _ in range(39):
+        house.later(SECOND)
+        assert not await one.round()
+        assert not await two.round()
+    assert await house.conn.fetchrow("select xmin::text, xmax::text, owned_until from gate") == written
+    house.later(SECOND)
+    await one.round()
+    assert await house.conn.fetchval("select owned_until from gate") == house.clock.now + house.timing.lease
+
+
+async def test_an_idle_owner_keeps_its_account(house: House) -> None:
+    one, two = house.courier(), house.courier()
+    for _ in range(30):
+        await one.round()
+        await two.round()
+        house.later(10 * SECOND)
+    assert await house.conn.fetchval("select owner from gate") == one.owner
+
+
 async def test_of_two_couriers_one_sends(house: House) -> None:
     await house.stop(*(f"p{n:02}" for n in range(60)))
     one, two = house.courier(), house.courier()

@@ -8,14 +8,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 
 from mailprefs import ledger, outbox
 from mailprefs.addresses import Addresses
-from mailprefs.outbox import End, Fate, Figures, Gate, Lease, Push, Ready, Verdict
+from mailprefs.outbox import End, Fate, Figures, Gate, Lease, Outlook, Push, Ready, Verdict
 from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
 
 MARKETING, NEWSLETTER, OFFERS = 257, 272, 273
@@ -149,7 +149,8 @@ async def test_an_account_leases_only_its_own_rows(conn: asyncpg.Connection, jan
 
 
 async def test_the_longest_due_is_leased_first(conn: asyncpg.Connection, addresses: Addresses, now: datetime) -> None:
-    people = [await introduce(conn, addresses, f"p{n}@example.org") for n in range(9)]
+    texts = {addresses.read(text).bucket: text for text in (f"p{n}@example.org" for n in range(99))}  # a lease takes a bucket as a whole
+    people = [await introduce(conn, addresses, text) for text in list(texts.values())[:9]]
     for n, person in enumerate(people):
         await stop(conn, person, now - n * TICK)
     found = await lease(conn, now, most=3)
@@ -878,6 +879,34 @@ async def test_an_account_has_one_owner_at_a_time(conn: asyncpg.Connection, now:
     assert await outbox.own(conn, MAIN, two, until=now + 2 * LEASE, now=now + LEASE) is None  # it was renewed
     assert await outbox.own(conn, MAIN, two, until=now + 3 * LEASE, now=half + LEASE) is not None
     assert await outbox.own(conn, MAIN, one, until=now + 3 * LEASE, now=half + LEASE) is None
+
+
+async def look(conn: asyncpg.Connection, owner: UUID, at: datetime) -> Outlook:
+    return await outbox.look(conn, MAIN, owner, lapsing=at + LEASE / 2, now=at)
+
+
+async def test_a_look_says_whose_the_account_is_and_for_how_long(conn: asyncpg.Connection, now: datetime) -> None:
+    one, two = uuid4(), uuid4()
+    free, opened = Outlook(False, True, Gate(False, False)), Gate(False, False)
+    assert await look(conn, one, now) == free
+    await outbox.own(conn, MAIN, one, until=now + LEASE, now=now)
+    assert await look(conn, one, now) == Outlook(False, False, opened)
+    assert await look(conn, two, now) == Outlook(True, True, opened)
+    half, over = now + LEASE / 2, now + LEASE
+    assert await look(conn, one, half) == Outlook(False, True, opened)
+    assert (await look(conn, two, over)).taken is False
+    await outbox.wait(conn, MAIN, until=now + HOUR, now=now, barred=True)
+    assert (await look(conn, one, now)).gate == Gate(True, True)
+    await outbox.disown(conn, MAIN, one)
+    assert ((await look(conn, two, now)).taken, (await look(conn, one, now)).lapsing) == (False, True)
+
+
+async def test_a_lease_of_nothing_writes_nothing(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await stop(conn, jane, now + DAY)
+    for wanted, at in ((True, now), (False, now), (True, now + DAY)):  # the last is the control
+        async with conn.transaction():
+            found = await lease(conn, at, stop=wanted)
+            assert (await conn.fetchval("select pg_current_xact_id_if_assigned()") is not None) == (found is not None) == (at > now)
 
 
 async def test_who_lets_go_makes_nobody_wait_and_takes_nothing_from_another(conn: asyncpg.Connection, now: datetime) -> None:

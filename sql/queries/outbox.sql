@@ -1,6 +1,15 @@
 -- name: accounts
 select account, name from account order by account;
 
+-- name: look^
+-- Asked every second of every account, by every worker: it writes nothing and locks nothing, as `own` does even where it is refused.
+select coalesce(g.owner <> :owner and g.owned_until > :now::timestamptz, false) taken,
+  coalesce(g.owner is distinct from :owner or g.owned_until <= :lapsing, true) lapsing,
+  coalesce(g.not_before > :now::timestamptz, false) shut,
+  coalesce(g.barred, false) barred
+from (select :account::smallint account) a
+left join gate g on g.account = a.account;
+
 -- name: own^
 -- This worker owns the account until then, unless another one does: no row. What the account's gate says comes with it.
 insert into gate as g (account, owner, owned_until)
