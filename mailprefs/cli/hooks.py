@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import click
@@ -51,7 +52,7 @@ def _plain(text: str) -> str:
     """Return Markdown as a person reads it in a terminal: what is bold or to be ticked there is marked as little as can be."""
     text = re.sub(r"\*\*([^*]+)\*\*", r"\1", text)
     text = re.sub(r"(?<![\w*])\*([^*]+)\*(?![\w*])", r'"\1"', text)
-    return re.sub(r"(?m)^```.*\n?", "", text)
+    return re.sub(r"(?ms)^```\w*\n(.*?)^```$", lambda block: indent(block[1], "    ").rstrip(), text)
 
 
 def _section(provider: str, title: str) -> Iterator[str]:
