@@ -34,7 +34,7 @@ FLOORS = {
     9.2: ("demo",),
     9.9: ("cli.saying",),
     10: ("cli.opening",),
-    10.1: ("cli.secrets", "cli.mint", "cli.people", "cli.operate", "cli.post", "cli.demo", "cli.tryout"),
+    10.1: ("cli.drift", "cli.secrets", "cli.mint", "cli.people", "cli.operate", "cli.post", "cli.demo", "cli.tryout"),
     10.2: ("cli.service", "cli.hooks"),
     10.3: ("cli",),
     11: ("__main__",),
@@ -52,6 +52,7 @@ FLOORS = {
         "providers.attempts",
     ),
     2.4: ("providers.steady", "providers.telling"),
+    2.5: ("providers.mailgun_tags",),
     3.1: (
         "providers.brevo",
         "providers.customerio",
@@ -71,7 +72,7 @@ FLOORS = {
     ),
     3.2: ("providers",),
     5.1: ("sandbox.faults",),
-    5.2: ("sandbox.postmark", "sandbox.resend", "sandbox.sendgrid"),
+    5.2: ("sandbox.mailgun", "sandbox.postmark", "sandbox.resend", "sandbox.sendgrid"),
     5.3: ("sandbox.app", "sandbox"),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

@@ -38,6 +38,7 @@ _COMMANDS = {
     "stop": ("people", "Stop a scope for an address, by staff, with evidence."),
     "lift": ("people", "Lift what staff may lift, with a reason."),
     "sync": ("operate", "What each account still has to hear, and the oldest of it."),
+    "reconcile": ("drift", "Compare what a provider lists with what we hold, and heal."),
     "ledger": ("operate", "Prove that every summary is what its ledger says."),
     "provider": ("hooks", "The exact settings to make at a provider."),
     "hook": ("hooks", "Feed a captured delivery through the path that a provider's take."),
