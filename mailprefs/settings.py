@@ -26,6 +26,7 @@ class Settings(BaseSettings):
     home: Path = Field(default_factory=lambda said: said["config"].parent / ".mailprefs", alias="MAILPREFS_DATA")
     host: str = Field(default="127.0.0.1", alias="HOST")
     port: int = Field(default=8080, alias="PORT", ge=0, le=65535)
+    metrics_port: int | None = Field(default=None, alias="METRICS_PORT", ge=0, le=65535)  # of the worker; absent: it shows none
     lmtp_port: int | None = Field(default=None, alias="LMTP_PORT", ge=0, le=65535)  # absent: the worker takes no letters
     authserv: str | None = Field(default=None, alias="MAIL_AUTHSERV_ID")  # as your mail server calls itself when it says who is proven
 

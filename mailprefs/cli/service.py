@@ -19,8 +19,9 @@ from mailprefs.cli.saying import tell
 from mailprefs.cli.secrets import write_ring
 from mailprefs.errors import Misconfigured
 from mailprefs.links import KeyRing, Links
+from mailprefs.settings import Settings
+from mailprefs.web import admin, wire
 from mailprefs.web import app as service
-from mailprefs.web import wire
 
 CONNECTIONS = 8  # of the worker
 
@@ -91,7 +92,7 @@ def _greet(opening: Opening, port: int) -> None:
 
 
 @asynccontextmanager
-async def listening(app: web.Application, host: str, port: int) -> AsyncIterator[int]:
+async def listening(app: web.Application, host: str, port: int, variable: str = "PORT") -> AsyncIterator[int]:
     """Run an application and lend the port it listens on; requests under way end before it does. Raises Misconfigured."""
     runner = wire.runner(app)
     await runner.setup()
@@ -100,7 +101,7 @@ async def listening(app: web.Application, host: str, port: int) -> AsyncIterator
         try:
             await site.start()
         except OSError as error:
-            raise Misconfigured(f"port {port} on {host} cannot be had ({error.strerror}). PORT names another.") from None
+            raise Misconfigured(f"port {port} on {host} cannot be had ({error.strerror}). {variable} names another.") from None
         yield int(runner.addresses[0][1])
     finally:
         await runner.cleanup()
@@ -118,8 +119,22 @@ async def _worked() -> None:
     opening, stop = Opening(), _stopping()
     async with opening.database(make=True) as url:
         async with opening.session(url):  # what would keep it from working is said before it says that it works
-            tell("mailprefs works")
-        await _work(opening, url, stop)
+            pass
+        async with _shown(opening.settings) as where:
+            tell(f"mailprefs works{where}")
+            await _work(opening, url, stop)
+
+
+@asynccontextmanager
+async def _shown(settings: Settings) -> AsyncIterator[str]:
+    """Show the worker's numbers on METRICS_PORT, where that is set, and lend the words that say so."""
+    if settings.metrics_port is None:
+        yield ""
+        return
+    app = web.Application()
+    app.add_routes([web.get("/healthz", admin.alive), web.get("/metrics", admin.metrics)])
+    async with listening(app, settings.host, settings.metrics_port, "METRICS_PORT") as port:
+        yield f", its numbers on http://{settings.host}:{port}/metrics"
 
 
 async def _work(opening: Opening, url: str, stop: asyncio.Event) -> None:

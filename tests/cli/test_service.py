@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from dataclasses import replace
@@ -11,11 +12,15 @@ import asyncpg
 import pytest
 from aiohttp import ClientSession
 
+from mailprefs.sandbox import sendgrid
+
 from .shell import Shell
 
 SERVES = r"mailprefs serves on (http://127\.0\.0\.1:(\d+))"
 ACCOUNTS = "[[account]]"
 ANY = {"PORT": "0"}
+PUBLIC = sendgrid.key_pair()[1]
+PROVEN = {"SENDGRID_WEBHOOK_KEY": PUBLIC, "SENDGRID_SECOND_WEBHOOK_KEY": PUBLIC}
 
 
 @pytest.fixture
@@ -63,7 +68,24 @@ async def test_release_web_and_worker(plain: Shell, conn: asyncpg.Connection) ->
             other = (await part.says(SERVES))[1]
             assert [await status(other + place) for place in ("/healthz", path)] == [200, 404]
     async with plain.running("work") as worker:
-        await worker.says("mailprefs works")
+        await worker.says("mailprefs works$")
+
+
+async def test_the_worker_shows_its_numbers_where_it_is_told_to(shell: Shell) -> None:
+    secrets = {f"SENDGRID_{name}": "SG.canary-password" for name in ("API_KEY", "SECOND_API_KEY")}
+    async with shell.running("work", env={"METRICS_PORT": "0", **secrets, **PROVEN}) as worker:
+        base = (await worker.says(r"mailprefs works, its numbers on (http://127\.0\.0\.1:\d+)/metrics"))[1]
+        assert await status(f"{base}/healthz") == 200
+        shown = ""
+        async with ClientSession() as http:
+            for _ in range(100):  # it measures first when it has begun
+                async with http.get(f"{base}/metrics") as response:
+                    shown = await response.text()
+                if "mailprefs_pushes_waiting" in shown:
+                    break
+                await asyncio.sleep(0.05)
+        assert 'mailprefs_pushes_waiting{account="sendgrid-main"} 0.0' in shown
+        assert "canary" not in shown
 
 
 async def test_alone_with_its_own_postgresql(plain: Shell, tmp_path: Path) -> None:
