@@ -33,6 +33,7 @@ from mailprefs.providers import reading
 from mailprefs.providers.base import Barred, Credential, Slow, Unclear
 
 LIMIT = 65_536  # bytes of an answer that are read; a longer one is no documented answer to a write
+PAGE = 8 << 20  # bytes of one page of a listing
 USUAL_WAIT, LONGEST_WAIT, SHORTEST_WAIT = timedelta(minutes=1), timedelta(hours=1), timedelta(seconds=1)
 LISTING = ClientTimeout(total=None, connect=5, sock_read=20)  # seconds; a listing may be long, but never silent
 LONGEST_ADDRESS = 254  # octets, RFC 5321 §4.5.3.1.3
@@ -47,6 +48,7 @@ class Answer:
     status: int
     type: str  # lower case, without parameters
     body: bytes
+    date: str = ""  # when it was made, by the provider's clock; "" if it does not say
 
     def json(self, status: int) -> Any:
         """Return the JSON of an answer that has the documented status and content type. Raises Unclear for any other."""
@@ -72,11 +74,12 @@ class Line:
     base: str
     headers: Mapping[str, str] = field(repr=False)
 
-    async def call(self, method: str, path: str, *, json: object = None) -> Answer:
+    async def call(self, method: str, path: str, *, json: object = None, most: int = LIMIT) -> Answer:
         """Return the answer to one request. Raises Slow, Barred, and Unclear for whatever leaves its outcome unknown."""
         once = None if method == "GET" else (_once,)
         async with self._ask(method, path, json=json, middlewares=once) as response:
-            return Answer(response.status, response.content_type, await _whole(response))
+            date = response.headers.get("Date", "")
+            return Answer(response.status, response.content_type, await _whole(response, most), date if _moment(date) else "")
 
     async def chunks(self, path: str) -> AsyncGenerator[bytes, None]:
         """Yield the body of a listing while it arrives. Raises as ``call`` does."""
@@ -112,11 +115,11 @@ async def _once(request: ClientRequest, send: ClientHandlerType) -> ClientRespon
         raise Unclear("no_answer") from None
 
 
-async def _whole(response: ClientResponse) -> bytes:
+async def _whole(response: ClientResponse, most: int) -> bytes:
     body = bytearray()
     async for chunk in response.content.iter_any():
         body += chunk
-        if len(body) > LIMIT:
+        if len(body) > most:
             raise Unclear("too_long")
     return bytes(body)
 

@@ -1,20 +1,26 @@
-"""Mailgun: its signed webhooks in, as JSON and as the forms of before 2018. What is known of it: docs/providers/mailgun.md."""
+"""Mailgun: its signed webhooks in, as JSON and as the forms of before 2018; its list of unsubscribes out: docs/providers/mailgun.md."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any, ClassVar
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from mailprefs.errors import Forged, Unreadable
-from mailprefs.providers import facts, reading, samples, signing
-from mailprefs.providers.base import OURS, Answers, Credential, Delivery, Heard, Once, Sample
+from mailprefs.errors import Forged, Misconfigured, Unreadable
+from mailprefs.providers import facts, mailgun_tags, reading, samples, signing, telling
+from mailprefs.providers.base import OURS, Answers, Credential, Delivery, Heard, Listed, Once, Sample, Settlement, Telling
+from mailprefs.providers.calling import Line, base_of
+from mailprefs.providers.mailgun_tags import Unsubscribes
 from mailprefs.providers.reading import Batch
 from mailprefs.providers.sorting import Counted, place, sort
 from mailprefs.words import Channel, Event, Kind
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
 
 _A_LIST = "it is about the upload of a mailing list, and no wish of a recipient's"
 WORDS: Mapping[str, Kind | str] = {
@@ -46,12 +52,16 @@ _SUPPRESSED = frozenset({"605", "606", "607"})  # Mailgun's own codes: bounced, 
 _FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 _PROOF = ("timestamp", "token", "signature")
 _UNIX_TIME = re.compile(r"[0-9]{10}")  # seconds, from 2001 to 2286
+_DOMAIN = re.compile(r"(?=.{4,253}\Z)[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)+")
+_API_ADVICE = "At Mailgun, Settings → API security makes an API key; its role must let it change suppressions."
 _KEY_ADVICE = "At Mailgun, Settings → API security shows the HTTP webhook signing key (of the subaccount, if it is one); set it unchanged."
 
 
 @dataclass(frozen=True, slots=True)
 class Mailgun:
-    """Mailgun as it is heard. Holds no state."""
+    """Mailgun both ways. Holds no state."""
+
+    budget: timedelta = telling.BUDGET
 
     name: ClassVar[str] = "mailgun"
     channel: ClassVar[Channel] = Channel.EMAIL
@@ -59,9 +69,27 @@ class Mailgun:
     kinds: ClassVar[Mapping[str, Kind | str]] = WORDS
     secrets_in: ClassVar[tuple[str, ...]] = ("webhook_key",)
 
+    secrets_out: ClassVar[tuple[str, ...]] = ("api_key",)
+    hosts: ClassVar[tuple[str, ...]] = ("api.mailgun.net", "api.eu.mailgun.net")
+    batch: ClassVar[int] = 50  # each is asked for before it is told; a request carries up to 999
+    pace: ClassVar[float] = 1.0  # a telling is up to 52 requests; Mailgun names 500 in ten seconds for others of its APIs
+
     def check(self, credential: Credential) -> None:
-        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard."""
+        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard and, if mapped, told."""
         signing.check(credential, "webhook_key", 16, _KEY_ADVICE)
+        if credential.groups or "api_key" in credential.secrets:
+            credential.needed("api_key", 16, _API_ADVICE)
+        if credential.groups and not _DOMAIN.fullmatch(str(credential.options.get("domain"))):
+            raise Misconfigured(
+                f"Account '{credential.account}': domain is missing, or no domain such as mg.example.com. Its list of unsubscribes is "
+                "told: set the sending domain of your marketing mail, in lower case."
+            )
+        if strange := [group for group in credential.groups if not mailgun_tags.TAG.fullmatch(group)]:
+            raise Misconfigured(
+                f"Account '{credential.account}': scopes maps to '{strange[0]}', which is no tag, or means all mail of the domain. "
+                f"{mailgun_tags.TAG_ADVICE}"
+            )
+        base_of(credential, self.hosts)
 
     def verify(self, credential: Credential, delivery: Delivery) -> None:
         """Raise Forged unless the body holds a proof made for this account. It does not cover the rest: see ``Heard.once``.
@@ -91,6 +119,26 @@ class Mailgun:
         signature = signing.hmac_of(credential.secrets["webhook_key"], timestamp.encode(), token.encode())
         proof = samples.spelt({"timestamp": timestamp, "token": token, "signature": signature})
         return samples.posted(b'{"signature":' + proof + b"," + body.removeprefix(b"{"), at, {})
+
+    async def tell(self, http: ClientSession, credential: Credential, tellings: Sequence[Telling]) -> list[Settlement]:
+        """Assert each telling under its tag, never for the whole domain, which would stop receipts as well."""
+
+        async def act(group: str, stop: bool, addresses: list[str], settled: telling.Settled) -> None:
+            kept = _unsubscribes(http, credential, self.hosts)
+            await (kept.stop if stop else kept.go)(group, addresses, settled)
+
+        return await telling.told(tellings, self.budget, act)
+
+    async def pull(self, http: ClientSession, credential: Credential, group: str) -> AsyncIterator[Listed]:
+        """List who left the tag, or all mail of the domain, with when."""
+        async for listed in _unsubscribes(http, credential, self.hosts).listed(group):
+            yield listed
+
+
+def _unsubscribes(http: ClientSession, credential: Credential, hosts: Sequence[str]) -> Unsubscribes:
+    key = credential.lent("api_key", _API_ADVICE)
+    headers = {"Authorization": "Basic " + b64encode(f"api:{key}".encode()).decode(), "Accept": "application/json"}
+    return Unsubscribes(Line(http, base_of(credential, hosts), headers), str(credential.options.get("domain")))
 
 
 # Who says it

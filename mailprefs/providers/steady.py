@@ -9,7 +9,7 @@ from datetime import timedelta
 from aiolimiter import AsyncLimiter
 
 from mailprefs.providers.base import Slow
-from mailprefs.providers.calling import Answer, Line, is_loopback
+from mailprefs.providers.calling import LIMIT, Answer, Line, is_loopback
 
 PATIENCE = timedelta(seconds=5)  # of a wait that is spent here; a longer one is the courier's
 WAITS = 5  # in a row
@@ -30,18 +30,18 @@ class Steady(Line):
         if self.pause and not is_loopback(self.base):
             object.__setattr__(self, "_turns", AsyncLimiter(1, self.pause.total_seconds()))
 
-    async def call(self, method: str, path: str, *, json: object = None) -> Answer:
+    async def call(self, method: str, path: str, *, json: object = None, most: int = LIMIT) -> Answer:
         """Return the answer to one request, as ``Line.call`` does."""
         for _ in range(WAITS if method == "GET" else 0):
             try:
-                return await self._in_turn(method, path, json)
+                return await self._in_turn(method, path, json, most)
             except Slow as slow:
                 if slow.wait > PATIENCE:
                     raise
                 await asyncio.sleep(slow.wait.total_seconds())
-        return await self._in_turn(method, path, json)
+        return await self._in_turn(method, path, json, most)
 
-    async def _in_turn(self, method: str, path: str, json: object) -> Answer:
+    async def _in_turn(self, method: str, path: str, json: object, most: int) -> Answer:
         if self._turns is not None:
             await self._turns.acquire()
-        return await Line.call(self, method, path, json=json)
+        return await Line.call(self, method, path, json=json, most=most)

@@ -20,6 +20,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from mailprefs.sandbox import faults
+from mailprefs.sandbox.mailgun import Mailgun
 from mailprefs.sandbox.postmark import Postmark
 from mailprefs.sandbox.resend import Resend
 from mailprefs.sandbox.sendgrid import SendGrid
@@ -41,7 +42,7 @@ class Simulation(Protocol):
         """Return the answer to a request whose credential is none, None to the others."""
 
 
-SIMULATIONS: Mapping[str, Callable[[], Simulation]] = {"postmark": Postmark, "resend": Resend, "sendgrid": SendGrid}
+SIMULATIONS: Mapping[str, Callable[[], Simulation]] = {"mailgun": Mailgun, "postmark": Postmark, "resend": Resend, "sendgrid": SendGrid}
 SIMULATED = web.AppKey("simulated", dict[str, Simulation])
 RECEIVED = web.AppKey("received", deque[dict[str, object]])
 

@@ -38,6 +38,8 @@ DOCUMENTED = (  # Mailgun's pages of webhooks and events; the last three in form
 )
 TOLD = [json.dumps(event).encode() for event in json.loads((PAYLOADS / "mailgun" / "documented.json").read_bytes())]
 KEY, KEY_NEXT, STRANGE = "signing-key-0123456789abcdef", "next-signing-key-0123456789", "nobodys-signing-key-01234567"
+API_KEY = "0123456789abcdef0123456789abcdef-01234567-89abcdef"
+OPTIONS = {"scopes": {"newsletter": "newsletter", "offers": "special offers"}, "domain": "mg.example.com"}
 TOKEN = "a8ce0edb2dd8301dee6c2405235584e45aa91d1e9f979f3de0"
 HULL = b'{"signature": '
 
@@ -83,7 +85,7 @@ def with_proof(delivery: Delivery, name: str, *values: str) -> Delivery:
 
 CASE = Case(
     provider=PROVIDERS["mailgun"],
-    credential=Credential("mailgun-main", {"webhook_key": KEY}, {"scopes": {"newsletter": "newsletter"}}),
+    credential=Credential("mailgun-main", {"webhook_key": KEY, "api_key": API_KEY}, OPTIONS),
     rotated=Credential("mailgun-main", {"webhook_key": KEY, "webhook_key_next": KEY_NEXT}),
     sign=signer(KEY),
     sign_next=signer(KEY_NEXT),
@@ -94,7 +96,7 @@ CASE = Case(
     unknown=b'{"event": "teleported", "recipient": "alex@example.com", "timestamp": 1700000000.5, "id": "t-1"}',
     tokened=b'{"event": "complained", "recipient": "alex@example.com", "timestamp": 1700000000.5, "id": "t-2", '
     b'"user-variables": {"mailprefs": "our-token"}}',
-    short={"webhook_key": KEY[:15], "webhook_key_next": KEY_NEXT[:15]},
+    short={"webhook_key": KEY[:15], "webhook_key_next": KEY_NEXT[:15], "api_key": API_KEY[:15]},
     batched=False,
     covered=False,
     inside=True,

@@ -64,7 +64,7 @@ async def test_of_several_each_is_taken_back_for_what_it_is(box: Box) -> None:
     for address, reason in (("bounced@example.com", "HardBounce"), ("complained@example.com", "SpamComplaint"), ("odd@example.com", "Odd")):
         state["streams"]["broadcasts"]["suppressions"][address] = entry(address, reason)
     await box.put(state)
-    settled = await box.tell(False, list(state["streams"]["broadcasts"]["suppressions"]) + ["never@example.com"])
+    settled = await box.tell(False, [*state["streams"]["broadcasts"]["suppressions"], "never@example.com"])
     refused = [Settlement(Outcome.REFUSED, why) for why in ("complaint", "other_reason")]
     assert settled == [DONE, DONE, *refused, DONE]
     assert await box.holds() == ["bounced@example.com", "complained@example.com", "odd@example.com"]
