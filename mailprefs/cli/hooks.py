@@ -13,7 +13,7 @@ from textwrap import indent
 from typing import Any
 
 import click
-from aiohttp import ClientError
+from aiohttp import ClientError, ClientSession
 
 from mailprefs import db, inbox, reception, shipped
 from mailprefs.catalogue import Account
@@ -23,7 +23,7 @@ from mailprefs.cli.tryout import test
 from mailprefs.errors import Forged, Unavailable, Unreadable
 from mailprefs.inbox import Inbox
 from mailprefs.providers import CHANNELS, PROVIDERS, engaged, listen, sns
-from mailprefs.providers.base import Delivery, Heard
+from mailprefs.providers.base import Credential, Delivery, Ear, Heard
 from mailprefs.providers.calling import session
 from mailprefs.reception import Reception
 
@@ -189,16 +189,21 @@ def confirm(file: Path, account: str) -> int:
 async def _confirmed(name: str, body: bytes) -> None:
     opening = Opening()
     provider, credential = engaged(_account(opening, name), opening.settings)
-    url = sns.subscribe_url(credential, body)
     async with session(1) as http:
-        # SNS's own signature proves it; the password of the hook was asked for when it came in
-        await listen(provider, replace(credential, secrets={}), Delivery([], body, now()), http)
-        try:
-            async with http.get(url, allow_redirects=False) as answer:
-                if answer.status != 200:
-                    raise Unavailable(f"SNS answered {answer.status}; ask it to send the confirmation again")
-        except (ClientError, TimeoutError):
-            raise Unavailable("SNS did not answer. Try again.") from None
+        await subscribe(http, provider, credential, body)
+
+
+async def subscribe(http: ClientSession, provider: Ear, credential: Credential, body: bytes) -> None:
+    """Follow the address that confirms a subscription, once Amazon's signature proves it. Raises Forged, and Unavailable."""
+    url = sns.subscribe_url(credential, body)
+    # SNS's own signature proves it; the password of the hook was asked for when it came in
+    await listen(provider, replace(credential, secrets={}), Delivery([], body, now()), http)
+    try:
+        async with http.get(url, allow_redirects=False) as answer:
+            if answer.status != 200:
+                raise Unavailable(f"SNS answered {answer.status}; ask it to send the confirmation again")
+    except (ClientError, TimeoutError):
+        raise Unavailable("SNS did not answer. Try again.") from None
 
 
 async def _replayed(name: str, delivery: Delivery, dry_run: bool) -> tuple[Heard, int]:
