@@ -38,7 +38,7 @@ def account(case: Case) -> Account:
         provider=case.provider.name,
         brand="connective",
         secrets=secrets,
-        scopes={"newsletter": case.credential.groups[0]},
+        **{**case.credential.options, "scopes": {"newsletter": case.credential.groups[0]}},
     )
 
 
