@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from aiohttp import ClientSession
 
 from mailprefs.catalogue import Account
 from mailprefs.errors import Misconfigured
-from mailprefs.providers.base import Credential, Delivery, Ear, Fetching, Heard, Provider, Resolving
+from mailprefs.providers.base import Credential, Delivery, Ear, Fetching, Heard, Provider, Resolving, Sealed
 from mailprefs.providers.brevo import Brevo
 from mailprefs.providers.calling import base_of
 from mailprefs.providers.customerio import CustomerIo
@@ -67,6 +67,11 @@ def engaged(account: Account, settings: Settings, providers: Mapping[str, Ear] =
     if isinstance(provider, Provider):
         base_of(credential, provider.hosts)  # whatever a provider checks: nothing is sent anywhere else
     return provider, credential
+
+
+def unproven(provider: Ear, headers: Container[str]) -> bool:
+    """True for headers, asked in any case, that no genuine delivery has: none of those is there in which the proof travels."""
+    return isinstance(provider, Sealed) and not any(name in headers for name in provider.seals)
 
 
 async def listen(provider: Ear, credential: Credential, delivery: Delivery, http: ClientSession) -> Heard:

@@ -37,6 +37,7 @@ class Attempted:
     channel: ClassVar[Channel] = Channel.EMAIL
     answers: ClassVar[Answers] = Answers()
     secrets_in: ClassVar[tuple[str, ...]] = (SECRET,)
+    seals: ClassVar[tuple[str, ...]] = tuple(f"{prefix}-signature" for prefix in PREFIXES)
 
     def check(self, credential: Credential) -> None:
         """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard."""

@@ -221,6 +221,13 @@ class Ear(Protocol):
 
 
 @runtime_checkable
+class Sealed(Protocol):
+    """A provider whose proof travels in a header: a delivery without it is refused before its body is read."""
+
+    seals: ClassVar[tuple[str, ...]]  # at least one of these headers is with every genuine delivery
+
+
+@runtime_checkable
 class Fetching(Protocol):
     """A provider whose proof wants something from outside, such as a certificate."""
 

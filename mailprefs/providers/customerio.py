@@ -60,6 +60,7 @@ class CustomerIo:
         **dict.fromkeys(OTHERS, _OTHER),
     }
     secrets_in: ClassVar[tuple[str, ...]] = ("webhook_key",)
+    seals: ClassVar[tuple[str, ...]] = (SIGNATURE,)
 
     def check(self, credential: Credential) -> None:
         """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard."""

@@ -61,6 +61,7 @@ class MailerSend:
     answers: ClassVar[Answers] = Answers()  # of 4xx it repeats 429 alone
     kinds: ClassVar[Mapping[str, Kind | str]] = WORDS
     secrets_in: ClassVar[tuple[str, ...]] = ("webhook_secret",)
+    seals: ClassVar[tuple[str, ...]] = (SIGNATURE,)
 
     def check(self, credential: Credential) -> None:
         """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard, and by MailerSend alone."""

@@ -84,6 +84,7 @@ class SendGrid:
     answers: ClassVar[Answers] = Answers()
     kinds: ClassVar[Mapping[str, Kind | str]] = {**WORDS, **{f"bounce/{type_}": kind for type_, kind in BOUNCES.items()}}
     secrets_in: ClassVar[tuple[str, ...]] = ("webhook_key",)
+    seals: ClassVar[tuple[str, ...]] = (SIGNATURE,)
     secrets_out: ClassVar[tuple[str, ...]] = ("api_key",)
     hosts: ClassVar[tuple[str, ...]] = ("api.sendgrid.com", "api.eu.sendgrid.com")
     batch: ClassVar[int] = 200  # its limit is not documented; the echo of 200 addresses always fits the 64 KiB we read

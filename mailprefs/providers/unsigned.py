@@ -19,6 +19,7 @@ class Unsigned:
     channel: ClassVar[Channel] = Channel.EMAIL
     answers: ClassVar[Answers] = Answers(challenge=signing.CHALLENGE)
     secrets_in: ClassVar[tuple[str, ...]] = tuple(signing.BASIC)
+    seals: ClassVar[tuple[str, ...]] = ("Authorization",)
 
     def check(self, credential: Credential) -> None:
         """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack
 
 from aiohttp import http_parser, web
 
-from mailprefs import db, numbers
+from mailprefs import db, groupcommit, numbers
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Account, Catalogue
 from mailprefs.errors import Misconfigured
@@ -18,12 +19,15 @@ from mailprefs.providers import CHANNELS, engaged
 from mailprefs.providers.calling import session
 from mailprefs.settings import Settings
 from mailprefs.web import admin, marketer, provider, recipient, wire
-from mailprefs.web.keys import EXPORTS, HOOKS, HOUSE, HTTP, POOL, PRESSES, Hearing, House
+from mailprefs.web.arrivals import Arrivals
+from mailprefs.web.keys import ARRIVALS, EXPORTS, HOOKS, HOUSE, HTTP, POOL, PRESSES, Hearing, House
 
 COMMAND = 2.0  # seconds a statement of ours may take before the request is told to come back
+HOOK = 10.0  # seconds for a statement that records a delivery
 EXPORT = 3600.0  # seconds an audience may take
 AT_ONCE = 2  # deliveries of one account that are recorded at once: a quarter of the pool, so that its flood leaves places to others
-ARRIVING = 64  # deliveries of one account that may be on their way in
+POOLS = {"web": 8, "hooks": 4 * AT_ONCE, "exports": 4, "presses": groupcommit.WRITERS}  # connections, by class of request
+CONNECTIONS = sum(POOLS.values())  # to the database, of one web process at most
 
 DOORS = {"public": recipient, "hooks": provider, "api": marketer, "metrics": admin}
 
@@ -36,8 +40,9 @@ def create_app(
         raise Misconfigured("aiohttp runs without its C parser here; install it from a wheel")
     app = web.Application(middlewares=[wire.outermost], client_max_size=marketer.BODY)
     app[HOUSE] = house(settings, catalogue, ring)
+    app[ARRIVALS] = Arrivals()
     for door in only:
-        app.add_routes(wire.unvetoed(route) for route in DOORS[door].routes)
+        app.add_routes(DOORS[door].routes)
     app.on_response_prepare.append(wire.dress)
     app.cleanup_ctx.append(_opened(database_url))
     return app
@@ -54,26 +59,28 @@ def house(settings: Settings, catalogue: Catalogue, ring: KeyRing) -> House:
 def _hearing(settings: Settings, catalogue: Catalogue, ring: KeyRing, addresses: Addresses, account: Account) -> Hearing:
     each, credential = engaged(account, settings)
     inbox = Inbox(account, catalogue, addresses, ring, each.channel)
-    return Hearing(account, each, credential, inbox, asyncio.Semaphore(ARRIVING), asyncio.Semaphore(AT_ONCE))
+    return Hearing(account, each, credential, inbox, asyncio.Semaphore(AT_ONCE))
 
 
 def _opened(url: str) -> Callable[[web.Application], AsyncIterator[None]]:
     async def opened(app: web.Application) -> AsyncIterator[None]:
         """Open the pools, one for each class of request, and refuse a database that would lose what we acknowledge."""
-        app[POOL] = await db.pool(url, size=8, command_timeout=COMMAND, purpose="web")
-        app[HOOKS] = await db.pool(url, size=4 * AT_ONCE, command_timeout=10, purpose="hooks")
-        app[EXPORTS] = await db.pool(url, size=4, command_timeout=EXPORT, purpose="exports")
-        presses = await db.pool(url, size=2, command_timeout=COMMAND, purpose="presses")
-        app[PRESSES] = GroupCommit(presses)
-        try:
+        async with AsyncExitStack() as stack:
+            limits = {"web": COMMAND, "hooks": HOOK, "exports": EXPORT, "presses": COMMAND}
+            pools = {purpose: await _pool(stack, url, purpose, seconds) for purpose, seconds in limits.items()}
+            app[POOL], app[HOOKS], app[EXPORTS] = pools["web"], pools["hooks"], pools["exports"]
+            app[PRESSES] = GroupCommit(pools["presses"])
             await _sound(app, url)
             async with session(AT_ONCE) as app[HTTP], app[PRESSES].running():
                 yield
-        finally:
-            for pool in (app[POOL], app[HOOKS], app[EXPORTS], presses):
-                pool.terminate()  # nothing is in flight here, and close() can hang on a frozen server
 
     return opened
+
+
+async def _pool(stack: AsyncExitStack, url: str, purpose: str, seconds: float) -> db.Pool:
+    pool = await db.pool(url, size=POOLS[purpose], command_timeout=seconds, purpose=purpose)
+    stack.callback(pool.terminate)  # nothing is in flight at the end, and close() can hang on a frozen server
+    return pool
 
 
 async def _sound(app: web.Application, url: str) -> None:

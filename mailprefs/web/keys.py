@@ -16,6 +16,7 @@ from mailprefs.groupcommit import GroupCommit
 from mailprefs.inbox import Inbox
 from mailprefs.links import KeyRing, Links
 from mailprefs.providers.base import Credential, Ear
+from mailprefs.web.arrivals import Arrivals
 
 
 def utcnow() -> datetime:
@@ -31,7 +32,6 @@ class Hearing:
     provider: Ear
     credential: Credential
     inbox: Inbox
-    doorstep: Semaphore  # whoever sends slowly holds up nobody, and so many bodies at most are in memory
     places: Semaphore  # a flood at one account holds up no other
 
 
@@ -52,4 +52,5 @@ HTTP = web.AppKey("http", ClientSession)  # the way out, for what a provider's p
 POOL = web.AppKey("pool", Pool)  # for answers
 HOOKS = web.AppKey("hooks", Pool)  # for providers, so that their floods hold up nobody else
 EXPORTS = web.AppKey("exports", Pool)  # for audiences, each of which takes as long as its reader does
+ARRIVALS = web.AppKey("arrivals", Arrivals)  # for the bodies of providers, all accounts together
 PRESSES = web.AppKey("presses", GroupCommit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -54,12 +55,18 @@ def answer(error: errors.MailprefsError) -> web.Response:
     return problem(500, "internal", "Something went wrong here. Nothing was acknowledged.")
 
 
-async def read_body(request: web.Request, *, limit: int, seconds: float) -> bytes:
-    """Return the raw body. Raises TooLarge past ``limit`` bytes and TooSlow past ``seconds``; never inflates anything."""
+async def read_body(request: web.Request, *, limit: int, seconds: float, counted: Callable[[int], None] = lambda _size: None) -> bytes:
+    """Return the raw body; each chunk is ``counted`` before it is kept. Never inflates anything.
+
+    Raises TooLarge past ``limit`` bytes, without reading what says so itself, and TooSlow past ``seconds``.
+    """
+    if (request.content_length or 0) > limit:
+        raise TooLarge
     taken = bytearray()
     try:
         async with asyncio.timeout(seconds):
             async for chunk in request.content.iter_chunked(65_536):
+                counted(len(chunk))
                 taken += chunk
                 if len(taken) > limit:
                     raise TooLarge

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 
 from aiohttp import web
 
 from mailprefs import db, telemetry
 from mailprefs.errors import Forged, MailprefsError, Unavailable
-from mailprefs.providers import listen
+from mailprefs.providers import listen, unproven
 from mailprefs.providers.base import Delivery
 from mailprefs.web import problems
-from mailprefs.web.keys import HOOKS, HOUSE, HTTP, Hearing
+from mailprefs.web.keys import ARRIVALS, HOOKS, HOUSE, HTTP, Hearing
 
 BODY = 5 * 1024 * 1024  # bytes of a delivery
 PATIENCE = 10.0  # seconds
@@ -30,20 +31,29 @@ async def hear(request: web.Request) -> web.Response:
         return web.Response()
     if request.method != "POST":
         raise web.HTTPMethodNotAllowed(request.method, ["POST", *sorted(answers.greets)])
-    async with hearing.doorstep:
-        try:
-            delivery = await _delivery(request, request.app[HOUSE].clock())
-            async with hearing.places:  # for a body that is whole: nobody sits on a place by sending slowly
-                await _keep(request, hearing, delivery)
-        except Forged:
-            telemetry.count("forged_deliveries", account=hearing.account.name)
-            return web.Response(status=answers.forged, headers=answers.challenge)
-        except Unavailable:
-            telemetry.count("deliveries_not_kept", account=hearing.account.name)
-            return web.Response(status=answers.trouble, headers=problems.RETRY)
-        except MailprefsError as error:
-            return problems.answer(error)
+    try:
+        if unproven(hearing.provider, request.headers):
+            raise Forged
+        await _heard(request, hearing)
+    except Forged:
+        telemetry.count("forged_deliveries", account=hearing.account.name)
+        return web.Response(status=answers.forged, headers=answers.challenge)
+    except Unavailable:
+        telemetry.count("deliveries_not_kept", account=hearing.account.name)
+        return web.Response(status=answers.trouble, headers=problems.RETRY)
+    except MailprefsError as error:
+        return problems.answer(error)
     return web.Response(status=answers.kept, body=answers.body, content_type=answers.content_type)
+
+
+async def _heard(request: web.Request, hearing: Hearing) -> None:
+    """Take a body in, whatever it costs its sender, and only then a place: nobody sits on one by sending slowly."""
+    arrivals, now = request.app[ARRIVALS], request.app[HOUSE].clock()
+    async with arrivals.arriving(hearing.account.name) as arrival:
+        body = await problems.read_body(request, limit=BODY, seconds=PATIENCE, counted=partial(arrivals.grow, arrival))
+        arrivals.whole(arrival)
+        async with hearing.places:
+            await _keep(request, hearing, _delivery(request, body, now))
 
 
 async def _keep(request: web.Request, hearing: Hearing, delivery: Delivery) -> None:
@@ -54,7 +64,6 @@ async def _keep(request: web.Request, hearing: Hearing, delivery: Delivery) -> N
         await hearing.inbox.keep(connection, heard, now=now)
 
 
-async def _delivery(request: web.Request, now: datetime) -> Delivery:
-    body = await problems.read_body(request, limit=BODY, seconds=PATIENCE)
+def _delivery(request: web.Request, body: bytes, now: datetime) -> Delivery:
     headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.raw_headers]
     return Delivery(headers, body, now, request.method, request.raw_path)

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 
 from mailprefs import telemetry
 from mailprefs.errors import MailprefsError
-from mailprefs.web import pages, problems
+from mailprefs.web import connections, pages, problems
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def runner(app: web.Application) -> web.AppRunner:
-    """Return what runs the service: bounded in every direction, and never inflating a body."""
+def runner(app: web.Application, *, most: int | None = None, idle: float = 20) -> web.AppRunner:
+    """Return what runs the service: bounded in every direction, and never inflating a body.
+
+    Of ``most`` connections at once; without it, of as many as there are files for. Who has sent no whole request head after ``idle``
+    seconds is cut off: aiohttp's timer begins with the connection, and anew with each answer.
+    """
     return _Runner(
         app,
+        most=connections.places() if most is None else most,
         access_log=None,  # the usual one quotes the request line, which holds the token
         auto_decompress=False,
-        keepalive_timeout=20,
+        keepalive_timeout=idle,
         lingering_time=2,
+        read_bufsize=65_536,  # bytes of a body that nobody reads yet
         max_line_size=4096,
         max_field_size=4096,
         max_headers=64,
@@ -32,7 +41,7 @@ def runner(app: web.Application) -> web.AppRunner:
 async def outermost(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Let through what HTTP/1.x in origin form is, and turn what nobody caught into a plain 500 that says nothing."""
     if request.version < (1, 0) or request.version >= (2, 0) or not request.raw_path.startswith("/"):
-        return _no_request(400)
+        return connections.no_request(400)
     try:
         return await handler(request)
     except web.HTTPException as error:
@@ -45,10 +54,6 @@ async def outermost(request: web.Request, handler: Handler) -> web.StreamRespons
         telemetry.alarm("unexpected", at=type(error).__name__)
         telemetry.log.error("unexpected", exc_info=error)
         return problems.answer(MailprefsError())
-
-
-def _no_request(status: int) -> web.Response:
-    return problems.problem(status, "not-http-1", "Only HTTP/1.0 and 1.1 in origin form are spoken here.")
 
 
 def _allowing(answer: web.Response, error: web.HTTPException) -> web.Response:
@@ -64,53 +69,23 @@ async def dress(_request: web.Request, response: web.StreamResponse) -> None:
     response.headers.pop("Server", None)
 
 
-def unvetoed(route: web.AbstractRouteDef) -> web.AbstractRouteDef:
-    """Return a route that nothing in ``Expect`` vetoes; aiohttp refuses what it does not know, and repeats it."""
-    if isinstance(route, web.RouteDef):
-        return web.RouteDef(route.method, route.path, route.handler, {**route.kwargs, "expect_handler": _expected})
-    return route
-
-
-async def _expected(request: web.Request) -> None:
-    if request.version >= (1, 1) and request.headers["Expect"].lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # the answer proper has not begun
-
-
-class _Connection(web.RequestHandler):
-    """Speaks HTTP with one client. What is no request it refuses in words of ours: aiohttp's repeat what was sent, token and all."""
-
-    __slots__ = ()
-
-    def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
-    ) -> web.StreamResponse:
-        if request.writer.output_size > 0:
-            raise ConnectionError("an answer has begun; there cannot be another")
-        if status >= 500:
-            telemetry.alarm("unexpected", at=type(exc).__name__)
-        plain = _no_request(status) if status < 500 else problems.answer(MailprefsError())
-        answer = _Refusal(status=plain.status, body=plain.body, content_type=plain.content_type, headers=pages.headers())
-        answer.force_close()
-        return answer
-
-
-class _Refusal(web.Response):
-    """An answer to what never became a request, so that no signal dresses it."""
-
-    async def _prepare_headers(self) -> None:
-        await super()._prepare_headers()
-        self.headers.pop("Server", None)
-
-
-class _Server(web.Server):
-    def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
-
-
 class _Runner(web.AppRunner):
-    __slots__ = ()
+    __slots__ = ("_most",)
+
+    def __init__(self, app: web.Application, *, most: int, **kwargs: Any) -> None:
+        super().__init__(app, **kwargs)
+        self._most = most
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        return _Server(made.request_handler, request_factory=made.request_factory, loop=made._loop, **made._kwargs)
+        factory = partial(_unvetoed, made.request_factory)
+        return connections.Server(made.request_handler, most=self._most, request_factory=factory, loop=made._loop, **made._kwargs)
+
+
+def _unvetoed(make: Callable[..., web.BaseRequest], message: RawRequestMessage, *parts: Any) -> web.BaseRequest:
+    """Return a request that no expectation of its client vetoes; aiohttp refuses those that it does not know, and repeats them."""
+    if message.headers.get("Expect", "100-continue").lower() == "100-continue":
+        return make(message, *parts)
+    headers = message.headers.copy()
+    headers.popall("Expect")
+    return make(message._replace(headers=type(message.headers)(headers)), *parts)
