@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import quote, unquote
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -165,12 +166,125 @@ async def test_presses_of_one_address_keep_their_order_in_commits_of_their_own(
     assert await conn.fetchval("select count(distinct position) from consent where key = $1", jane.key) == 4
 
 
-async def test_one_link_pressed_a_hundred_times_at_once_is_one_row(
+async def test_one_link_pressed_a_hundred_times_at_once_is_one_row_and_nobodys_own(
     conn: asyncpg.Connection, presses: GroupCommit, people: list[Address], now: datetime
 ) -> None:
     answers = await asyncio.gather(*(presses.record(stop(people[0], now, id=str(n)), now=now) for n in range(100)))
-    assert sorted(answers) == [False] * 99 + [True]
+    assert answers == [False] * 100
     assert await conn.fetchval("select count(*) from consent") == 1
+    assert await presses.record(stop(people[1], now), now=now), "the control: alone, it is"
+
+
+async def test_one_link_pressed_endlessly_has_one_row_waiting_and_shuts_nobody_out(
+    conn: asyncpg.Connection, database: str, pool: db.Pool, people: list[Address], now: datetime
+) -> None:
+    group = GroupCommit(pool, most=50)
+    async with group.running():
+        async with held_up(database):
+            tasks = [asyncio.create_task(group.record(stop(people[0], now, id="0"), now=now))]
+            await waiting(conn)
+            tasks += [asyncio.create_task(group.record(stop(people[0], now, id=str(n)), now=now)) for n in range(1, 2_000)]
+            await asyncio.sleep(0.1)
+            tasks += [asyncio.create_task(group.record(stop(person, now), now=now)) for person in people[1:40]]
+            await asyncio.sleep(0.1)
+        answers = await asyncio.gather(*tasks)
+    assert [n for n, new in enumerate(answers) if new] == [0, *range(2_000, 2_039)]
+    assert await conn.fetchval("select count(*) from address where stops = '{272}'") == 40
+
+
+async def test_presses_of_several_forms_that_share_a_row_are_undone_by_none_of_them(
+    conn: asyncpg.Connection, presses: GroupCommit, people: list[Address], now: datetime
+) -> None:
+    jane, john = people[:2]
+    forms = [stop(jane, now, door=Door.PAGE, id=id) for id in ("hers", "anothers")]
+    assert await asyncio.gather(*(presses.record(form, now=now) for form in forms)) == [False, False]
+    for form in forms:
+        await presses.record(ledger.withdrawal(form, now=now), now=now)
+    assert await conn.fetchval("select stops from address where key = $1", jane.key) == [NEWSLETTER]
+    reloaded = stop(john, now, door=Door.PAGE, id="his")
+    assert await asyncio.gather(*(presses.record(reloaded, now=now) for _ in range(2))) == [True, False]
+    await presses.record(ledger.withdrawal(reloaded, now=now), now=now)
+    assert await conn.fetchval("select stops from address where key = $1", john.key) is None, "the control: one form alone can be undone"
+
+
+async def test_a_stop_after_a_go_joins_none_from_before_it(
+    conn: asyncpg.Connection, database: str, presses: GroupCommit, people: list[Address], now: datetime
+) -> None:
+    jane, go = people[0], replace(stop(people[0], now, door=Door.MANAGE, id="go"), effect=Effect.GO)
+    async with held_up(database):
+        tasks = [asyncio.create_task(presses.record(stop(jane, now, OFFERS), now=now))]
+        await waiting(conn)
+        following = (stop(jane, now, id="1"), stop(jane, now, id="2"), go, stop(jane, now, id="3"), stop(jane, now, id="4"))
+        tasks += [asyncio.create_task(presses.record(change, now=now)) for change in following]
+        await asyncio.sleep(0.05)
+    await asyncio.gather(*tasks)
+    rows = await conn.fetch("select effect from consent where scope = $1 order by position::text::bigint", NEWSLETTER)
+    assert [row["effect"] for row in rows] == ["stop", "go", "stop"]
+    assert await conn.fetchval("select stops from address where key = $1", jane.key) == [NEWSLETTER, OFFERS]
+
+
+async def test_who_takes_back_endlessly_is_told_to_come_back_and_can_still_stop(
+    conn: asyncpg.Connection, database: str, presses: GroupCommit, people: list[Address], now: datetime
+) -> None:
+    jane = people[0]
+    async with held_up(database):
+        first = asyncio.create_task(presses.record(stop(jane, now, OFFERS), now=now))
+        await waiting(conn)
+        made = [stop(jane, now, door=Door.PAGE, id=str(n)) for n in range(groupcommit.OF_ONE + 10)]
+        undone = [asyncio.create_task(presses.record(ledger.withdrawal(each, now=now), now=now)) for each in made]
+        await asyncio.sleep(0.05)
+        last = asyncio.create_task(presses.record(stop(jane, now, id="2"), now=now))
+        await asyncio.sleep(0.05)
+    assert all(await asyncio.gather(first, last))
+    answers = await asyncio.gather(*undone, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [bool] * groupcommit.OF_ONE + [Busy] * 10
+
+
+async def test_one_slow_address_takes_no_other_along(conn: asyncpg.Connection, database: str, people: list[Address], now: datetime) -> None:
+    pool = await db.pool(database, size=groupcommit.WRITERS, command_timeout=0.5, purpose="test")
+    other = await asyncpg.connect(database)
+    group, slow = GroupCommit(pool), people[50]
+    async with group.running():
+        assert await group.record(stop(slow, now), now=now)
+        async with other.transaction():
+            await other.execute("select from address where key = $1 for update", slow.key)
+            changes = [stop(person, now, OFFERS, id="2") for person in people[:100]]
+            answers = await asyncio.gather(*(group.record(change, now=now) for change in changes), return_exceptions=True)
+        assert isinstance(answers.pop(50), Unavailable)
+        assert answers == [True] * 99
+        assert await group.record(stop(slow, now, OFFERS, id="3"), now=now), "and when nobody holds it any more, it is recorded"
+    pool.terminate()
+    await other.close()
+
+
+async def test_where_everybody_is_slow_all_are_told_so_soon(
+    conn: asyncpg.Connection, database: str, people: list[Address], now: datetime
+) -> None:
+    pool = await db.pool(database, size=groupcommit.WRITERS, command_timeout=0.5, purpose="test")
+    group = GroupCommit(pool)
+    async with group.running():
+        async with held_up(database), asyncio.timeout(10):
+            answers = await asyncio.gather(*(group.record(stop(p, now), now=now) for p in people), return_exceptions=True)
+        assert {type(answer) for answer in answers} == {Unavailable}
+        assert await group.record(stop(people[0], now), now=now)
+    pool.terminate()
+
+
+async def test_a_commit_that_no_standby_confirmed_is_not_acknowledged(
+    conn: asyncpg.Connection, presses: GroupCommit, people: list[Address], now: datetime
+) -> None:
+    assert await presses.record(stop(people[0], now), now=now), "the control"
+    await conn.execute(
+        """create function unconfirmed() returns trigger language plpgsql as $$ begin
+             raise warning 'canceling wait for synchronous replication due to user request';
+             return null;
+           end $$;
+           create constraint trigger unconfirmed after insert on consent deferrable initially deferred
+             for each row execute function unconfirmed()"""
+    )
+    with pytest.raises(Unavailable):
+        await presses.record(stop(people[1], now), now=now)
+    assert await conn.fetchval("select count(*) from consent") == 2, "it is committed here, and would be lost with this server"
 
 
 async def test_who_hangs_up_is_recorded_all_the_same(
@@ -307,11 +421,13 @@ async def test_writers_beside_others_lose_nothing_and_do_not_wait_in_a_circle(
     conn: asyncpg.Connection, database: str, presses: GroupCommit, people: list[Address], now: datetime
 ) -> None:
     few = people[:30]
+    pressed: set[tuple[UUID, int]] = set()
 
     async def person(n: int) -> None:
         for turn in range(4):
             scope = (NEWSLETTER, OFFERS, MARKETING)[(n + turn) % 3]
             await presses.record(stop(few[(n * 7 + turn) % 30], now, scope, door=Door.PAGE, id=f"{n}-{turn}"), now=now)
+            pressed.add((few[(n * 7 + turn) % 30].key, scope))
 
     async def provider(n: int) -> None:
         other = await asyncpg.connect(database)
@@ -321,7 +437,8 @@ async def test_writers_beside_others_lose_nothing_and_do_not_wait_in_a_circle(
         await other.close()
 
     await asyncio.gather(*(person(n) for n in range(100)), provider(1), provider(2))
-    assert await conn.fetchval("select count(*) from consent where door = 'page'") == 400
+    rows = await conn.fetch("select distinct key, scope from consent where door = 'page'")
+    assert {(row["key"], row["scope"]) for row in rows} == pressed
     assert await conn.fetchval("select count(*) from consent where door = 'provider'") == 900
     assert await ledger.differing(conn) == 0
 
