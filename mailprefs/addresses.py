@@ -70,7 +70,7 @@ class Addresses:
         return found if len(trimmed) <= LONGEST and trimmed.isprintable() else replace(found, text=None)
 
     def key(self, channel: Channel, canonical: str) -> UUID:
-        """Return the key of a canonical address: 16 bytes of HMAC-SHA256 over channel, NUL and text (state.md §1)."""
+        """Return the key of a canonical address: 16 bytes of HMAC-SHA256 over channel, NUL and text (docs/state.md §1)."""
         context = self._context.copy()
         context.update(f"{channel}\0{canonical}".encode("utf-8", "surrogatepass"))
         return UUID(bytes=context.digest()[:16])

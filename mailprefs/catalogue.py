@@ -262,7 +262,7 @@ class Catalogue(_Entry):
         return next((account for account in self.account if account.name == name), None)
 
     def mapped(self, account: Account) -> Mapping[int, str]:
-        """Return what an account is told about: scope number → the provider's id. Never a sensitive topic (state.md §6)."""
+        """Return what an account is told about: scope number → the provider's id. Never a sensitive topic (docs/state.md §6)."""
         pairs = ((self._in(account, name), group) for name, group in account.scopes.items())
         return {scope.number: group for scope, group in pairs if not scope.sensitive and not scope.retired}
 
@@ -275,7 +275,7 @@ class Catalogue(_Entry):
         return self._by_name[self._whole(account)].number
 
     def left_by(self, number: int) -> tuple[int, ...]:
-        """Return what a token of this number stops: its scope, or where that is in doubt all marketing that it may mean (state.md §1).
+        """Return what a token of this number stops: its scope, or where that is in doubt all marketing it may mean (docs/state.md §1).
 
         A number nobody knows is its brand's, and one of a brand nobody knows may be any brand's. No token is for anything but marketing.
         """

@@ -1,6 +1,6 @@
 """The one write path. A Change that is recorded here is on disk when the caller's transaction has committed.
 
-Who may set and lift what is ``state.md`` §2: a table here, because the closed list is the design.
+Who may set and lift what is ``docs/state.md`` §2: a table here, because the closed list is the design.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _MAY_GRANT = frozenset({Door.MANAGE, Door.SMS, Door.IMPORT})
 
 
 def is_own(change: Change) -> bool:
-    """True for a recipient's own act, which counts from a time that outranks everything in its ledger (state.md §4).
+    """True for a recipient's own act, which counts from a time that outranks everything in its ledger (docs/state.md §4).
 
     A bounce or a complaint that came by mail is nobody's own act: a late one must not outrank a correction by staff.
     """

@@ -199,5 +199,5 @@ async def _fill(connection: Connection, now: datetime) -> None:
 
 
 def _path_for(account: Account, scope: Scope) -> list[int]:
-    """Return the part of the path whose holds count for this account (state.md §6)."""
+    """Return the part of the path whose holds count for this account (docs/state.md §6)."""
     return list(scope.path if account.share_bounces else scope.path[2:])

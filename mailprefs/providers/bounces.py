@@ -24,7 +24,7 @@ BOUNCES: Mapping[str, Kind] = {  # its type / its subtype
 def kind(type_: object, subtype: object, status: str) -> Kind | None:
     """Return what a bounce is; None for a type that is not known. Of an unknown subtype, hard only on evidence against the address.
 
-    A send to someone who opted out of a topic "will bounce" as well, and no page says with which subtype (providers.md §4): what is
+    A send to someone who opted out of a topic "will bounce" as well, and no page says with which subtype (docs/providers/ses.md): what is
     permanent for an unknown reason is blocked, which stops nobody, and not soft, which would come to hold their receipts.
     """
     if known := BOUNCES.get(f"{type_}/{subtype}"):

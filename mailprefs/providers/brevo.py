@@ -45,7 +45,7 @@ WORDS: Mapping[str, Kind | str] = {
 
 _HUMP = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _MILLISECONDS = 10**11  # a time from here on is not in seconds: those would be of the year 5138
-_LATE = 14 * 3600  # seconds by which ts_event may run before UTC: it was seen nine hours before (providers.md §8)
+_LATE = 14 * 3600  # seconds by which ts_event may run before UTC: it was seen nine hours before (docs/providers/brevo.md)
 _ADVICE = "Make up both, and set them at Brevo when the webhook is made, as its authentication: Settings → Webhooks → Add a new webhook."
 
 

@@ -1,4 +1,4 @@
-"""One account's way to its provider over HTTP, and what every call keeps to, whichever provider it is (reliability.md §3.3)."""
+"""One account's way to its provider over HTTP, and what every call keeps to, whichever provider it is (docs/outbox.md §5)."""
 
 from __future__ import annotations
 

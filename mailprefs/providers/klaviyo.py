@@ -99,7 +99,7 @@ class Klaviyo:
         base_of(credential, self.hosts)
 
     def verify(self, credential: Credential, delivery: Delivery) -> None:
-        """Raise Forged unless the raw bytes were signed for this account, with the timestamp behind them or without (providers.md §12).
+        """Raise Forged unless the raw bytes were signed for this account, the timestamp behind them or not (docs/providers/klaviyo.md).
 
         Nothing stands between body and timestamp: neither can lend the other a letter, since the one ends in a brace.
         """

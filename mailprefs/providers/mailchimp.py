@@ -62,7 +62,7 @@ class Mailchimp:
     def verify(self, credential: Credential, delivery: Delivery) -> None:
         """Raise Forged unless the address held the account's secret and, where a webhook_key is set, the raw bytes were signed with it.
 
-        Whether its retries are signed anew is not known: no window (providers.md §7).
+        Whether its retries are signed anew is not known: no window (docs/providers/mailchimp.md "How it is verified").
         """
         signing.word(credential.valid("url_secret"), _secret(delivery.url))
         if keys := credential.valid("webhook_key"):

@@ -65,7 +65,7 @@ class Mailgun:
 
     name: ClassVar[str] = "mailgun"
     channel: ClassVar[Channel] = Channel.EMAIL
-    answers: ClassVar[Answers] = Answers()  # never 406: it ends all retries (providers.md §0.2)
+    answers: ClassVar[Answers] = Answers()  # never 406: it ends all retries (docs/providers/mailgun.md)
     kinds: ClassVar[Mapping[str, Kind | str]] = WORDS
     secrets_in: ClassVar[tuple[str, ...]] = ("webhook_key",)
 
@@ -94,7 +94,7 @@ class Mailgun:
     def verify(self, credential: Credential, delivery: Delivery) -> None:
         """Raise Forged unless the body holds a proof made for this account. It does not cover the rest: see ``Heard.once``.
 
-        A retry may keep its proof for eight hours, and a late opt-out must still stop: no window (providers.md §2).
+        A retry may keep its proof for eight hours, and a late opt-out must still stop: no window (docs/providers/mailgun.md).
         """
         timestamp, token, signature = _proof(delivery)
         signing.hmac(credential.valid("webhook_key"), signature, timestamp.encode(), token.encode("utf-8", "surrogatepass"))
@@ -245,7 +245,7 @@ def _read(told: Mapping[str, Any], delivery: Delivery) -> Event | Counted | str:
     address, token = facts.text(told.get("recipient")), facts.text(facts.within(told, "user-variables", OURS))
     if not address and not token:
         return "no_recipient"
-    # Whether a tag, a mailing list or the whole domain was left is not said: its tags are the message's (providers.md §2).
+    # Whether a tag, a mailing list or the whole domain was left is not said: its tags are the message's (docs/providers/mailgun.md).
     happened_at = facts.moment(told.get("timestamp"), delivery.received_at)
     return Event(kind, _id(told, word), happened_at, address, token, None, _status(told))
 

@@ -36,7 +36,7 @@ _ADVICE = (
 
 @dataclass(frozen=True, slots=True)
 class Mailjet(Unsigned):
-    """Mailjet as it is heard. Exactly 200 is kept to it: any other code is sent again (providers.md §9)."""
+    """Mailjet as it is heard. Exactly 200 is kept to it: any other code is sent again (docs/providers/mailjet.md)."""
 
     name: ClassVar[str] = "mailjet"
     advice: ClassVar[str] = _ADVICE

@@ -52,7 +52,7 @@ class Mandrill:
         posted.check_public_url(credential, _URL_ADVICE)
 
     def verify(self, credential: Credential, delivery: Delivery) -> None:
-        """Raise Forged unless the form was signed for this account. Nothing in it is dated, so there is no window (providers.md §6)."""
+        """Raise Forged unless the form was signed for this account. Nothing in it is dated: no window (docs/providers/mandrill.md)."""
         fields = posted.octets(delivery)
         if EVENTS not in dict(fields):
             raise Forged  # else the signature would cover the address alone

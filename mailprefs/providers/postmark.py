@@ -96,7 +96,7 @@ _STREAM_ADVICE = "Servers → your server → Message Streams shows the ids; map
 
 @dataclass(frozen=True, slots=True)
 class Postmark(Unsigned):
-    """Postmark both ways. Holds no state. It is answered 401, never 403, which would end all retries (providers.md §0.2)."""
+    """Postmark both ways. It is answered 401, never 403, which would end all retries (docs/providers/postmark.md "How it is verified")."""
 
     budget: timedelta = telling.BUDGET
 

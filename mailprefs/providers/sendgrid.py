@@ -108,7 +108,7 @@ class SendGrid:
         base_of(credential, self.hosts)
 
     def verify(self, credential: Credential, delivery: Delivery) -> None:
-        """Raise Forged unless the raw bytes were signed for this account. Its retries keep their signature: no window (providers.md §1)."""
+        """Raise Forged unless the raw bytes were signed for this account. There is no window (docs/providers/sendgrid.md)."""
         timestamp = delivery.header(TIMESTAMP) or ""
         # Nothing stands between timestamp and body in what is signed: of a fixed form, so that neither can lend the other a byte.
         if not _UNIX_TIME.fullmatch(timestamp):
@@ -185,7 +185,7 @@ def _read(told: Any, received_at: datetime) -> Event | str:
     address, token = _text(told.get("email")), _text(told.get(OURS))
     if not address and not token:
         return "no_recipient"
-    # "unsubscribe" is the link for all mail; a group in it only says what the message was sent with (providers.md §1).
+    # "unsubscribe" is the link for all mail; a group in it only says what the message was sent with (docs/providers/sendgrid.md).
     group = _group(told.get("asm_group_id")) if word in ("group_unsubscribe", "group_resubscribe") else None
     return Event(kind, _id(told), _moment(told.get("timestamp"), received_at), address, token, group, _status(told))
 
@@ -252,7 +252,7 @@ async def _settle(line: Line, group: str, stop: bool, addresses: list[str], sett
 
 
 async def _must_exist(line: Line, group: str) -> None:
-    """Raise Unsafe unless the group exists: what is added to a missing one lands in the global list (providers.md §1)."""
+    """Raise Unsafe unless the group exists: what is added to a missing one lands in the global list (docs/providers/sendgrid.md)."""
     if not _DIGITS.fullmatch(group):
         raise Unsafe("The account maps a topic to what is no number of a SendGrid group. Correct scopes in mailprefs.toml.")
     answer = await line.call("GET", f"/v3/asm/groups/{group}")

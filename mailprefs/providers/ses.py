@@ -47,7 +47,7 @@ class SES:
 
     name: ClassVar[str] = "ses"
     channel: ClassVar[Channel] = Channel.EMAIL
-    # SNS takes any 4xx as delivered (providers.md §0.2), and sends credentials only to one who has asked for them.
+    # SNS takes any 4xx as delivered (docs/providers/ses.md), and sends credentials only to one who has asked for them.
     answers: ClassVar[Answers] = Answers(challenge=signing.CHALLENGE)
     kinds: ClassVar[Mapping[str, Kind | str]] = {
         **COUNTED,

@@ -1,7 +1,7 @@
 """The envelope that Amazon SNS puts around a message, its signature, and the certificate that proves it.
 
 Nothing that a message names is ever asked for but the signing certificate, and that only at the one host where the region of an
-allowed topic keeps it: whoever can have SNS send us something can write any other address into it (reliability.md T26 to T28).
+allowed topic keeps it: whoever can have SNS send us something can write any other address into it (docs/providers/ses.md).
 """
 
 from __future__ import annotations

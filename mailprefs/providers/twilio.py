@@ -68,7 +68,7 @@ class Twilio:
         posted.check_public_url(credential, _URL_ADVICE)
 
     def verify(self, credential: Credential, delivery: Delivery) -> None:
-        """Raise Forged unless the post was signed for this account. Nothing in it is dated, so there is no window (providers.md §14)."""
+        """Raise Forged unless the post was signed for this account. Nothing in it is dated: no window (docs/providers/twilio.md)."""
         url, query = posted.public_url(credential), delivery.url.partition("?")[2]
         if digest := _BODY_DIGEST.search(query):  # of a body that is no form; Twilio adds it to the address, and signs that alone
             signing.word([hashlib.sha256(delivery.body).hexdigest()], digest[1])

@@ -119,7 +119,7 @@ async def _door(request: web.Request, press: Press, scopes: tuple[int, ...]) -> 
 
 
 async def _party(request: web.Request, press: Press) -> list[Address]:
-    """Return who else is the same person: "stop all marketing" is meant for the phone as well (state.md §5)."""
+    """Return who else is the same person: "stop all marketing" is meant for the phone as well (docs/state.md §5)."""
     async with db.acquired(request.app[POOL]) as connection:
         return await directory.party(connection, press.address)
 

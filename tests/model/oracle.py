@@ -1,6 +1,6 @@
 """The rule, the fold and the ledger as pure values: what every test of meaning is judged by.
 
-Written from the page on state alone ("§n" below is its section), without the database and without a word of ``mailprefs``,
+Written from docs/state.md alone ("§n" below is its section), without the database and without a word of ``mailprefs``,
 so that agreeing with it proves something. Times are whole microseconds; None stands for "never" or "for ever".
 """
 
