@@ -1,7 +1,7 @@
 """Mailgun's list of unsubscribes: one entry an address, with the tags of the mail that it left. Never the whole domain's mail.
 
 Whether adding replaces an entry's tags, and whether removing one of them removes them all, is not documented: every write is made of
-what was read before, and what was removed is read again after (providers.md §2).
+what was read before, and what was removed is read again after (docs/providers/mailgun.md).
 """
 
 from __future__ import annotations
