@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from mailprefs import db
+from mailprefs import db, reception
 from mailprefs.errors import Misconfigured, Unavailable
 from mailprefs.web import problems
-from mailprefs.web.keys import POOL
+from mailprefs.web.keys import HOUSE, POOL
 
 routes = web.RouteTableDef()
 
@@ -36,6 +38,14 @@ async def ready(request: web.Request) -> web.Response:
 
 
 @routes.get("/metrics")
-async def metrics(_request: web.Request) -> web.Response:
-    """Return all counters, in the format of Prometheus."""
+async def metrics(request: web.Request) -> web.Response:
+    """Return all counters, in the format of Prometheus, and how each account is received as of now: without a database, as of before."""
+    with suppress(Unavailable):
+        await _receptions(request)
     return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+
+async def _receptions(request: web.Request) -> None:
+    shared = request.app[HOUSE]
+    async with db.acquired(request.app[POOL]) as connection:
+        reception.show(await reception.figures(connection, list(shared.hearings)), now=shared.clock())

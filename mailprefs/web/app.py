@@ -17,10 +17,11 @@ from mailprefs.inbox import Inbox
 from mailprefs.links import KeyRing, Links
 from mailprefs.providers import CHANNELS, engaged
 from mailprefs.providers.calling import session
+from mailprefs.reception import Forgeries
 from mailprefs.settings import Settings
 from mailprefs.web import admin, marketer, provider, recipient, wire
 from mailprefs.web.arrivals import Arrivals
-from mailprefs.web.keys import ARRIVALS, EXPORTS, HOOKS, HOUSE, HTTP, POOL, PRESSES, Hearing, House
+from mailprefs.web.keys import ARRIVALS, EXPORTS, FORGERIES, HOOKS, HOUSE, HTTP, POOL, PRESSES, Hearing, House
 
 COMMAND = 2.0  # seconds a statement of ours may take before the request is told to come back
 HOOK = 10.0  # seconds for a statement that records a delivery
@@ -40,6 +41,7 @@ def create_app(
         raise Misconfigured("aiohttp runs without its C parser here; install it from a wheel")
     app = web.Application(middlewares=[wire.outermost], client_max_size=marketer.BODY)
     app[HOUSE] = house(settings, catalogue, ring)
+    app[FORGERIES] = Forgeries()
     app[ARRIVALS] = Arrivals()
     for door in only:
         app.add_routes(DOORS[door].routes)
@@ -71,7 +73,7 @@ def _opened(url: str) -> Callable[[web.Application], AsyncIterator[None]]:
             app[POOL], app[HOOKS], app[EXPORTS] = pools["web"], pools["hooks"], pools["exports"]
             app[PRESSES] = GroupCommit(pools["presses"])
             await _sound(app, url)
-            async with session(AT_ONCE) as app[HTTP], app[PRESSES].running():
+            async with session(AT_ONCE) as app[HTTP], app[PRESSES].running(), app[FORGERIES].running(app[HOOKS]):
                 yield
 
     return opened

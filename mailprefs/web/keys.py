@@ -16,6 +16,7 @@ from mailprefs.groupcommit import GroupCommit
 from mailprefs.inbox import Inbox
 from mailprefs.links import KeyRing, Links
 from mailprefs.providers.base import Credential, Ear
+from mailprefs.reception import Forgeries
 from mailprefs.web.arrivals import Arrivals
 
 
@@ -54,3 +55,4 @@ HOOKS = web.AppKey("hooks", Pool)  # for providers, so that their floods hold up
 EXPORTS = web.AppKey("exports", Pool)  # for audiences, each of which takes as long as its reader does
 ARRIVALS = web.AppKey("arrivals", Arrivals)  # for the bodies of providers, all accounts together
 PRESSES = web.AppKey("presses", GroupCommit)
+FORGERIES = web.AppKey("forgeries", Forgeries)

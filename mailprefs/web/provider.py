@@ -12,7 +12,7 @@ from mailprefs.errors import Forged, MailprefsError, Unavailable
 from mailprefs.providers import listen, unproven
 from mailprefs.providers.base import Delivery
 from mailprefs.web import problems
-from mailprefs.web.keys import ARRIVALS, HOOKS, HOUSE, HTTP, Hearing
+from mailprefs.web.keys import ARRIVALS, FORGERIES, HOOKS, HOUSE, HTTP, Hearing
 
 BODY = 5 * 1024 * 1024  # bytes of a delivery
 PATIENCE = 10.0  # seconds
@@ -36,7 +36,7 @@ async def hear(request: web.Request) -> web.Response:
             raise Forged
         await _heard(request, hearing)
     except Forged:
-        telemetry.count("forged_deliveries", account=hearing.account.name)
+        _refused(request, hearing)
         return web.Response(status=answers.forged, headers=answers.challenge)
     except Unavailable:
         telemetry.count("deliveries_not_kept", account=hearing.account.name)
@@ -54,6 +54,11 @@ async def _heard(request: web.Request, hearing: Hearing) -> None:
         arrivals.whole(arrival)
         async with hearing.places:
             await _keep(request, hearing, _delivery(request, body, now))
+
+
+def _refused(request: web.Request, hearing: Hearing) -> None:
+    telemetry.count("forged_deliveries", account=hearing.account.name)
+    request.app[FORGERIES].count(hearing.account.name, request.app[HOUSE].clock())  # for other processes to show
 
 
 async def _keep(request: web.Request, hearing: Hearing, delivery: Delivery) -> None:
