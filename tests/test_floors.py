@@ -44,6 +44,7 @@ FLOORS = {
     2.3: (
         "providers.bounces",
         "providers.calling",
+        "providers.mending",
         "providers.posted",
         "providers.returned",
         "providers.sns",

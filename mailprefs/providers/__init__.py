@@ -8,6 +8,7 @@ from aiohttp import ClientSession
 
 from mailprefs.catalogue import Account
 from mailprefs.errors import Misconfigured
+from mailprefs.providers import mending
 from mailprefs.providers.base import Credential, Delivery, Ear, Fetching, Heard, Provider, Resolving, Sealed
 from mailprefs.providers.brevo import Brevo
 from mailprefs.providers.calling import base_of
@@ -79,5 +80,12 @@ async def listen(provider: Ear, credential: Credential, delivery: Delivery, http
     if isinstance(provider, Fetching):
         await provider.fetch(http, credential, delivery)
     provider.verify(credential, delivery)
+    heard = await _read(provider, credential, delivery, http)
+    if heard.kept and (again := mending.mended(delivery)):
+        return mending.with_stops(heard, await _read(provider, credential, again, http))
+    return heard
+
+
+async def _read(provider: Ear, credential: Credential, delivery: Delivery, http: ClientSession) -> Heard:
     heard = provider.parse(delivery)
     return await provider.resolve(http, credential, heard) if isinstance(provider, Resolving) else heard

@@ -50,7 +50,7 @@ def members(body: bytes) -> list[tuple[bytes, bytes]]:
     whole = body.strip(_SPACE)
     if whole[:1] != b"{":
         return []
-    pieces, rest = _cut(b"[" + (whole[1:-1] + b"]" if whole[-1:] == b"}" else whole[1:]))
+    pieces, rest = cut(b"[" + (whole[1:-1] + b"]" if whole[-1:] == b"}" else whole[1:]))
     return [(found[1], found[2]) for piece in (*pieces, rest) if (found := _MEMBER.match(piece))]
 
 
@@ -66,7 +66,7 @@ class Batch:
     def raw(self, n: int) -> bytes:
         """Return the bytes of the n-th value, as they came."""
         if self.pieces is None:
-            self.pieces, _ = _cut(self.whole)
+            self.pieces, _ = cut(self.whole)
         return self.pieces[n]
 
 
@@ -97,7 +97,7 @@ def under(name: str, body: bytes) -> Batch:
     try:
         return Batch(value(body)[name], whole=body[start:])
     except Unreadable:
-        pieces, rest = _cut(body[start:])
+        pieces, rest = cut(body[start:])
     found = _each(pieces, body[start:])
     hull = body[:start] + b"[]" + rest
     try:
@@ -123,7 +123,7 @@ def _salvage(body: bytes) -> Batch:
     """Read an array element by element, after it could not be read in one."""
     if body.lstrip(_SPACE)[:1] != b"[":
         return Batch([], [("no_array", body)])
-    pieces, rest = _cut(body)
+    pieces, rest = cut(body)
     found = _each(pieces, body)
     if rest or not found.aside:
         found.aside.append(("unreadable", rest or body))  # no element was at fault: the array itself is, and that is not passed over
@@ -175,7 +175,7 @@ class _Depth:
                 return
 
 
-def _cut(body: bytes) -> tuple[list[bytes], bytes]:
+def cut(body: bytes) -> tuple[list[bytes], bytes]:
     """Cut an array into the bytes of its elements, and the rest: an element that never ends, or what follows the array."""
     start = body.index(b"[") + 1
     pieces: list[bytes] = []

@@ -82,6 +82,14 @@ async def test_who_left_is_stopped_there_once_however_often_it_is_told(case: Cas
     assert await conn.fetchval("select count(*) from consent") == 1
 
 
+async def test_a_stop_beside_half_an_emoji_stops_and_is_kept_aside(case: Case, base: str, conn: asyncpg.Connection) -> None:
+    word, scope = UNSUBSCRIBED[case.provider.name]
+    delivery = case.sign(case.body([case.documented[word].replace(b"{", b'{"x": "\\ud83d", ', 1)]))
+    assert await answered(base, case, delivery, delivery) == {(case.provider.answers.kept, None)}
+    assert [list(row["stops"]) for row in await conn.fetch("select stops from address where stops is not null")] == [[scope]]
+    assert [row["reason"] for row in await conn.fetch("select reason from event")] == ["unreadable"]
+
+
 async def test_whoever_proves_nothing_changes_nothing_and_is_asked(case: Case, base: str, conn: asyncpg.Connection) -> None:
     body = case.body([case.tokened])
     challenge = case.provider.answers.challenge.get("WWW-Authenticate")
