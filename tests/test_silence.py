@@ -10,7 +10,11 @@ import asyncpg
 import pytest
 from prometheus_client import REGISTRY
 
-from mailprefs import db, silence
+from mailprefs import db, silence, worker
+from mailprefs.catalogue import Catalogue
+from mailprefs.links import KeyRing
+from mailprefs.sandbox import sendgrid
+from mailprefs.settings import Settings
 from mailprefs.silence import LEARNING, SHORTEST, TIMES, WINDOW, Silence
 
 NAME = "postmark-main"
@@ -182,3 +186,18 @@ def test_too_long_is_twice_the_usual_and_never_less_than_a_day(usual: timedelta,
     each = Silence(NAME, BEGUN, BEGUN + LEARNING, usual)
     assert not each.unusual(BEGUN + LEARNING + limit)
     assert each.unusual(BEGUN + LEARNING + limit + timedelta(seconds=1))
+
+
+async def test_the_worker_looks(conn: asyncpg.Connection, database: str, shared_catalogue: Catalogue, ring: KeyRing) -> None:
+    _, public = sendgrid.key_pair()
+    secrets = {v: public if name == "webhook_key" else "SG." + "x" * 40 for a in shared_catalogue.account for name, v in a.secrets.items()}
+    await speak(conn, datetime.now(UTC), "sendgrid-main")
+    pool, stop = await db.pool(database, size=4, command_timeout=5, purpose="tests"), asyncio.Event()
+    working = asyncio.create_task(worker.work(pool, shared_catalogue, ring, Settings().lending(secrets), stop=stop))
+    async with asyncio.timeout(20):
+        while not (seen := await conn.fetch("select account from silence")):
+            await asyncio.sleep(0.05)
+    stop.set()
+    await working
+    pool.terminate()
+    assert [row["account"] for row in seen] == ["sendgrid-main"]

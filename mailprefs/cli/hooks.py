@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import click
 from aiohttp import ClientError, ClientSession
 
-from mailprefs import db, inbox, reception, shipped
+from mailprefs import db, inbox, mailroom, reception, shipped
 from mailprefs.catalogue import Account
 from mailprefs.cli.opening import Opening, now, run
 from mailprefs.cli.saying import show
@@ -76,8 +76,7 @@ hook_.add_command(test)
 def accounts(account: str | None, as_json: bool) -> int:
     """What each account (or ACCOUNT) said, when last, and what was refused or kept aside. Exit 1 if one is silent for longer than usual."""
     opening, at = Opening(), now()
-    names = [_account(opening, account).name] if account else [each.name for each in opening.catalogue.account]
-    receptions = run(_receptions(opening, names))
+    receptions = run(_receptions(opening, account))
     if as_json:
         click.echo(json.dumps({"accounts": [_told(each, at) for each in receptions]}, default=lambda moment: moment.isoformat()))
     for each in () if as_json else receptions:
@@ -85,9 +84,14 @@ def accounts(account: str | None, as_json: bool) -> int:
     return 1 if any(each.unusual(at) for each in receptions) else 0
 
 
-async def _receptions(opening: Opening, names: Sequence[str]) -> list[Reception]:
+async def _receptions(opening: Opening, account: str | None) -> list[Reception]:
+    """Return how one account is received, or each, and plain mail too if there was any."""
+    if account and account != mailroom.NAME:
+        _account(opening, account)
+    names = [account] if account else [*(each.name for each in opening.catalogue.account), mailroom.NAME]
     async with opening.connected() as connection:
-        return await reception.figures(connection, names)
+        found = await reception.figures(connection, names)
+    return [each for each in found if each.account != mailroom.NAME or each.last_at or each.kept]
 
 
 def _said(each: Reception, at: datetime) -> str:

@@ -246,6 +246,8 @@ async def test_a_line_of_each_account_says_how_it_is_received(running: Service, 
     assert (told["kept"], told["unknown_kinds"], told["unusual"]) == ({"no_recipient": 1, "unknown_kind": 2}, 2, False)
     assert 3 * 3600 <= told["silent_seconds"] < 3 * 3600 + 300
     (await running.hook("accounts", "pigeon")).said(2, "no such account: pigeon")
+    await db.queries("inbox").tally(conn, account="mail", kind=["unsubscribed"], events=[1], now=at)
+    assert [line.split()[0] for line in (await running.hook("accounts")).said(0).out.splitlines()] == [*lines, "mail"]
 
 
 async def test_an_account_that_is_silent_for_longer_than_usual_is_named_and_ends_in_1(running: Service, conn: asyncpg.Connection) -> None:
@@ -277,7 +279,9 @@ def made(name: str, kind: Kind = Kind.UNSUBSCRIBED, group: str = "") -> Delivery
     assert account
     assert isinstance(provider, Signing)
     _, credential = engaged(account, Settings().lending(SECRETS))
-    sample = Sample(kind, NOBODY.get(name, "jane@example.org"), "an-event-of-its-own", datetime.now(UTC), group or credential.groups[0])
+    sample = Sample(
+        kind, NOBODY.get(name, "jane@example.org"), "an-event-of-its-own", datetime.now(UTC), group or next(iter(credential.groups), "")
+    )
     return provider.sign(credential, provider.sample(sample), sample.at)
 
 
