@@ -988,6 +988,42 @@ async def test_the_figures_count_everything_that_can_be_told_now(conn: asyncpg.C
     assert (await outbox.sync(conn, now=now + DAY))[0].waiting == 4
 
 
+# Accounts that change
+
+
+async def test_a_scope_that_is_mapped_no_longer_is_told_to_nobody_and_counted_nowhere(
+    conn: asyncpg.Connection, jane: Address, now: datetime
+) -> None:
+    """Whoever leases it still, an older release perhaps, sends nothing about it, and the other scopes go on."""
+    await stop(conn, jane, now, MARKETING)
+    held = await leased(conn, now)
+    assert {push.scope for push in held.pushes} == {NEWSLETTER, OFFERS}
+    await conn.execute("delete from mapping where account = $1 and scope = $2", MAIN, NEWSLETTER)
+    assert [each.push.scope for each in await read(conn, held, now)] == [OFFERS]
+    assert (await outbox.sync(conn, now=now))[0].waiting == 1
+    assert await end(conn, held, Fate.DONE, now) == {Verdict.SETTLED: 1}
+    assert (await outbox.sync(conn, now=now))[0] == Figures("sendgrid-main", 0, 0, None, 0)
+
+
+async def test_nobody_is_told_to_an_account_that_cannot_reach_them_any_more(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    """Under its name there is a provider for texts now: no e-mail address goes there."""
+    await stop(conn, jane, now)
+    held = await leased(conn, now)
+    assert len(await read(conn, held, now)) == 1
+    await conn.execute("update account set channel = 'sms' where account = $1", MAIN)
+    assert await read(conn, held, now) == []
+
+
+async def test_what_is_owed_is_owed_since_the_first_time(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    """However often the mind is changed meanwhile: the clock of a stop counts from when it was first asked for."""
+    await stop(conn, jane, now)
+    for hours, change_mind in enumerate((go, stop, go, stop), 1):
+        await leased(conn, now + hours * HOUR, stop=change_mind is go)  # it may have been told: else it would be owed no more
+        await change_mind(conn, jane, now + hours * HOUR)
+        assert (await row(conn))["since"] == now
+    assert (await outbox.sync(conn, now=now + DAY))[0].oldest_at == now
+
+
 # All together
 
 PLACES = [(NEWSLETTER, [MARKETING, NEWSLETTER]), (OFFERS, [MARKETING, OFFERS])]

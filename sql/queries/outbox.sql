@@ -50,12 +50,14 @@ order by due_at, bucket, key, scope;
 
 -- name: read
 -- What must be sent for the rows that are still ours until then: state and text as they are now, and the want that they stand for.
+-- Nothing about a scope that is mapped no longer, and nobody whom the account, which may have changed its provider, reaches no longer.
 select p.bucket, p.key, p.scope, p.want, withheld(a.stops, a.goes, a.goes_below, a.pauses, m.path, :now) stop, a.plaintext text,
   case when p.refused is null then 0 else greatest(p.attempts - 1, 1) end refusals
 from unnest(:bucket::smallint[], :key::uuid[], :scope::int[]) with ordinality u(bucket, key, scope, n)
 join push p on p.bucket = u.bucket and p.account = :account and p.key = u.key and p.scope = u.scope
+join account n on n.account = p.account
 join mapping m on m.account = p.account and m.scope = p.scope
-join address a on a.bucket = p.bucket and a.key = p.key
+join address a on a.bucket = p.bucket and a.key = p.key and a.channel = n.channel
 where p.lease = :lease and p.lease_until > :until
 order by u.n;
 
@@ -77,12 +79,13 @@ select known(:bucket, :key, :now);
 
 -- name: sync
 -- What each account has still to hear, counting everything: what is leased, backs off or is refused, but nothing that begins later.
--- An address known by its key alone cannot be told; it is counted apart, and not what is oldest.
+-- An address known by its key alone cannot be told; it is counted apart, and not what is oldest. Nothing is owed about what is not mapped.
 select n.name account,
   count(*) filter (where p.due_at < 'infinity') waiting,
   count(*) filter (where p.due_at = 'infinity') no_address,
   min(p.since) filter (where p.due_at < 'infinity') oldest_at,
   count(*) filter (where p.due_at < 'infinity' and p.refused is not null) dead
-from account n left join push p on p.account = n.account and p.since <= :now
+from account n
+left join (push p join mapping m on m.account = p.account and m.scope = p.scope) on p.account = n.account and p.since <= :now
 group by n.name
 order by n.name;
