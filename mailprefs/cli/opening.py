@@ -64,7 +64,7 @@ class Opening:
             return
         from mailprefs import embedded
 
-        home = self.settings.home / "postgres"
+        home = self.settings.home.absolute() / "postgres"
         if not embedded.is_made(home):
             if not make:
                 raise Misconfigured(_NO_DATABASE.format(home=home))

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from mailprefs import db, telemetry, worker
 from mailprefs.cli.mint import warn_if_long
@@ -132,9 +133,13 @@ async def _shown(settings: Settings) -> AsyncIterator[str]:
         yield ""
         return
     app = web.Application()
-    app.add_routes([web.get("/healthz", admin.alive), web.get("/metrics", admin.metrics)])
+    app.add_routes([web.get("/healthz", admin.alive), web.get("/metrics", _numbers)])
     async with listening(app, settings.host, settings.metrics_port, "METRICS_PORT") as port:
         yield f", its numbers on http://{settings.host}:{port}/metrics"
+
+
+async def _numbers(_request: web.Request) -> web.Response:
+    return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 async def _work(opening: Opening, url: str, stop: asyncio.Event) -> None:
