@@ -12,7 +12,7 @@ export PYTHONUTF8 := 1
 help:
 	@echo 'make demo             everything set up, then the whole story; ONCE=1 ends after it'
 	@echo 'make test             everything set up, then every test; TESTS=tests/test_links.py runs some'
-	@echo 'make check            ruff, mypy, the floors and the links in the docs'
+	@echo 'make check            ruff, mypy, the floors, and the docs against the code'
 	@echo 'make setup            only the set-up, in .venv'
 	@echo 'make lock             the lock files anew, after a change of pyproject.toml (needs uv)'
 
