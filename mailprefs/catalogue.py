@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -135,6 +137,28 @@ class Webhook(_Entry):
     name: Name
     url: str
     secret: Variable
+    private: Flag = False  # it stands in your own network: plain HTTP and addresses inside are allowed
+
+    @model_validator(mode="after")
+    def _reachable(self) -> Webhook:
+        """Refuse what is no endpoint, and one inside by its number; what a name leads to is looked at when it is called."""
+        try:
+            found = urlsplit(self.url)
+            host, _ = found.hostname or "", found.port
+        except ValueError:
+            raise _wrong("wants an address such as https://crm.example.com/hooks/mailprefs", "url") from None
+        if found.scheme not in (("https", "http") if self.private else ("https",)) or not host or found.username or found.fragment:
+            raise _wrong("wants an address such as https://crm.example.com/hooks/mailprefs", "url")
+        if not self.private and _inside(host):
+            raise _wrong("leads inside; write private = true if that is meant", "url")
+        return self
+
+
+def _inside(host: str) -> bool:
+    try:
+        return not ip_address(host).is_global
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 @dataclass(frozen=True, slots=True)

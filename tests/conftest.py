@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -113,3 +113,15 @@ async def _admin(server: str, statement: str) -> None:
     connection = await asyncpg.connect(server)
     await connection.execute(statement)
     await connection.close()
+
+
+@pytest.fixture
+def settled(conn: asyncpg.Connection) -> Callable[[], Awaitable[None]]:
+    """Wait until whatever anybody in this server had begun has ended: who reads the ledger in order waits for all of its databases."""
+
+    async def wait() -> None:
+        upto = await conn.fetchval("select pg_snapshot_xmax(pg_current_snapshot())::text::numeric")
+        while await conn.fetchval("select pg_snapshot_xmin(pg_current_snapshot())::text::numeric") < upto:
+            await asyncio.sleep(0.02)
+
+    return wait

@@ -1,0 +1,266 @@
+"""The sender's own systems hear every change: signed, in order, until they say 2xx; and nobody inside is called by mistake."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from itertools import cycle
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+from aiohttp import ClientConnectorError, ClientSession, web
+from standardwebhooks import Webhook as Official
+
+from mailprefs import catalogue, db, ledger, webhooks
+from mailprefs.addresses import Addresses
+from mailprefs.catalogue import Catalogue, Webhook
+from mailprefs.errors import Misconfigured
+from mailprefs.settings import Settings
+from mailprefs.webhooks import Herald
+from mailprefs.words import Address, Cause, Change, Door, Effect
+
+NEWSLETTER, RECOVERY = 272, 276
+SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+Answer = Callable[[dict[str, object]], int]
+
+
+@dataclass
+class Crm:
+    """A system of the sender's own, that answers as a test says."""
+
+    answer: Answer = lambda _told: 200
+    heard: list[tuple[str, dict[str, object]]] = field(default_factory=list)  # id and message, of what was answered with 200
+    asked: Counter[str] = field(default_factory=Counter)
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    url: str = ""
+
+    async def take(self, request: web.Request) -> web.Response:
+        self.body, self.headers = await request.read(), {name.lower(): value for name, value in request.headers.items()}
+        told = json.loads(self.body)
+        self.asked[self.headers["webhook-id"]] += 1
+        status = self.answer(told)
+        if status == 200:
+            self.heard.append((self.headers["webhook-id"], told["data"]))
+        return web.Response(status=status, headers={"Location": "/elsewhere"} if status == 302 else {})
+
+
+@pytest.fixture
+async def crm() -> AsyncIterator[Crm]:
+    made = Crm()
+    app = web.Application()
+    app.router.add_post("/{tail:.*}", made.take)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    made.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hooks"
+    yield made
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def pool(database: str) -> AsyncIterator[db.Pool]:
+    async with asyncpg.create_pool(database, min_size=1, max_size=4) as made:
+        yield made
+
+
+@asynccontextmanager
+async def herald(pool: db.Pool, crm: Crm, known: Catalogue) -> AsyncIterator[Herald]:
+    webhook = Webhook(name="crm", url=crm.url, secret="CRM_SECRET", private=True)
+    async with pool.acquire() as connection:
+        await webhooks.introduce(connection, known.model_copy(update={"webhook": (webhook,)}))
+    key = webhooks.secret(webhook, Settings().lending({"CRM_SECRET": SECRET}))
+    async with webhooks.session(webhook) as http:
+        yield Herald(webhook, key, known, pool, http, lambda: datetime.now(UTC))
+
+
+def change(who: Address, effect: Effect = Effect.STOP, scope: int = NEWSLETTER) -> Change:
+    door = Door.PROVIDER if effect is Effect.STOP else Door.MANAGE
+    return Change(who, scope, Cause.CHOICE, effect, door, uuid4().hex, datetime.now(UTC))
+
+
+Record = Callable[..., Awaitable[None]]
+
+
+@pytest.fixture
+def record(conn: asyncpg.Connection, settled: Callable[[], Awaitable[None]]) -> Record:
+    """Record Changes, and wait until a reader can see them."""
+
+    async def recorded(*changes: Change) -> None:
+        await ledger.record(conn, changes, now=datetime.now(UTC))
+        await settled()
+
+    return recorded
+
+
+async def due(conn: asyncpg.Connection) -> None:
+    """A test does not wait out a quarter of an hour."""
+    await conn.execute("update webhook set due_at = now()")
+
+
+async def test_a_change_is_heard_as_a_signed_standard_webhook(
+    conn: asyncpg.Connection, pool: db.Pool, crm: Crm, shared_catalogue: Catalogue, addresses: Addresses, record: Record
+) -> None:
+    jane = addresses.read("jane@example.org")
+    async with herald(pool, crm, shared_catalogue) as each:
+        await conn.execute(
+            "insert into address (bucket, key, channel, plaintext) values ($1, $2, 'email', $3)", jane.bucket, jane.key, jane.text
+        )
+        await record(change(jane))
+        await each.round()
+        assert await each.round() is False
+    told = Official(SECRET).verify(crm.body.decode(), crm.headers)
+    assert told["type"] == "preference.stop"
+    data = told["data"]
+    assert (data["address"], data["scope"], data["effect"], data["stopped"]) == ("jane@example.org", "connective/newsletter", "stop", True)
+    assert len(crm.heard) == 1
+    assert "Monthly" not in crm.body.decode()  # a title is nobody's business
+
+
+async def test_whoever_is_new_hears_nothing_of_before(
+    conn: asyncpg.Connection, pool: db.Pool, crm: Crm, shared_catalogue: Catalogue, addresses: Addresses, record: Record
+) -> None:
+    await record(change(addresses.read("before@example.org")))
+    async with herald(pool, crm, shared_catalogue) as each:
+        assert await each.round() is False
+        await record(change(addresses.read("since@example.org")))
+        await each.round()
+    assert len(crm.heard) == 1
+
+
+@pytest.mark.parametrize("trouble", [500, 302, 404, 410])
+async def test_what_was_not_acknowledged_is_told_again_under_the_same_id_and_nothing_is_lost(
+    conn: asyncpg.Connection, pool: db.Pool, crm: Crm, shared_catalogue: Catalogue, addresses: Addresses, record: Record, trouble: int
+) -> None:
+    dice = cycle([trouble, 200, 200, trouble, trouble])
+    crm.answer = lambda _told: next(dice)
+    people = [addresses.read(f"p{n}@example.org") for n in range(12)]
+    async with herald(pool, crm, shared_catalogue) as each:
+        for effect in (Effect.STOP, Effect.GO, Effect.STOP):
+            await record(*(change(who, effect) for who in people))
+        for _ in range(80):
+            await each.round()
+            await due(conn)
+        assert await each.round() is False
+    by_person: dict[object, list[object]] = defaultdict(list)
+    for data in dict(crm.heard).values():  # twice is once
+        by_person[data["key"]].append(data["effect"])
+    assert by_person == {who.key.hex: ["stop", "go", "stop"] for who in people}
+    assert max(crm.asked.values()) > 1  # the control: there was trouble
+
+
+async def test_one_who_is_not_heard_holds_up_no_other_lane(
+    conn: asyncpg.Connection, pool: db.Pool, crm: Crm, shared_catalogue: Catalogue, addresses: Addresses, record: Record
+) -> None:
+    people = [addresses.read(f"p{n}@example.org") for n in range(40)]
+    poison = people[0].key.hex
+    crm.answer = lambda told: 500 if told["data"]["key"] == poison else 200  # type: ignore[index]
+    async with herald(pool, crm, shared_catalogue) as each:
+        await record(*(change(who) for who in people))
+        assert await each.round() is False
+    lane = people[0].key.int % webhooks.LANES
+    elsewhere = {who.key.hex for who in people if who.key.int % webhooks.LANES != lane}
+    assert elsewhere <= {str(data["key"]) for _, data in crm.heard}
+    row = await conn.fetchrow("select attempts, failing_since, due_at from webhook")
+    assert row is not None
+    assert (row["attempts"] > 0, row["failing_since"] is not None) == (True, True)
+
+
+async def test_a_redirect_is_not_followed(
+    conn: asyncpg.Connection, pool: db.Pool, crm: Crm, shared_catalogue: Catalogue, addresses: Addresses, record: Record
+) -> None:
+    crm.answer = lambda _told: 302
+    async with herald(pool, crm, shared_catalogue) as each:
+        await record(change(addresses.read("jane@example.org")))
+        await each.round()
+    assert sum(crm.asked.values()) == 1
+
+
+async def test_a_sensitive_topic_is_told_to_nobody(
+    conn: asyncpg.Connection, pool: db.Pool, crm: Crm, shared_catalogue: Catalogue, addresses: Addresses, record: Record
+) -> None:
+    assert shared_catalogue.by_number[RECOVERY].sensitive
+    async with herald(pool, crm, shared_catalogue) as each:
+        await record(change(addresses.read("jane@example.org"), scope=RECOVERY), change(addresses.read("kim@example.org")))
+        await each.round()
+    assert [data["scope"] for _, data in crm.heard] == ["connective/newsletter"]
+
+
+async def test_two_workers_tell_everything_once(
+    conn: asyncpg.Connection, pool: db.Pool, crm: Crm, shared_catalogue: Catalogue, addresses: Addresses, record: Record
+) -> None:
+    async with herald(pool, crm, shared_catalogue) as one:
+        two = replace(one, owner=uuid4())
+        await record(*(change(addresses.read(f"p{n}@example.org")) for n in range(60)))
+        for _ in range(3):
+            await asyncio.gather(one.round(), two.round())
+    assert len(crm.heard) == 60
+    assert max(crm.asked.values()) == 1
+
+
+async def test_everything_since_a_time_can_be_heard_again(
+    conn: asyncpg.Connection, pool: db.Pool, crm: Crm, shared_catalogue: Catalogue, addresses: Addresses, record: Record
+) -> None:
+    async with herald(pool, crm, shared_catalogue) as each:
+        await record(change(addresses.read("old@example.org")))
+        since = datetime.now(UTC)
+        await record(change(addresses.read("new@example.org")))
+        await each.round()
+        assert await webhooks.replay(conn, "crm", since=since) is True
+        await each.round()
+        assert await webhooks.replay(conn, "crm", since=since + timedelta(days=1)) is False
+        assert await webhooks.replay(conn, "nobody", since=since) is False
+    assert [UUID(str(data["key"])) for _, data in crm.heard[2:]] == [addresses.read("new@example.org").key]
+    assert len({id for id, _ in crm.heard}) == 2
+
+
+async def test_nobody_inside_is_called_by_a_name_that_leads_there(crm: Crm) -> None:
+    port = crm.url.rpartition(":")[2].partition("/")[0]
+    public = Webhook(name="crm", url="https://crm.example.com/", secret="CRM_SECRET")
+    async with webhooks.session(public) as http:
+        with pytest.raises(ClientConnectorError):
+            await http.post(f"http://localhost:{port}/")
+    async with (
+        ClientSession() as http,
+        http.post(f"http://localhost:{port}/", json={"data": {}}, headers={"webhook-id": "control"}) as answer,
+    ):
+        assert answer.status == 200
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://crm.example.com/",
+        "https://127.0.0.1/",
+        "https://10.1.2.3/hooks",
+        "https://169.254.169.254/latest",
+        "https://[::1]/",
+        "https://[::ffff:127.0.0.1]/",
+        "https://localhost/",
+        "https://a.localhost/",
+        "https://user:word@crm.example.com/",
+        "https:///hooks",
+        "ftp://crm.example.com/",
+        "https://crm.example.com:99999/",
+        "crm.example.com",
+    ],
+)
+def test_an_endpoint_that_is_none_or_leads_inside_is_refused_with_its_line(url: str) -> None:
+    brand = '[[brand]]\nname = "a"\ntitle = "A"\nnumber = 1\nlink_host = "go.example.com"\nmailto = "u@go.example.com"\n'
+    brand += 'postal_address = "1 Main Street"\n'
+    hook = f'[[webhook]]\nname = "crm"\nsecret = "CRM_SECRET"\nurl = "{url}"\n'
+    with pytest.raises(Misconfigured, match=r"line 11: webhook\[0\]\.url: "):
+        catalogue.parse(brand + hook)
+
+
+@pytest.mark.parametrize("secret", ["", "whsec_", "short", "whsec_!!!"])
+def test_a_missing_or_short_secret_refuses_to_start(secret: str) -> None:
+    webhook = Webhook(name="crm", url="https://crm.example.com/", secret="CRM_SECRET")
+    with pytest.raises(Misconfigured, match="CRM_SECRET"):
+        webhooks.secret(webhook, Settings().lending({"CRM_SECRET": secret}))
