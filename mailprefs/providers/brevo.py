@@ -1,18 +1,38 @@
-"""Brevo: its transactional and marketing webhooks in, known by user and password. What is known of it: docs/providers/brevo.md."""
+"""Brevo: its webhooks in, known by user and password, its blocklist of campaigns out. What is known of it: docs/providers/brevo.md."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, ClassVar
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
 
-from mailprefs.providers import facts, reading, samples, signing
-from mailprefs.providers.base import OURS, Credential, Delivery, Heard, Sample
+from mailprefs.errors import Misconfigured
+from mailprefs.providers import facts, offsets, reading, samples, signing, telling
+from mailprefs.providers.base import (
+    OURS,
+    Credential,
+    Delivery,
+    Heard,
+    Listed,
+    Outcome,
+    Sample,
+    Settlement,
+    Telling,
+    Unclear,
+    Unsafe,
+)
+from mailprefs.providers.calling import PAGE, Line, base_of
 from mailprefs.providers.sorting import Counted, place, sort
+from mailprefs.providers.steady import Steady
 from mailprefs.providers.unsigned import Unsigned
 from mailprefs.words import Event, Kind
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
 
 _ENGAGED = "engagement is no consent"
 WORDS: Mapping[str, Kind | str] = {
@@ -48,14 +68,44 @@ _MILLISECONDS = 10**11  # a time from here on is not in seconds: those would be 
 _LATE = 14 * 3600  # seconds by which ts_event may run before UTC: it was seen nine hours before (docs/providers/brevo.md)
 _ADVICE = "Make up both, and set them at Brevo when the webhook is made, as its authentication: Settings → Webhooks → Add a new webhook."
 
+CAMPAIGNS = "campaigns"  # Brevo's one blocklist of its own for marketing, by the name that scopes gives it
+ENTRIES = 500  # contacts in one page of a listing; Brevo gives a thousand, whose attributes may be many
+_REFUSED = frozenset({400, 413, 422})
+_THEIRS = {  # what a contact's last 90 days may hold that no go of ours may undo, and how it is called
+    ("statistics", "unsubscriptions", "userUnsubscription"): "left_there",
+    ("statistics", "complaints"): "left_there",
+    ("statistics", "hardBounces"): "bounced_there",
+}
+_API_ADVICE = "At Brevo, SMTP & API → API keys makes one (begins with xkeysib-)."
+_MAP_ADVICE = (
+    "Brevo keeps one blocklist for all campaigns of an account: map one scope to it, as a rule marketing: "
+    'scopes = { marketing = "campaigns" }.'
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Brevo(Unsigned):
-    """Brevo as it is heard. Holds no state."""
+    """Brevo both ways. Holds no state."""
+
+    budget: timedelta = telling.BUDGET
+    pause: timedelta = timedelta(seconds=0.12)  # between two requests: ten a second are what it lets an account ask about contacts
 
     name: ClassVar[str] = "brevo"
     advice: ClassVar[str] = _ADVICE
     kinds: ClassVar[Mapping[str, Kind | str]] = WORDS
+    secrets_out: ClassVar[tuple[str, ...]] = ("api_key",)
+    hosts: ClassVar[tuple[str, ...]] = ("api.brevo.com",)
+    batch: ClassVar[int] = 20  # each is two requests, which fit the budget at that distance
+    pace: ClassVar[float] = 0.2
+
+    def check(self, credential: Credential) -> None:
+        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard and, if mapped, told."""
+        Unsigned.check(self, credential)
+        if credential.groups or "api_key" in credential.secrets:
+            credential.needed("api_key", 16, _API_ADVICE)
+        if strange := [group for group in credential.groups if group != CAMPAIGNS]:
+            raise Misconfigured(f"Account '{credential.account}': scopes maps to '{strange[0]}'. {_MAP_ADVICE}")
+        base_of(credential, self.hosts)
 
     def verify(self, credential: Credential, delivery: Delivery) -> None:
         """Raise Forged unless the delivery came with the account's user and password, or bears the password as its token."""
@@ -73,6 +123,34 @@ class Brevo(Unsigned):
         """Return the body in which Brevo would tell this."""
         named = {"email": told.address, "message-id": f"<{told.id}@example.com>", "subject": samples.SUBJECT}
         return samples.spelt({"event": told.kind, **named, "ts_epoch": samples.unix(told.at) * 1000})
+
+    async def tell(self, http: ClientSession, credential: Credential, tellings: Sequence[Telling]) -> list[Settlement]:
+        """Assert each telling in the blocklist of campaigns, never in that of senders, which stops transactional mail."""
+
+        async def act(group: str, stop: bool, addresses: list[str], settled: telling.Settled) -> None:
+            line = self._line(http, credential, group, self.pause)
+            await telling.each(addresses, settled, partial(_blocked if stop else _let_go, line))
+
+        return await telling.told(tellings, self.budget, act)
+
+    async def pull(self, http: ClientSession, credential: Credential, group: str) -> AsyncIterator[Listed]:
+        """List everyone on the blocklist of campaigns, without dates. It is read out of all contacts that Brevo has."""
+        line = self._line(http, credential, group, self.pause * 5)
+        async for contact in offsets.walk(partial(_page, line), "id"):
+            address = contact.get("email")
+            if _is_blocked(contact) and address is not None:  # some have a telephone number alone
+                if not facts.text(address):
+                    raise Unclear("other_shape")
+                yield Listed(str(address), group)
+
+    def _line(self, http: ClientSession, credential: Credential, group: str, pause: timedelta) -> Line:
+        if group != CAMPAIGNS:
+            raise Unsafe(f"The account maps a topic to what is not Brevo's blocklist of campaigns. {_MAP_ADVICE}")
+        headers = {"api-key": credential.lent("api_key", _API_ADVICE), "Accept": "application/json"}
+        return Steady(http, base_of(credential, self.hosts), headers, pause)
+
+
+# In
 
 
 def _read(told: Mapping[str, Any], received_at: datetime) -> Event | Counted | str:
@@ -106,3 +184,61 @@ def _moment(told: Mapping[str, Any], received_at: datetime) -> datetime:
     if isinstance(epoch, int | float) and not isinstance(epoch, bool):
         return facts.moment(epoch / 1000 if _MILLISECONDS <= epoch < _MILLISECONDS * 1000 else epoch, received_at)
     return facts.moment(seconds + _LATE if type(seconds) is int else None, received_at)
+
+
+# Out
+
+
+async def _blocked(line: Line, address: str) -> Settlement:
+    """Put a contact on the blocklist, one that is made for it if need be, and look whether it is there."""
+    contact = {"email": address, "emailBlacklisted": True, "updateEnabled": True}
+    return await _written(line, "POST", "/v3/contacts", contact, address)
+
+
+async def _let_go(line: Line, address: str) -> Settlement:
+    """Take a contact off the blocklist, and look whether that is so. What the recipient did there is not undone."""
+    contact = await _contact(line, address)
+    if contact is None or not _is_blocked(contact):
+        return telling.DONE
+    for names, detail in _THEIRS.items():
+        if facts.within(contact, *names):
+            return Settlement(Outcome.REFUSED, detail)
+    return await _written(line, "PUT", _path(address), {"emailBlacklisted": False}, address)
+
+
+async def _written(line: Line, method: str, path: str, contact: Mapping[str, object], address: str) -> Settlement:
+    answer = await line.call(method, path, json=contact)
+    if answer.status in _REFUSED:
+        return Settlement(Outcome.REFUSED, f"http_{answer.status}")
+    if answer.status not in (201, 204):  # made, changed
+        raise answer.unclear
+    found = await _contact(line, address)
+    done = found is not None and _is_blocked(found) is contact["emailBlacklisted"]
+    return telling.DONE if done else Settlement(Outcome.UNKNOWN, "not_confirmed")
+
+
+async def _contact(line: Line, address: str) -> object:
+    """Return what Brevo has of a contact, None if it has none."""
+    answer = await line.call("GET", _path(address), most=PAGE)  # with all that it was sent in 90 days
+    return None if answer.status == 404 else answer.json(200)
+
+
+def _path(address: str) -> str:
+    return f"/v3/contacts/{quote(address, safe='')}?identifierType=email_id"
+
+
+def _is_blocked(contact: object) -> bool:
+    blocked = facts.within(contact, "emailBlacklisted")
+    if not isinstance(blocked, bool):
+        raise Unclear("other_shape")
+    return blocked
+
+
+async def _page(line: Line, offset: int) -> offsets.Page:
+    """Return the contacts from an offset on, the newest last."""
+    answer = await line.call("GET", f"/v3/contacts?limit={ENTRIES}&offset={offset}&sort=asc", most=PAGE)
+    found = answer.json(200)
+    contacts, count = facts.within(found, "contacts"), facts.within(found, "count")
+    if not isinstance(contacts, list) or not all(isinstance(each, dict) for each in contacts) or type(count) is not int:
+        raise Unclear("other_shape")
+    return contacts, count

@@ -20,10 +20,12 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from mailprefs.sandbox import faults
+from mailprefs.sandbox.brevo import Brevo
 from mailprefs.sandbox.mailgun import Mailgun
 from mailprefs.sandbox.postmark import Postmark
 from mailprefs.sandbox.resend import Resend
 from mailprefs.sandbox.sendgrid import SendGrid
+from mailprefs.sandbox.ses import SES
 
 LOOPBACK = "127.0.0.1"
 KEPT_REQUESTS = 100_000  # the oldest make room
@@ -42,7 +44,14 @@ class Simulation(Protocol):
         """Return the answer to a request whose credential is none, None to the others."""
 
 
-SIMULATIONS: Mapping[str, Callable[[], Simulation]] = {"mailgun": Mailgun, "postmark": Postmark, "resend": Resend, "sendgrid": SendGrid}
+SIMULATIONS: Mapping[str, Callable[[], Simulation]] = {
+    "brevo": Brevo,
+    "mailgun": Mailgun,
+    "postmark": Postmark,
+    "resend": Resend,
+    "sendgrid": SendGrid,
+    "ses": SES,
+}
 SIMULATED = web.AppKey("simulated", dict[str, Simulation])
 RECEIVED = web.AppKey("received", deque[dict[str, object]])
 

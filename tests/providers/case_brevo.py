@@ -35,7 +35,8 @@ DOCUMENTED = (  # Brevo's pages of transactional and marketing webhooks, in both
 CASE = case(
     "brevo",
     DOCUMENTED,
-    "3",
+    "campaigns",
+    out={"api_key": "xkeysib-sandbox-key-0123456789"},
     body=in_array,
     unknown=b'{"event": "teleported", "email": "alex@example.com", "ts_epoch": 1700000000000}',
     tokened=b'{"event": "spam", "email": "alex@example.com", "ts_epoch": 1700000000000, '
