@@ -38,10 +38,15 @@ Clock = Callable[[], datetime]
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How long things last. ``settle`` is each account's own."""
+    """How long things last. No setting: only tests, which cannot wait, make it shorter. ``settle`` is each account's own.
+
+    ``quiet`` must have passed since anybody spoke for an address before it is told a go: who tries a switch to and fro, or undoes what a
+    scanner pressed, is told about once, and a go that would be taken back never sets out to land behind the stop. A stop waits for nothing.
+    Were it nothing, more would be told and settled, and nothing would be wrong; a long one only keeps somebody stopped for longer.
+    """
 
     lease: timedelta = timedelta(seconds=120)
-    quiet: timedelta = timedelta(seconds=60)  # that must have passed since anybody spoke for an address before it is told a go
+    quiet: timedelta = timedelta(seconds=60)
     poll: timedelta = timedelta(seconds=1)
 
     @property

@@ -7,7 +7,7 @@ An outage that begins while we send has no companions: whatever was taken had be
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from mailprefs.outbox import Push
@@ -24,25 +24,30 @@ class Jury:
     _companions: int = 0  # taken by requests that began while there were suspects
     _taken_at: float = -NEVER  # when the latest request began that anything was taken of
 
-    def hear(self, begun: float, *, taken: Iterable[Push] = (), refused: Iterable[Push] = ()) -> None:
+    def hear(self, begun: float, *, taken: Collection[Push] = (), refused: Iterable[Push] = ()) -> None:
         """Note one answer to a request that began at ``begun``, in seconds of any clock that never goes back."""
         for push in refused:
             self._suspects.setdefault(push, begun)
             if len(self._suspects) > MOST:
                 self._suspects.pop(next(iter(self._suspects)))
         since = next(iter(self._suspects.values()), NEVER)
-        for push in taken:
-            self._suspects.pop(push, None)
+        if taken:
             self._taken_at = max(self._taken_at, begun)
-            self._companions += begun >= since
-        if not self._suspects:
-            self._companions = 0
+        if begun >= since:
+            self._companions += len(taken)
+        self._clear(taken)
 
     def guilty(self, refused: Iterable[Push]) -> set[Push]:
         """Return those of the refused that are so for what they are. None, if more is suspect than was taken: then it is the provider."""
         if self._companions < len(self._suspects):
             return set()
         found = {push for push in refused if self._suspects.get(push, NEVER) <= self._taken_at}
-        for push in found:
-            self._suspects.pop(push)
+        self._clear(found)
         return found
+
+    def _clear(self, pushes: Iterable[Push]) -> None:
+        """These are suspects no more. Without any, the trouble is over, and who was taken in it speaks for nobody later."""
+        for push in pushes:
+            self._suspects.pop(push, None)
+        if not self._suspects:
+            self._companions = 0

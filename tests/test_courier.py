@@ -698,6 +698,25 @@ async def test_neither_does_an_outage_that_begins_while_much_is_taken(house: Hou
     assert [row["refused"] for row in await house.owed()] == [None] * 24
 
 
+async def test_neither_does_an_outage_that_begins_while_a_batch_is_taken_apart(house: House) -> None:
+    """One of it is bad, half of it was taken; but so many in a row are not bad."""
+
+    class Wide(Post):
+        batch: ClassVar[int] = 32
+
+    async def breaking(post: Post, tellings: Sequence[Telling]) -> list[Settlement]:
+        post.script.append(breaking)
+        if len(post.calls) == 2:
+            return await done(post, tellings)
+        raise Rejected
+
+    house.post = Wide(script=deque([breaking]))
+    await house.stop(*(f"p{n:02}" for n in range(32)))
+    await house.courier().round()
+    assert len(house.post.held) == 16
+    assert [row["refused"] for row in await house.owed()] == [None] * 16
+
+
 async def test_who_is_refused_alone_is_put_aside_once_a_companion_was_taken(house: House) -> None:
     await house.stop("bad")
     house.post.script.append(poisoned("bad"))
@@ -709,9 +728,11 @@ async def test_who_is_refused_alone_is_put_aside_once_a_companion_was_taken(hous
         assert row["due_at"] <= house.clock.now + outbox.CAP_STOP
         house.later(outbox.CAP_STOP)
     assert alarms("everything_rejected") >= alarmed + 20
-    await house.stop("ann", scope=OFFERS)  # of another group: that one may be wrong in ours alone
-    await rounds(one)
-    assert [row["refused"] for row in await house.owed()] == [None]
+    for name in ("ann", "bob"):
+        await house.stop(name, scope=OFFERS)  # in another group: it may be ours alone that is refused
+        await rounds(one)
+        assert [row["refused"] for row in await house.owed()] == [None]
+        house.later(outbox.CAP_STOP)
     await house.stop("ann")
     house.later(outbox.CAP_STOP)
     await rounds(one)

@@ -53,6 +53,32 @@ def test_where_more_is_suspect_than_was_taken_nobody_is_guilty() -> None:
     assert each.guilty(people(1, 2, 3)) == set(people(1, 2, 3))
 
 
+def test_what_was_in_the_air_when_the_trouble_began_does_not_count() -> None:
+    each = Jury()
+    each.hear(3, refused=people(1, 2, 3))
+    each.hear(2, taken=people(*range(10, 99)))
+    each.hear(4, taken=people(4))
+    assert each.guilty(people(1, 2, 3)) == set()
+
+
+def test_who_is_refused_after_the_last_that_was_taken_is_not_guilty_beside_those_who_are() -> None:
+    each = Jury()
+    each.hear(1, refused=people(1))
+    each.hear(2, taken=people(*range(10, 99)))
+    each.hear(3, refused=people(2))
+    assert each.guilty(people(1, 2)) == {push(1)}
+
+
+def test_those_who_were_taken_in_one_trouble_say_nothing_in_the_next() -> None:
+    each = Jury()
+    each.hear(1, refused=people(1))
+    each.hear(2, taken=people(*range(10, 99)))
+    assert each.guilty(people(1)) == {push(1)}
+    each.hear(3, refused=people(2, 3))
+    each.hear(4, taken=people(4))
+    assert each.guilty(people(2, 3)) == set()
+
+
 def test_who_is_taken_after_all_is_no_suspect_and_a_new_suspicion_begins_anew() -> None:
     each = Jury()
     each.hear(1, refused=people(1, 2, 3, 4))
@@ -80,7 +106,7 @@ def test_an_outage_of_a_million_is_remembered_in_a_thousand() -> None:
 TAKEN_OR_REFUSED = st.lists(st.tuples(st.booleans(), st.integers(0, 30)), max_size=60)
 
 
-@given(TAKEN_OR_REFUSED, st.lists(st.integers(31, 60), min_size=1))
+@given(TAKEN_OR_REFUSED, st.lists(st.integers(31, 60), min_size=1, max_size=3))
 def test_whatever_came_before_an_outage_convicts_nobody_new(before: list[tuple[bool, int]], refused: list[int]) -> None:
     each = Jury()
     for begun, (taken, who) in enumerate(before):

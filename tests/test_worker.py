@@ -302,6 +302,20 @@ async def test_sigterm_and_sigint_stop_it() -> None:
         asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
 
 
+async def test_what_was_kept_long_enough_is_forgotten(house: House) -> None:
+    now = worker.wall_clock()
+    for days in (29, 31):
+        received = now - timedelta(days=days)
+        kept = "insert into event (account, id, received_at, reason, raw) values ($1, $2, $3, 'unknown_kind', $4)"
+        await house.conn.execute(kept, MAIN, f"{days} days", received, b"raw")
+
+    async def forgotten() -> bool:
+        return [row["id"] for row in await house.conn.fetch("select id from event")] == ["29 days"]
+
+    async with house.working():
+        await until(forgotten)
+
+
 async def test_what_was_mended_is_tried_at_once_when_it_starts(house: House) -> None:
     await house.stop("ann")
     hour = worker.wall_clock() + timedelta(hours=1)
