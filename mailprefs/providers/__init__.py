@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
+from itertools import combinations
 
 from aiohttp import ClientSession
 
 from mailprefs.catalogue import Account
 from mailprefs.errors import Misconfigured
 from mailprefs.providers import mending
-from mailprefs.providers.base import Credential, Delivery, Ear, Fetching, Heard, Provider, Resolving, Sealed
+from mailprefs.providers.base import Bound, Credential, Delivery, Ear, Fetching, Heard, Provider, Resolving, Sealed
 from mailprefs.providers.brevo import Brevo
 from mailprefs.providers.calling import base_of
 from mailprefs.providers.customerio import CustomerIo
@@ -64,10 +65,29 @@ def engaged(account: Account, settings: Settings, providers: Mapping[str, Ear] =
     credential = Credential(account.name, secrets, account.model_dump(), account.api_base)
     if provider.channel is Channel.SMS and account.stops is None:
         raise Misconfigured(f"account '{account.name}' lacks stops: the scope that STOP to its number stops, such as marketing or a topic")
+    if provider.channel is Channel.EMAIL and account.stops is not None:
+        raise Misconfigured(f"account '{account.name}' has stops, which is for numbers that text: of e-mail, scopes says what was left")
     provider.check(credential)
     if isinstance(provider, Provider):
         base_of(credential, provider.hosts)  # whatever a provider checks: nothing is sent anywhere else
     return provider, credential
+
+
+def told_apart(hearings: Sequence[tuple[Account, Ear, Credential]]) -> None:
+    """Raise Misconfigured, which names both, for two accounts where a delivery to the one would verify at the other and stop elsewhere."""
+    for (one, ear, its), (other, same, others) in combinations(hearings, 2):
+        if ear.name == same.name and (one.brand, one.stops) != (other.brand, other.stops) and _interchangeable(ear, its, others):
+            raise Misconfigured(
+                f"the accounts '{one.name}' and '{other.name}' prove their deliveries alike, but stop different scopes: what was told to "
+                "one could be taken for the other's. Give each a secret of its own at the provider."
+            )
+
+
+def _interchangeable(ear: Ear, one: Credential, other: Credential) -> bool:
+    """True if each part of a proof that holds for the one may hold for the other."""
+    covers = ear.covers if isinstance(ear, Bound) else ()
+    secret = all(set(one.valid(name)) & set(other.valid(name)) for name in ear.secrets_in)
+    return secret and all(set(one.values(name)) & set(other.values(name)) for name in covers)
 
 
 def unproven(provider: Ear, headers: Container[str]) -> bool:

@@ -51,6 +51,11 @@ class Credential:
         """Return the values of one secret that are valid now: itself and, in a rotation, its ``_next``."""
         return tuple(v for name in (secret, f"{secret}_next") if (v := self.secrets.get(name)))
 
+    def values(self, option: str) -> tuple[object, ...]:
+        """Return the values of an option: those of its array, or its own."""
+        found = self.options.get(option)
+        return tuple(found) if isinstance(found, list | tuple) else (found,)
+
     def needed(self, secret: str, shortest: int, advice: str) -> str:
         """Return a secret that is there, in printable ASCII and not too short. Raises Misconfigured, which ends in the advice."""
         value = self.secrets.get(secret, "")
@@ -225,6 +230,13 @@ class Sealed(Protocol):
     """A provider whose proof travels in a header: a delivery without it is refused before its body is read."""
 
     seals: ClassVar[tuple[str, ...]]  # at least one of these headers is with every genuine delivery
+
+
+@runtime_checkable
+class Bound(Protocol):
+    """A provider whose proof holds for what an account says of itself as well: one secret may then serve several accounts."""
+
+    covers: ClassVar[tuple[str, ...]]  # options of the account: with another value for one of them, the delivery does not verify
 
 
 @runtime_checkable

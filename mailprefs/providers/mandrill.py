@@ -44,6 +44,7 @@ class Mandrill:
     answers: ClassVar[Answers] = Answers(greets=frozenset({"HEAD"}))  # unsigned, and only after a 200 does it show the key
     kinds: ClassVar[Mapping[str, Kind | str]] = WORDS
     secrets_in: ClassVar[tuple[str, ...]] = ("webhook_key",)
+    covers: ClassVar[tuple[str, ...]] = ("public_url",)
     seals: ClassVar[tuple[str, ...]] = (SIGNATURE,)
 
     def check(self, credential: Credential) -> None:

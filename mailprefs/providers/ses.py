@@ -61,6 +61,7 @@ class SES:
         "Subscription/unchanged": "the preferences after it are those before it",
     }
     secrets_in: ClassVar[tuple[str, ...]] = ()
+    covers: ClassVar[tuple[str, ...]] = ("topic_arns",)
 
     def check(self, credential: Credential) -> None:
         """Raise Misconfigured, naming account, setting and what to do, unless the account says which topics may tell it."""

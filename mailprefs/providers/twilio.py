@@ -60,6 +60,7 @@ class Twilio:
     answers: ClassVar[Answers] = Answers(body=b"<Response/>", content_type="text/xml")
     kinds: ClassVar[Mapping[str, Kind | str]] = WORDS
     secrets_in: ClassVar[tuple[str, ...]] = ("auth_token",)
+    covers: ClassVar[tuple[str, ...]] = ("public_url",)  # all numbers of an account at Twilio share its token
     seals: ClassVar[tuple[str, ...]] = (SIGNATURE,)
 
     def check(self, credential: Credential) -> None:

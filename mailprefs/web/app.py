@@ -15,7 +15,7 @@ from mailprefs.errors import Misconfigured
 from mailprefs.groupcommit import GroupCommit
 from mailprefs.inbox import Inbox
 from mailprefs.links import KeyRing, Links
-from mailprefs.providers import CHANNELS, engaged
+from mailprefs.providers import CHANNELS, engaged, told_apart
 from mailprefs.providers.calling import session
 from mailprefs.reception import Forgeries
 from mailprefs.settings import Settings
@@ -55,6 +55,7 @@ def house(settings: Settings, catalogue: Catalogue, ring: KeyRing) -> House:
     addresses = Addresses(ring.digest)
     minters = {brand.number: Links(ring, brand.link_host, brand.mailto) for brand in catalogue.brand}
     hearings = {account.name: _hearing(settings, catalogue, ring, addresses, account) for account in catalogue.account}
+    told_apart([(each.account, each.provider, each.credential) for each in hearings.values()])
     return House(catalogue, ring, addresses, minters, hearings)
 
 
