@@ -18,7 +18,8 @@ from .shell import Shell
 
 SERVES = r"mailprefs serves on (http://127\.0\.0\.1:(\d+))"
 ACCOUNTS = "[[account]]"
-ANY = {"PORT": "0"}
+TOKEN = "shows-the-numbers"
+ANY = {"PORT": "0", "METRICS_TOKEN": TOKEN}
 PUBLIC = sendgrid.key_pair()[1]
 PROVEN = {"SENDGRID_WEBHOOK_KEY": PUBLIC, "SENDGRID_SECOND_WEBHOOK_KEY": PUBLIC}
 
@@ -45,7 +46,7 @@ async def pressed(base: str, path: str) -> int:
 
 
 async def status(url: str) -> int:
-    async with ClientSession() as http, http.get(url) as response:
+    async with ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as http, http.get(url) as response:
         return response.status
 
 
