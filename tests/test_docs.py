@@ -176,6 +176,7 @@ LEAST: dict[str, dict[str, object]] = {
     },
     "`[[brand.topic]]`": {"name": "t", "title": "T", "number": 16},
     "`[[account]]`": {"name": "a", "provider": "sendgrid", "brand": "b"},
+    "`[[webhook]]`": {"name": "w", "url": "https://crm.example.com/hooks", "secret": "CRM_SECRET"},
     "`[soft_bounces]`": {},
 }
 
