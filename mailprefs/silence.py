@@ -45,7 +45,6 @@ class Silence:
 async def watch(connection: Connection, accounts: Sequence[str], *, now: datetime) -> None:
     """Learn what these accounts said since the last look, show how long each has been silent, and alarm once for each unusual silence."""
     async with connection.transaction():
-        await queries("silence").hold_still(connection, accounts=list(accounts))
         await queries("silence").learn(connection, accounts=list(accounts), window=WINDOW, now=now)
         silences = await known(connection, accounts)
         unusual = [each.account for each in silences if each.unusual(now)]

@@ -154,12 +154,22 @@ async def test_what_is_older_than_the_window_is_forgotten(conn: asyncpg.Connecti
     assert known.usual <= DAY
 
 
-async def test_two_workers_alarm_once(conn: asyncpg.Connection, database: str) -> None:
-    moments = OFTEN
-    await live(conn, moments)
-    before = alarms()
+async def test_workers_that_look_at_once_learn_the_same_and_alarm_once(conn: asyncpg.Connection, database: str) -> None:
     others = [await asyncpg.connect(database) for _ in range(4)]
-    await asyncio.gather(*(silence.watch(other, [NAME], now=moments[-1] + 2 * DAY) for other in others))
+    names = [NAME, *(f"account-{n}" for n in range(20))]
+
+    async def all_look(at: datetime) -> None:
+        await asyncio.gather(*(silence.watch(other, names[::step], now=at) for other, step in zip(others, (1, -1, 1, -1), strict=True)))
+
+    for moment in OFTEN:
+        for name in names:
+            await speak(conn, moment, name)
+        await all_look(moment + LOOK)
+        await all_look(moment + 8 * HOUR - LOOK)
+    known = await silence.known(conn, names)
+    assert {each.usual for each in known} == {8 * HOUR - LOOK}
+    before = alarms()
+    await all_look(OFTEN[-1] + 2 * DAY)
     for other in others:
         await other.close()
     assert alarms() == before + 1

@@ -1,13 +1,7 @@
--- name: hold_still!
--- Two workers look one after the other: what one has learnt the next must see.
-select from silence
-where account = any(:accounts::text[])
-order by account
-for update;
-
 -- name: learn!
 -- Takes note of what each account said since the last look. The silence that it broke counts for as long as somebody saw it last: less
--- than it was by the time between two looks, and never more, however long nobody looked.
+-- than it was by the time between two looks, and never more, however long nobody looked. Two workers that look at once learn the same:
+-- the rows of silence are taken in the order of their accounts, before those of gap.
 with spoke as (
   select account, max(last_at) as last_at
   from heard
