@@ -61,12 +61,21 @@ class Addresses:
         ``channel`` is what the provider reaches people by: whatever it names is reached so. None where nobody knows but the spelling.
         Its text is kept only where it is printable and no longer than an address can be; else it is known by its key alone.
         """
-        trimmed = text.strip()
-        spelled = Channel.SMS if trimmed.startswith("+") and "@" not in trimmed else Channel.EMAIL
+        spelled = _spelled(text)
         if channel in (None, spelled):
             with suppress(Unreadable):
                 return self.read(text)
-        found = self._found(channel or spelled, trimmed.casefold(), trimmed)
+        return self._unaccepted(channel or spelled, text.strip())
+
+    def asked(self, text: str) -> tuple[Address, bool]:
+        """Return the address that an application asks about, and whether we would accept it; if not, as a provider's report of it."""
+        try:
+            return self.read(text), True
+        except Unreadable:
+            return self._unaccepted(_spelled(text), text.strip()), False
+
+    def _unaccepted(self, channel: Channel, trimmed: str) -> Address:
+        found = self._found(channel, trimmed.casefold(), trimmed)
         return found if len(trimmed) <= LONGEST and trimmed.isprintable() else replace(found, text=None)
 
     def key(self, channel: Channel, canonical: str) -> UUID:
@@ -77,6 +86,11 @@ class Addresses:
 
     def _found(self, channel: Channel, canonical: str, text: str) -> Address:
         return Address(self.key(channel, canonical), channel, text)
+
+
+def _spelled(text: str) -> Channel:
+    trimmed = text.strip()
+    return Channel.SMS if trimmed.startswith("+") and "@" not in trimmed else Channel.EMAIL
 
 
 def email(text: str) -> str:
@@ -100,21 +114,19 @@ def phone(text: str) -> str:
 
 
 def _unusual_email(text: str) -> str:
-    import idna
     from email_validator import EmailNotValidError, validate_email
 
-    if len(text) > LONGEST:  # before any parsing: bounded work for hostile input
-        raise Unreadable("longer than an address can be")
     try:
-        validate_email(text, strict=True, check_deliverability=False)
-        local, _, domain = text.rpartition("@")
-        ascii_domain = idna.encode(domain, uts46=True).decode().lower()
-        octets = len(local.encode())
+        if len(text.encode()) > LONGEST:  # before any parsing: bounded work for hostile input
+            raise Unreadable("longer than an address can be")
+        # the library's A-labels are idna.encode(domain, uts46=True), which takes long enough once (a test)
+        domain = validate_email(text, strict=True, check_deliverability=False).ascii_domain
     except (EmailNotValidError, UnicodeError, ValueError):  # the library's message repeats the address
         raise Unreadable("not an e-mail address") from None
-    if octets > LONGEST_LOCAL:  # the library counts characters
+    local = text.rpartition("@")[0]
+    if len(local.encode()) > LONGEST_LOCAL:  # the library counts characters
         raise Unreadable("longer than an address can be")
-    return f"{_folded(local)}@{ascii_domain}"
+    return f"{_folded(local)}@{domain}"
 
 
 def _folded(local: str) -> str:

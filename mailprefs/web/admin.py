@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
+from hmac import compare_digest
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from mailprefs import db, reception
-from mailprefs.errors import Misconfigured, Unavailable
+from mailprefs.errors import Forged, Misconfigured, Unavailable
+from mailprefs.settings import Settings
 from mailprefs.web import problems
-from mailprefs.web.keys import HOUSE, POOL
+from mailprefs.web.keys import HOUSE, METRICS, POOL
+
+TOKEN, SHORTEST = "METRICS_TOKEN", 16  # the variable, and the fewest letters of one
 
 routes = web.RouteTableDef()
+
+
+def token(settings: Settings) -> str | None:
+    """Return the token that shows the counters, None without one. Raises Misconfigured for one that could be guessed, or never sent."""
+    found = settings.secret(TOKEN)
+    if found is not None and not re.fullmatch(rf"[!-~]{{{SHORTEST},}}", found):
+        raise Misconfigured(f"{TOKEN} wants {SHORTEST} letters at least, in printable ASCII without a space")
+    return found
 
 
 @routes.get("/healthz")
@@ -38,6 +51,17 @@ async def ready(request: web.Request) -> web.Response:
 
 
 @routes.get("/metrics")
+async def shown(request: web.Request) -> web.Response:
+    """Return all counters to who bears METRICS_TOKEN. Where there is none, nothing is shown: the route is as public as the links."""
+    token = request.app[METRICS]
+    if token is None:
+        return problems.problem(404, "not-found", f"Set {TOKEN} to have the counters shown to who bears it.")
+    given = request.headers.get("Authorization", "")
+    if not compare_digest(given.encode("utf-8", "surrogatepass"), f"Bearer {token}".encode()):
+        return problems.answer(Forged(f"{TOKEN} is wanted: Authorization: Bearer …"))
+    return await metrics(request)
+
+
 async def metrics(request: web.Request) -> web.Response:
     """Return all counters, in the format of Prometheus, and how each account is received as of now: without a database, as of before."""
     with suppress(Unavailable):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import Semaphore
+from asyncio import Lock, Semaphore
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -46,6 +46,7 @@ class House:
     links: Mapping[int, Links]  # by the number of the brand
     hearings: Mapping[str, Hearing]  # by the name of the account
     clock: Callable[[], datetime] = utcnow
+    slices: Lock = field(default_factory=Lock, repr=False)  # long work of /v1: who has it may hold the loop for a moment
 
 
 HOUSE = web.AppKey("house", House)
@@ -56,3 +57,4 @@ EXPORTS = web.AppKey("exports", Pool)  # for audiences, each of which takes as l
 ARRIVALS = web.AppKey("arrivals", Arrivals)  # for the bodies of providers, all accounts together
 PRESSES = web.AppKey("presses", GroupCommit)
 FORGERIES = web.AppKey("forgeries", Forgeries)
+METRICS: web.AppKey[str | None] = web.AppKey("metrics")  # what shows the counters, if anything does

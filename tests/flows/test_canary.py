@@ -37,6 +37,7 @@ from .wire import spoken
 CANARY = "canary" + uuid4().hex[:12]  # in every address, name and text that we send
 PHONE = "+14155550142"
 PROVIDER_KEY = "SG." + uuid4().hex * 2
+METRICS_TOKEN = uuid4().hex
 
 pytestmark = [pytest.mark.xdist_group("kill"), pytest.mark.timeout(120)]
 
@@ -218,9 +219,10 @@ async def scene(tmp_path: Path) -> AsyncIterator[Scene]:
     private, public = sendgrid.key_pair()
     secrets = {v: public if name == "webhook_key" else PROVIDER_KEY for a in shared.account for name, v in a.secrets.items()}
     mine = Mine({"ours": CANARY, "phone": PHONE.lstrip("+"), "provider's key": PROVIDER_KEY, "webhook key": public, **titles(shared)})
+    mine.hide(metrics_token=METRICS_TOKEN)
     mine.hide(**{f"secret {n}": text for n, text in enumerate(re.findall(r'"([A-Za-z0-9+/]{43}=)"', ring.dumped()))})
     with owned() as postgres:
-        serving = Serving(tmp_path, postgres.url, secrets)
+        serving = Serving(tmp_path, postgres.url, {**secrets, "METRICS_TOKEN": METRICS_TOKEN})
         await postgres.start()
         assert serving.run("migrate").returncode == 0
         connection = await asyncpg.connect(postgres.url)
@@ -243,7 +245,7 @@ async def test_no_canary_is_in_any_log_metric_or_error(scene: Scene) -> None:
         await visitor.ask("GET", path)
     await postgres.start()
     await visitor.walk("back")
-    mine.outcome["metrics"] = await visitor.ask("GET", "/metrics")
+    mine.outcome["metrics"] = await visitor.ask("GET", "/metrics", headers={"Authorization": f"Bearer {METRICS_TOKEN}"})
     visitor.serving.end(signal.SIGTERM)
     mine.outcome["log"] = visitor.serving.log.read_text()
     mine.outcome["log of PostgreSQL"] = postgres.log.read_text()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Callable
 from datetime import datetime
 
 import asyncpg
@@ -11,6 +14,7 @@ from aiohttp import ClientSession
 from mailprefs import apikeys, ledger
 from mailprefs.addresses import Addresses
 from mailprefs.apikeys import Power
+from mailprefs.catalogue import Catalogue
 from mailprefs.words import Cause, Change, Door, Effect
 
 ROUTES = (
@@ -117,12 +121,6 @@ async def test_why_never_puts_an_address_into_a_url(base: str, http: ClientSessi
     assert [t["account"] for t in whole["told"]] == ["sendgrid-main", "sendgrid-second"]
 
 
-async def test_healthy_ready_and_counted(base: str, http: ClientSession) -> None:
-    for path in ("/healthz", "/readyz", "/metrics"):
-        async with http.get(base + path) as answer:
-            assert answer.status == 200
-
-
 async def test_a_text_that_spells_no_address_is_a_doubt_and_for_marketing_a_no(
     base: str, http: ClientSession, bearer: dict[str, str]
 ) -> None:
@@ -132,3 +130,53 @@ async def test_a_text_that_spells_no_address_is_a_doubt_and_for_marketing_a_no(
         decisions = (await answer.json())["decisions"]
     assert [decision["allowed"] for decision in decisions] == [False, True] * len(odd)
     assert {reason["cause"] for decision in decisions for reason in decision["reasons"]} == {"unreadable"}
+
+
+async def test_a_scope_that_is_not_there_is_answered_without_those_that_are(
+    base: str, http: ClientSession, bearer: dict[str, str], shared_catalogue: Catalogue
+) -> None:
+    topics = {topic.name for topic in shared_catalogue.topics} | {topic.name.partition("/")[2] for topic in shared_catalogue.topics}
+    for method, path, sent in (
+        ("POST", "/v1/links", {"topic": "nothing", "addresses": []}),
+        ("GET", "/v1/audiences/connective/nothing", None),
+        ("GET", "/v1/audiences/connective/marketing", None),
+    ):
+        async with http.request(method, base + path, json=sent, headers=bearer) as answer:
+            assert answer.status == 404
+            said = await answer.text()
+        assert not [topic for topic in topics if topic in said]
+        assert "brand/topic" in said
+
+
+INTERNATIONAL = "é{n}" + "ü" * 20 + "@" + ".".join(["ñandú" * 3] * 8) + "{n}.example.com"
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/links", lambda texts: {"topic": "newsletter", "addresses": texts}),
+        ("/v1/decisions", lambda texts: {"pairs": [{"address": text, "topic": "newsletter"} for text in texts]}),
+    ],
+)
+async def test_odd_addresses_by_the_thousand_hold_up_nobody(
+    base: str, http: ClientSession, bearer: dict[str, str], path: str, asked: Callable[[list[str]], object]
+) -> None:
+    texts = [INTERNATIONAL.format(n=n) for n in range(1_000)]
+
+    async def called() -> float:
+        began = time.monotonic()
+        async with http.post(base + path, json=asked(texts), headers=bearer) as answer:
+            assert answer.status == 200
+            assert len(next(each for each in (await answer.json()).values() if isinstance(each, list))) == len(texts)
+        return time.monotonic() - began
+
+    waits = []
+    call = asyncio.create_task(called())
+    while not call.done():
+        began = time.monotonic()
+        async with http.get(f"{base}/healthz") as answer:
+            assert answer.status == 200
+        waits.append(time.monotonic() - began)
+    took = await call
+    assert took > 0.3, "the control: it is long work"
+    assert max(waits) < took / 3

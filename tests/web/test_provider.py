@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from typing import Any
@@ -82,3 +83,40 @@ async def test_hostile_text_in_an_event_is_no_500(
     ]
     assert await posted(http, base, signing[0], odd) == 200
     assert await conn.fetchval("select count(*) from consent where effect = 'stop'") >= 3
+
+
+async def test_a_flood_at_one_account_leaves_places_to_the_others(
+    base: str, http: ClientSession, conn: asyncpg.Connection, database: str, signing: tuple[str, str]
+) -> None:
+    told = [event("unsubscribe", "slow@example.org", "0")]
+    assert await posted(http, base, signing[0], told) == 200
+    other = await asyncpg.connect(database)
+    async with other.transaction():  # so that whatever is told of this one waits
+        await other.execute("select from address for update")
+        flood = [
+            asyncio.create_task(posted(http, base, signing[0], [event("spamreport", "slow@example.org", str(n))])) for n in range(1, 21)
+        ]
+        while not await conn.fetchval("select exists (select from pg_locks where not granted)"):
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.5)
+        late = [event("unsubscribe", "quick@example.org", "1")]
+        assert await posted(http, base, signing[0], late, account="sendgrid-second") == 200
+        assert not any(each.done() for each in flood), "the control: the flood still waits"
+    assert set(await asyncio.gather(*flood)) == {200}
+    await other.close()
+
+
+async def test_a_delivery_whose_commit_no_standby_confirmed_is_asked_for_again(
+    base: str, http: ClientSession, conn: asyncpg.Connection, signing: tuple[str, str]
+) -> None:
+    assert await posted(http, base, signing[0], [event("unsubscribe", "a@example.org", "1")]) == 200, "the control"
+    await conn.execute(
+        """create function unconfirmed() returns trigger language plpgsql as $$ begin
+             raise warning 'canceling wait for synchronous replication due to user request';
+             return null;
+           end $$;
+           create constraint trigger unconfirmed after insert on consent deferrable initially deferred
+             for each row execute function unconfirmed()"""
+    )
+    assert await posted(http, base, signing[0], [event("unsubscribe", "b@example.org", "2")]) == 503
+    assert await conn.fetchval("select count(*) from consent") == 2, "it is committed here, and would be lost with this server"
