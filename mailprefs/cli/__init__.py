@@ -41,7 +41,7 @@ _COMMANDS = {
     "reconcile": ("drift", "Compare what a provider lists with what we hold, and heal."),
     "ledger": ("operate", "Prove that every summary is what its ledger says."),
     "provider": ("hooks", "The exact settings to make at a provider."),
-    "hook": ("hooks", "Feed a captured delivery through the path that a provider's take."),
+    "hook": ("hooks", "How each account is heard; deliveries tried, replayed, kept aside."),
     "sandbox": ("operate", "Simulated provider endpoints on loopback, with faults on request."),
 }
 

@@ -74,7 +74,10 @@ hook_.add_command(test)
 @click.argument("account", required=False)
 @click.option("--json", "as_json", is_flag=True, help="For a program to read.")
 def accounts(account: str | None, as_json: bool) -> int:
-    """What each account (or ACCOUNT) said, when last, and what was refused or kept aside. Exit 1 if one is silent for longer than usual."""
+    """How each account (or ACCOUNT) is heard. What it said, when last, and what was refused or kept aside.
+
+    Exit 1 if one has been silent for longer than usual.
+    """
     opening, at = Opening(), now()
     receptions = run(_receptions(opening, account))
     if as_json:
@@ -137,7 +140,7 @@ def _told(each: Reception, at: datetime) -> dict[str, object]:
 @click.option("--account", help="Whose it is.  [as its request line says: POST /hooks/ACCOUNT]")
 @click.option("--dry-run", is_flag=True, help="Only say what it would come to.")
 def replay(file: Path, account: str | None, dry_run: bool) -> int:
-    """Hear a captured delivery once more: FILE holds its request line, headers, an empty line, and its raw body.
+    """Hear a captured delivery once more. FILE holds its request line, headers, an empty line, and its raw body.
 
     Its signature must hold; its age does not matter.
     """
@@ -157,7 +160,7 @@ def replay(file: Path, account: str | None, dry_run: bool) -> int:
 @click.argument("account", required=False)
 @click.option("--raw", "id", help="Write the bytes of the one whose id begins so to stdout.")
 def kept(account: str | None, id: str | None) -> int:
-    """What was set aside because it could not be read or placed, of ACCOUNT or of all. Kept for 30 days."""
+    """What was set aside, of ACCOUNT or of all. It could not be read or placed, and is kept for 30 days."""
     if id is not None:
         raw = run(_raw(account, id))
         sys.stdout.buffer.write(raw or b"")
@@ -184,7 +187,7 @@ async def _raw(account: str | None, id: str) -> bytes | None:
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True))
 @click.option("--account", required=True, help="The SES account whose topic asks.")
 def confirm(file: Path, account: str) -> int:
-    """Confirm a subscription of an SNS topic of ours: FILE is what `hook kept ACCOUNT --raw ID` wrote. The service never does it itself."""
+    """Confirm that an SNS topic may tell us. FILE is what `hook kept ACCOUNT --raw ID` wrote. The service never does it itself."""
     run(_confirmed(account, sys.stdin.buffer.read() if str(file) == "-" else _bytes(file)))
     click.echo("confirmed: the topic delivers from now on", err=True)
     return 0

@@ -67,7 +67,7 @@ class Tried:
     help="A private key (PEM), where only the provider has its own.",
 )
 def test(account: str, kind: str, url: str | None, public: bool, signed_by: Path | None) -> int:
-    """Send the running service one delivery for ACCOUNT, signed as its provider would, and show what became of it.
+    """Try the running service with one delivery. It is for ACCOUNT, signed as its provider would, and what became of it is shown.
 
     It says that mail to an address of nobody's was delivered, which changes nothing; with --kind unsubscribed, that this address left:
     then it stays stopped, and the other accounts are told so. Where only the provider has the key, it is sent without a proof, which
@@ -171,7 +171,7 @@ def _judged(opening: Opening, provider: Ear, made: Made, tried: Tried) -> bool:
     """Say what became of it, and return whether that is as it should be."""
     answers = provider.answers
     if tried.status == answers.forged:
-        return _refused(made)
+        return _refused(made, tried.status)
     if tried.status != answers.kept:
         _line("answered", f"{tried.status}: {_TROUBLE.get(tried.status, 'this is no answer of mailprefs: something else stands there')}")
         return False
@@ -188,11 +188,11 @@ _TROUBLE = {
 }
 
 
-def _refused(made: Made) -> bool:
+def _refused(made: Made, status: int) -> bool:
     if made.signed:
-        _line("answered", "refused as forged: the service there was started with other secrets than those that are set here")
+        _line("answered", f"{status}: refused as forged. The service there was started with other secrets than those that are set here")
         return False
-    _line("answered", "refused as forged, as it must be: the address is reached, and believes nobody without a proof")
+    _line("answered", f"{status}: refused as forged, as it must be. The address is reached, and believes nobody without a proof")
     _line("next", made.why)
     return True
 
