@@ -73,7 +73,7 @@ FLOORS = {
     ),
     3.2: ("providers",),
     5.1: ("sandbox.faults",),
-    5.2: ("sandbox.brevo", "sandbox.mailgun", "sandbox.postmark", "sandbox.resend", "sandbox.sendgrid"),
+    5.2: ("sandbox.brevo", "sandbox.mailchimp", "sandbox.mailgun", "sandbox.postmark", "sandbox.resend", "sandbox.sendgrid"),
     5.3: ("sandbox.app", "sandbox"),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

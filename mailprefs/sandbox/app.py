@@ -21,6 +21,7 @@ from aiohttp.typedefs import Handler
 
 from mailprefs.sandbox import faults
 from mailprefs.sandbox.brevo import Brevo
+from mailprefs.sandbox.mailchimp import Mailchimp
 from mailprefs.sandbox.mailgun import Mailgun
 from mailprefs.sandbox.postmark import Postmark
 from mailprefs.sandbox.resend import Resend
@@ -46,6 +47,7 @@ class Simulation(Protocol):
 
 SIMULATIONS: Mapping[str, Callable[[], Simulation]] = {
     "brevo": Brevo,
+    "mailchimp": Mailchimp,
     "mailgun": Mailgun,
     "postmark": Postmark,
     "resend": Resend,

@@ -27,7 +27,8 @@ DOCUMENTED = (  # Mailchimp's audience webhooks, with the reasons and actions th
 )
 FIRST = {"url_secret": "first-secret-of-the-address", "webhook_key": "first-signing-secret"}
 NEXT = {"url_secret_next": "second-secret-of-the-address", "webhook_key_next": "second-signing-secret"}
-OPTIONS = {"scopes": {"newsletter": "a6b5da1054"}}
+API_KEY = "sandbox-key-0123456789abcdef01234-us19"
+OPTIONS = {"scopes": {"newsletter": "a6b5da1054", "offers": "b7c6eb2165"}}
 IN_URL = "the secret of the address"
 TOLD = [json.dumps(event).encode() for event in json.loads((PAYLOADS / "mailchimp" / "documented.json").read_bytes())]
 
@@ -57,8 +58,8 @@ def with_proof(delivery: Delivery, name: str, *values: str) -> Delivery:
 
 CASE = Case(
     provider=PROVIDERS["mailchimp"],
-    credential=Credential("mailchimp-main", FIRST, OPTIONS),
-    rotated=Credential("mailchimp-main", FIRST | NEXT, OPTIONS),
+    credential=Credential("mailchimp-main", FIRST | {"api_key": API_KEY}, OPTIONS),
+    rotated=Credential("mailchimp-main", FIRST | NEXT),
     sign=signer(FIRST["url_secret"], FIRST["webhook_key"]),
     sign_next=signer(NEXT["url_secret_next"], NEXT["webhook_key_next"]),
     sign_strange=signer(FIRST["url_secret"], "nobodys-signing-secret"),
@@ -68,7 +69,7 @@ CASE = Case(
     unknown=b'{"type": "teleport", "fired_at": "2026-11-20 09:15:30", "data[email]": "alex@example.com"}',
     tokened=b'{"type": "unsubscribe", "fired_at": "2026-11-20 09:15:30", "data[list_id]": "a6b5da1054", '
     b'"data[email]": "alex@example.com", "data[merges][MAILPREFS]": "our-token"}',
-    short={name: secret[:8] for name, secret in (FIRST | NEXT).items()},
+    short={name: secret[:8] for name, secret in (FIRST | NEXT | {"api_key": API_KEY}).items()},
     batched=False,
     proof=proof,
     with_proof=with_proof,
