@@ -40,7 +40,7 @@ FLOORS = {
     11: ("__main__",),
     # the providers' own stairs, beside floors 2 to 4, and the sandbox's beside floor 5
     2.1: ("providers.base",),
-    2.2: ("providers.signing", "providers.reading", "providers.facts", "providers.samples"),
+    2.2: ("providers.signing", "providers.sigv4", "providers.reading", "providers.facts", "providers.samples"),
     2.3: (
         "providers.bounces",
         "providers.calling",
@@ -53,7 +53,7 @@ FLOORS = {
         "providers.attempts",
     ),
     2.4: ("providers.offsets", "providers.steady", "providers.telling"),
-    2.5: ("providers.mailgun_tags",),
+    2.5: ("providers.mailgun_tags", "providers.ses_contacts"),
     3.1: (
         "providers.brevo",
         "providers.customerio",
@@ -73,7 +73,7 @@ FLOORS = {
     ),
     3.2: ("providers",),
     5.1: ("sandbox.faults",),
-    5.2: ("sandbox.brevo", "sandbox.mailchimp", "sandbox.mailgun", "sandbox.postmark", "sandbox.resend", "sandbox.sendgrid"),
+    5.2: ("sandbox.brevo", "sandbox.mailchimp", "sandbox.mailgun", "sandbox.postmark", "sandbox.resend", "sandbox.sendgrid", "sandbox.ses"),
     5.3: ("sandbox.app", "sandbox"),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}
@@ -147,7 +147,7 @@ def test_the_environment_is_read_in_one_place() -> None:
 def test_the_clock_is_read_at_doors_and_in_the_worker_alone() -> None:
     reading = re.compile(r"(datetime|dt\.datetime)\.(now|utcnow|today)|date\.today|time\.time(_ns)?")
     users = {room for room, tree in ROOMS.items() if any(reading.fullmatch(name) for name in attributes(tree))}
-    assert users <= {"cli.opening", "web.keys", "worker", "demo.stage", "demo.story", "sandbox.faults"}
+    assert users <= {"cli.opening", "web.keys", "worker", "demo.stage", "demo.story", "sandbox.faults", "providers.sigv4"}
     assert "web.keys" in users
 
 

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
+from json import dumps
 from types import SimpleNamespace
 from typing import Any, NoReturn
 
@@ -77,7 +78,8 @@ class Line:
     async def call(self, method: str, path: str, *, json: object = None, most: int = LIMIT) -> Answer:
         """Return the answer to one request. Raises Slow, Barred, and Unclear for whatever leaves its outcome unknown."""
         once = None if method == "GET" else (_once,)
-        async with self._ask(method, path, json=json, middlewares=once) as response:
+        body = b"" if json is None else dumps(json).encode()
+        async with self._ask(method, path, body, middlewares=once) as response:
             date = response.headers.get("Date", "")
             return Answer(response.status, response.content_type, await _whole(response, most), date if _moment(date) else "")
 
@@ -89,11 +91,16 @@ class Line:
             async for chunk in response.content.iter_any():
                 yield chunk
 
+    def dressed(self, method: str, url: URL, body: bytes) -> Mapping[str, str]:
+        """Return the headers of one request."""
+        return {**self.headers, "Content-Type": "application/json"} if body else self.headers
+
     @asynccontextmanager
-    async def _ask(self, method: str, path: str, **more: Any) -> AsyncIterator[ClientResponse]:
+    async def _ask(self, method: str, path: str, body: bytes = b"", **more: Any) -> AsyncIterator[ClientResponse]:
         url = URL(self.base + path, encoded=True)  # else yarl would spell the address in the path anew
+        headers = self.dressed(method, url, body)
         try:
-            async with self.http.request(method, url, headers=self.headers, allow_redirects=False, **more) as response:
+            async with self.http.request(method, url, headers=headers, data=body or None, allow_redirects=False, **more) as response:
                 if response.status == 429:
                     raise Slow(wait_asked(response.headers))
                 if response.status in (401, 403):

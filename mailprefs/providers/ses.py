@@ -1,16 +1,31 @@
-"""Amazon SES, heard through Amazon SNS. What is known of it: docs/providers/ses.md."""
+"""Amazon SES, heard through Amazon SNS; the topics of its contact list out. What is known of it: docs/providers/ses.md."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
+from weakref import WeakValueDictionary
 
 from mailprefs.errors import Misconfigured, Unreadable
-from mailprefs.providers import bounces, facts, reading, returned, samples, signing, sns
-from mailprefs.providers.base import OURS, Answers, Credential, Delivery, Heard, Kept, Sample, Unsignable
+from mailprefs.providers import bounces, facts, reading, returned, samples, ses_contacts, signing, sigv4, sns, telling
+from mailprefs.providers.base import (
+    OURS,
+    Answers,
+    Credential,
+    Delivery,
+    Heard,
+    Kept,
+    Listed,
+    Sample,
+    Settlement,
+    Telling,
+    Unsignable,
+)
+from mailprefs.providers.calling import base_of
+from mailprefs.providers.ses_contacts import ADVICE, NAME, Contacts, Locks
 from mailprefs.words import Channel, Event, Kind
 
 if TYPE_CHECKING:
@@ -31,7 +46,6 @@ ASIDE: Mapping[str, str] = {sns.SUBSCRIPTION: "subscription_confirmation", sns.U
 GREETING = "Successfully validated SNS topic for Amazon SES event publishing."  # no JSON, and the last word on it
 ON_LIST = "OnAccountSuppressionList"
 
-_TOPIC_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")  # of a contact list
 _ADVICE = (
     "In mailprefs.toml, topic_arns lists every SNS topic that may tell this account, such as "
     '["arn:aws:sns:us-east-1:123456789012:ses-events"]; anyone at Amazon can sign a message, and only these are yours.'
@@ -41,9 +55,13 @@ _BASIC_ADVICE = "It is what stands before the @ in the endpoint of the SNS subsc
 
 @dataclass(frozen=True, slots=True)
 class SES:
-    """Amazon SES as it is heard. Holds the certificates that SNS signs with."""
+    """Amazon SES both ways. Holds the certificates that SNS signs with, and which contacts are being written."""
 
+    budget: timedelta = telling.BUDGET
+    pause: timedelta = timedelta(seconds=1)  # AWS takes one request a second and account of all but sends (docs/providers/ses.md)
+    clock: Callable[[], datetime] = sigv4.now
     certificates: sns.Certificates = field(default_factory=sns.Certificates, repr=False, compare=False)
+    locks: Locks = field(default_factory=WeakValueDictionary, repr=False, compare=False)
 
     name: ClassVar[str] = "ses"
     channel: ClassVar[Channel] = Channel.EMAIL
@@ -61,10 +79,14 @@ class SES:
         "Subscription/unchanged": "the preferences after it are those before it",
     }
     secrets_in: ClassVar[tuple[str, ...]] = ()
+    secrets_out: ClassVar[tuple[str, ...]] = ses_contacts.SECRETS
+    hosts: ClassVar[tuple[str, ...]] = ses_contacts.HOSTS
+    batch: ClassVar[int] = 7  # each is read, written and read again: 22 requests with that for the list
+    pace: ClassVar[float] = 1 / 22  # tellings a second
     covers: ClassVar[tuple[str, ...]] = ("topic_arns",)
 
     def check(self, credential: Credential) -> None:
-        """Raise Misconfigured, naming account, setting and what to do, unless the account says which topics may tell it."""
+        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard and, if mapped, told."""
         topics = credential.options.get("topic_arns")
         if not isinstance(topics, list | tuple) or not topics:
             raise Misconfigured(f"Account '{credential.account}': topic_arns is missing. {_ADVICE}")
@@ -72,11 +94,11 @@ class SES:
             raise Misconfigured(f"Account '{credential.account}': topic_arns holds {strange[0]!r}, which is none. {_ADVICE}")
         if any(name.startswith(known) for name in credential.secrets for known in signing.BASIC):
             signing.check_basic(credential, _BASIC_ADVICE)
-        if strange := [group for group in credential.groups if not _TOPIC_NAME.fullmatch(group)]:
-            raise Misconfigured(
-                f"Account '{credential.account}': scopes maps to '{strange[0]}', which is no name of a topic. In the SES console, "
-                "Configuration → Email lists → Contact lists shows the topics of the contact list."
-            )
+        if strange := [group for group in credential.groups if not NAME.fullmatch(group)]:
+            raise Misconfigured(f"Account '{credential.account}': scopes maps to '{strange[0]}', which is no name of a topic. {ADVICE}")
+        if credential.groups or any(name in credential.secrets for name in self.secrets_out):
+            ses_contacts.check(credential)
+        base_of(credential, self.hosts)
 
     async def fetch(self, http: ClientSession, credential: Credential, delivery: Delivery) -> None:
         """Bring the certificate that the delivery names, if it is where SNS keeps them. Else Forged, and nothing was asked for."""
@@ -124,6 +146,25 @@ class SES:
             "Amazon alone has the keys that SNS signs with. To try the whole way, publish to the topic: what "
             "aws sns publish --topic-arn ARN --message '{}' sends is kept aside as unknown_kind."
         )
+
+    async def tell(self, http: ClientSession, credential: Credential, tellings: Sequence[Telling]) -> list[Settlement]:
+        """Assert each telling as a choice of the contact for that topic, never in the account's suppression list, which stops all mail."""
+
+        async def act(group: str, stop: bool, addresses: list[str], settled: telling.Settled) -> None:
+            contacts = self._contacts(http, credential, self.pause)
+            await contacts.must_have(group)
+            await telling.each(addresses, settled, partial(contacts.stop if stop else contacts.go, group))
+
+        return await telling.told(tellings, self.budget, act)
+
+    async def pull(self, http: ClientSession, credential: Credential, group: str) -> AsyncIterator[Listed]:
+        """List everyone who opted out of the topic or of everything, without dates."""
+        contacts = self._contacts(http, credential, self.pause * 2)  # half of what AWS lets us ask is left to the courier
+        async for listed in contacts.listed(group):
+            yield listed
+
+    def _contacts(self, http: ClientSession, credential: Credential, pause: timedelta) -> Contacts:
+        return Contacts(ses_contacts.line(http, credential, pause, self.clock), str(credential.options.get("contact_list")), self.locks)
 
 
 def _opened(credential: Credential, delivery: Delivery) -> sns.Envelope:

@@ -20,7 +20,8 @@ class Steady(Line):
     """The way to one account that begins a request only once ``pause`` has passed since the last; each of its users has one.
 
     A question that is asked to wait for a moment waits: half a listing is none, and a write that was not read back is not confirmed.
-    A write never waits: the courier must know. On loopback there is nobody to spare, and no pause.
+    A write never waits: the courier must know; a question that is no GET says that it is one. On loopback there is nobody to spare, and
+    no pause.
     """
 
     pause: timedelta = timedelta(0)
@@ -30,9 +31,9 @@ class Steady(Line):
         if self.pause and not is_loopback(self.base):
             object.__setattr__(self, "_turns", AsyncLimiter(1, self.pause.total_seconds()))
 
-    async def call(self, method: str, path: str, *, json: object = None, most: int = LIMIT) -> Answer:
+    async def call(self, method: str, path: str, *, json: object = None, most: int = LIMIT, asks: bool = False) -> Answer:
         """Return the answer to one request, as ``Line.call`` does."""
-        for _ in range(WAITS if method == "GET" else 0):
+        for _ in range(WAITS if asks or method == "GET" else 0):
             try:
                 return await self._in_turn(method, path, json, most)
             except Slow as slow:

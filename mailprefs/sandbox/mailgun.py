@@ -43,7 +43,7 @@ class Mailgun:
     def routes(self) -> Iterable[web.RouteDef]:
         path = "/v3/{domain}/unsubscribes"
         return (
-            web.get(path, self.list),
+            web.get(path, self.list_entries),
             web.post(path, self.add),
             web.delete(path, self.clear),
             web.delete(f"{path}/", self.clear),
@@ -56,7 +56,7 @@ class Mailgun:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         return None if scheme == "Basic" and key else web.Response(text="Forbidden", status=401)
 
-    async def list(self, request: web.Request) -> web.StreamResponse:
+    async def list_entries(self, request: web.Request) -> web.StreamResponse:
         """One page, in the order of the addresses; the page behind the last one is empty, and leads to itself."""
         held = self._held(request)
         if held is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Callable
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
@@ -20,7 +21,9 @@ PROVIDER = PROVIDERS["ses"]
 assert isinstance(PROVIDER, SES)
 PROVIDER.certificates.hold(URL, certificate(key()), RECEIVED)
 
-OPTIONS = {"topic_arns": (TOPIC, "arn:aws-cn:sns:cn-north-1:123456789012:ses-events"), "scopes": {"newsletter": "newsletter"}}
+OPTIONS: dict[str, object] = {"topic_arns": (TOPIC, "arn:aws-cn:sns:cn-north-1:123456789012:ses-events")}
+OUT = {"access_key_id": "AKIDEXAMPLE01234567", "secret_access_key": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"}
+MAPPED: dict[str, Any] = {"scopes": {"newsletter": "newsletter", "offers": "offers"}, "region": "us-east-1", "contact_list": "main"}
 TOLD = json.loads((PAYLOADS / "ses" / "documented.json").read_bytes())
 
 
@@ -39,7 +42,7 @@ def signer(password: str, private: RSAPrivateKey) -> Callable[[bytes], Delivery]
 
 CASE = Case(
     provider=PROVIDER,
-    credential=Credential("ses-main", SECRETS, OPTIONS),
+    credential=Credential("ses-main", SECRETS | OUT, OPTIONS | MAPPED),
     rotated=Credential("ses-main", SECRETS | {"webhook_password_next": PASSWORD_NEXT}, OPTIONS),
     sign=signer(PASSWORD, key()),
     sign_next=signer(PASSWORD_NEXT, key()),
@@ -50,7 +53,7 @@ CASE = Case(
     unknown=b'{"eventType": "Teleport", "mail": {"destination": ["alex@example.com"]}}',
     tokened=b'{"eventType": "Complaint", "complaint": {"complainedRecipients": [{"emailAddress": "alex@example.com"}], "feedbackId": "f", '
     b'"timestamp": "2026-11-20T00:41:02.669Z"}, "mail": {"destination": ["alex@example.com"], "tags": {"mailprefs": ["our-token"]}}}',
-    short=SHORT,
+    short=SHORT | {name: secret[:8] for name, secret in OUT.items()},
     batched=False,
     by_value=True,
     inside=True,

@@ -21,6 +21,7 @@ from mailprefs.web import app as service
 from mailprefs.web import wire
 
 from .basic import PASSWORD, USER
+from .case_ses import MAPPED, OUT
 from .cases import PAYLOADS
 from .sns_sender import ASKING_NAMES, TOPIC, URL, asking, certificate, key, notification, posted, signed
 
@@ -30,8 +31,8 @@ ACCOUNT = Account(
     provider="ses",
     brand="connective",
     topic_arns=(TOPIC,),
-    secrets={"webhook_user": "SES_USER", "webhook_password": "SES_PASSWORD"},
-    scopes={"newsletter": "newsletter"},
+    secrets={"webhook_user": "SES_USER", "webhook_password": "SES_PASSWORD", "access_key_id": "SES_ID", "secret_access_key": "SES_KEY"},
+    **MAPPED,
 )
 
 
@@ -41,7 +42,8 @@ async def base(shared_catalogue: Catalogue, ring: KeyRing, conn: asyncpg.Connect
     ses, now = PROVIDERS["ses"], datetime.now(UTC)
     assert isinstance(ses, SES)
     ses.certificates.hold(HELD, certificate(key(), begins=now - timedelta(days=1), ends=now + timedelta(days=1)), now)
-    settings = Settings().lending({"SES_USER": USER, "SES_PASSWORD": PASSWORD})
+    lent = {"SES_USER": USER, "SES_PASSWORD": PASSWORD, "SES_ID": OUT["access_key_id"], "SES_KEY": OUT["secret_access_key"]}
+    settings = Settings().lending(lent)
     known = shared_catalogue.model_copy(update={"account": (ACCOUNT,)})
     await numbers.register(conn, known, [key.id for key in ring.keys], CHANNELS, now=now)
     app = service.create_app(settings, known, ring, database_url=database)
