@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -71,3 +74,79 @@ def test_the_command_ends_with_zero_and_leaves_nothing_behind(tmp_path: Path) ->
     assert "The story came out as told." in done.stdout
     assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def processes(home: Path) -> list[int]:
+    """Return whatever runs because of a demo whose temporary files are in ``home``: itself, its sandbox, its PostgreSQL."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # gone meanwhile
+            if str(home).encode() in (each / "environ").read_bytes() + (each / "cmdline").read_bytes():
+                found.append(int(each.name))
+    return found
+
+
+@contextmanager
+def demo(home: Path) -> Iterator[subprocess.Popen[str]]:
+    """A demo that goes on serving, as the leader of a group, and nothing of it afterwards."""
+    environment = {"PATH": "/usr/bin:/bin", "HOME": str(home), "TMPDIR": str(home), "PORT": "0"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "mailprefs", "demo"],
+        cwd=home,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        start_new_session=True,
+    ) as running:
+        try:
+            yield running
+        finally:
+            for pid in processes(home):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def come_to(running: subprocess.Popen[str], words: str) -> None:
+    assert running.stdout is not None
+    assert any(words in line for line in running.stdout), f"it never said {words!r}"
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at the processes of Linux")
+@pytest.mark.parametrize(
+    ("words", "send", "number", "status"),
+    [
+        ("starting a simulated SendGrid", os.killpg, signal.SIGTERM, 130),
+        ("A scanner opens", os.kill, signal.SIGTERM, 130),
+        ("The worker tells", os.killpg, signal.SIGINT, 130),
+        ("Still serving", os.killpg, signal.SIGTERM, 0),
+    ],
+    ids=["as it starts", "in the story, it alone", "in the story, Ctrl-C", "while it serves"],
+)
+def test_told_to_stop_it_leaves_no_process_and_no_file(
+    tmp_path: Path, words: str, send: Callable[[int, int], None], number: int, status: int
+) -> None:
+    """Told twice, as those are who run under make: the group is told, and make tells its own."""
+    with demo(tmp_path) as running:
+        come_to(running, words)
+        assert len(processes(tmp_path)) > 2  # the control: there is something to leave behind
+        send(running.pid, number)
+        time.sleep(0.05)
+        with suppress(ProcessLookupError):
+            send(running.pid, number)
+        said, _ = running.communicate(timeout=60)
+        assert (running.returncode, "Traceback" in said) == (status, False)
+        assert processes(tmp_path) == []
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at the processes of Linux")
+def test_killed_it_leaves_no_process(tmp_path: Path) -> None:
+    with demo(tmp_path) as running:
+        come_to(running, "A scanner opens")
+        assert len(processes(tmp_path)) > 2
+        running.kill()
+        until = time.monotonic() + 30
+        while processes(tmp_path) and time.monotonic() < until:
+            time.sleep(0.1)
+        assert processes(tmp_path) == []

@@ -30,6 +30,12 @@ from mailprefs.words import Wanted
 
 SETTLE = timedelta(seconds=2)  # in the demo; the catalogue's own is minutes
 STARTING = 20.0  # seconds a part may take to come up
+SANDBOX = """
+import os, sys, threading
+from mailprefs.cli import main
+threading.Thread(target=lambda: os._exit(len(sys.stdin.read())), daemon=True).start()  # its parent is gone, killed perhaps
+main()
+"""
 Detour = Callable[[str], AbstractAsyncContextManager[str]]  # from the service's URL to the one that the world reaches it by
 
 
@@ -151,9 +157,10 @@ async def _listen(runner: web.AppRunner, port: int) -> None:
 
 @asynccontextmanager
 async def _sandbox() -> AsyncIterator[str]:
-    """Run the sandbox as a process of its own and lend its URL. It ends with us."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "mailprefs", "sandbox", "sendgrid", stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE
+    """Run the sandbox as a process of its own and lend its URL. It ends with us, however we end, and not before."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(  # in a session of its own: whatever is sent to our group, we end it last
+        sys.executable, "-c", SANDBOX, "sandbox", "sendgrid", stdin=pipe, stdout=pipe, start_new_session=True
     )
     try:
         line = await asyncio.wait_for(process.stdout.readline(), STARTING) if process.stdout else b""

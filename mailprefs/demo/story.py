@@ -10,7 +10,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from email import policy
@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from mailprefs import audience, bulk, checkup, db, decisions, ledger, links, rows, worker
 from mailprefs.bulk import Import
-from mailprefs.demo.stage import Stage, now
+from mailprefs.demo.stage import SETTLE, Stage, now
 from mailprefs.sandbox import sendgrid
 from mailprefs.words import Channel, Stream
 
@@ -71,7 +71,8 @@ async def imported(stage: Stage, teller: Teller) -> None:
     refused: list[str] = []
     with rows.opened(stage.examples / "recipients.csv") as stream:
         _, found = rows.read(stream)
-        teller.sent(f"recipients.csv, {len(stage.recipients):,} rows")
+        emails = len(stage.emails())
+        teller.sent(f"recipients.csv: {emails:,} e-mail addresses, {len(stage.recipients) - emails:,} phone numbers")
         async with stage.pool.acquire() as connection:
             tally = await bulk.run(
                 connection, found, importer.address, bulk.entries, now=importer.now,
@@ -87,7 +88,7 @@ async def minted(stage: Stage, teller: Teller) -> None:
     began = time.perf_counter()
     made = list(stage.links.minted_stream(keys, stage.newsletter))
     took = time.perf_counter() - began
-    teller.sent(f"{len(keys):,} addresses")
+    teller.sent(f"{len(keys):,} e-mail addresses")
     teller.came(f"{len(made):,} links with their headers in {took * 1000:.0f} ms, such as {made[0].url}")
     right = all(links.read(stage.ring, each.url.rpartition("/")[2]).address == key for each, key in zip(made, keys, strict=True))
     teller.claim(right and len({each.url for each in made}) == len(keys), "each names its own recipient and verifies")
@@ -99,11 +100,14 @@ async def checked(stage: Stage, teller: Teller) -> None:
     teller.write("")
     for name in ("From", "To", "Subject", "List-Unsubscribe", "List-Unsubscribe-Post", "List-Id"):
         teller.write(f"        {name}: {message[name]}")
-    for line in _text(message).splitlines():
-        teller.write(f"        {line}")
+    for line in ("", *_text(message).splitlines()):
+        teller.write(f"        {line}".rstrip())
     signed, dns = _signed(message.as_bytes(policy=policy.SMTP))
     forgotten = (stage.examples / "campaign" / "forgotten.eml").read_bytes()
-    for what, raw, good in (("newsletter.eml (DKIM-signed)", signed, True), ("forgotten.eml", forgotten, False)):
+    for what, raw, good in (
+        ("newsletter.eml   (DKIM-signed)", signed, True),
+        ("forgotten.eml   (made without mailprefs)", forgotten, False),
+    ):
         teller.write("")
         teller.sent(f"mailprefs check {what}")
         findings = checkup.check(raw, ring=stage.ring, catalogue=stage.catalogue, dns=dns)
@@ -147,13 +151,13 @@ async def scanned(stage: Stage, teller: Teller) -> None:
     teller.step("A scanner opens 200 links, as mail gateways do")
     before = await _count(stage)
     paths = [stage.path(address) for address in stage.emails()[:200]]
-    teller.sent("200 × GET and HEAD /u/…")
+    teller.sent("200 × GET /u/…, 200 × HEAD /u/…")
     answers: Counter[int] = Counter()
     for path in paths:
         for method in ("GET", "HEAD"):
             async with stage.http.request(method, stage.door + path) as answer:
                 answers[answer.status] += 1
-    teller.came(f"{answers[200]} × 200, a page with a button")
+    teller.came(f"{answers[200]} × 200: a page with a button, which nobody pressed")
     teller.claim(answers == {200: 400} and await _count(stage) == before, "nothing changed")
 
 
@@ -177,30 +181,35 @@ async def refused(stage: Stage, teller: Teller) -> None:
     rng = random.Random(8058)  # noqa: S311  a story told the same way each time
     altered = [path[:n] + ("A" if path[n] != "A" else "B") + path[n + 1 :] for n in range(3, len(path))]
     foreign = [f"/u/{base64.urlsafe_b64encode(rng.randbytes(19))[:26].decode()}.{path[-18:]}" for _ in range(50)]
-    teller.sent(f"{len(altered)} × POST with one character changed, {len(foreign)} × invented")
+    teller.sent(f"{len(altered)} × POST /u/… with one character of a token changed, {len(foreign)} × with an invented one")
     statuses = Counter([await _post(stage, each) for each in altered + foreign])
     teller.came(f"{statuses[404]} × 404")
     teller.claim(set(statuses) == {404} and await _count(stage) == before, "none was accepted, nothing changed")
 
 
 async def heard(stage: Stage, teller: Teller) -> None:
-    teller.step("SendGrid posts a signed batch: bounces, complaints, unsubscribes; duplicates, out of order")
+    teller.step("SendGrid posts what happened to its mail, signed: some of it twice, all of it out of order")
     batch = _events(stage)
     body = json.dumps(batch).encode() + b"\r\n"
-    kinds = Counter(str(event["event"]) for event in batch)
-    teller.sent(f"{len(batch)} events, signed: " + ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())))
+    once = Counter(str(event["event"]) for event in {event["sg_event_id"]: event for event in batch}.values())
+    teller.sent(
+        f"{len(batch)} events: {', '.join(f'{n} {kind}' for kind, n in sorted(once.items()))}, {len(batch) - once.total()} of them again"
+    )
     headers = {**sendgrid.sign(stage.webhook_key, str(int(time.time())), body), "Content-Type": "application/json"}
     url = f"{stage.base}/hooks/{stage.account.name}"
     async with stage.http.post(url, data=body, headers=headers) as answer:
-        teller.came(f"{answer.status}")
+        teller.came(f"{answer.status}, after the commit")
         teller.claim(answer.status == 200, "kept")
+    teller.sent("the same once more, one letter of it changed, under the same signature")
     async with stage.http.post(url, data=body.replace(b"spamreport", b"spamrepost"), headers=headers) as answer:
-        teller.claim(answer.status == 401, "the same with one letter changed is a forgery: 401")
+        teller.came(f"{answer.status}")
+        teller.claim(answer.status == 401, "refused: it is a forgery")
     async with stage.pool.acquire() as connection:
         held = {row["scope"]: row["count"] async for row in db.queries("demo").held(connection)}
     number = stage.catalogue.scope("marketing").number
     teller.claim(
-        held == {0: 10, number: 10, stage.newsletter.number: 60}, "10 hard bounces, 10 complaints, 10 more have left the newsletter"
+        held == {0: 10, number: 10, stage.newsletter.number: 60},
+        "10 bounced for good, 10 complained, 10 more have left the newsletter; 10 bounced softly, which stops nothing yet",
     )
 
 
@@ -226,7 +235,7 @@ def _events(stage: Stage) -> list[dict[str, Any]]:
 
 
 async def explained(stage: Stage, teller: Teller) -> None:
-    teller.step("Why? Four people are looked up")
+    teller.step("Why may four of them be sent what? (* is everything)")
     people = stage.emails()
     for who, address, wanted in (
         ("left by one-click", people[0], {"newsletter": False, "offers": True, "orders": True}),
@@ -242,23 +251,27 @@ async def explained(stage: Stage, teller: Teller) -> None:
             because = "; ".join(f"{reason.cause} at {reason.scope}" for reason in answer.reasons)
             teller.came(f"{'yes' if answer.allowed else 'no':<4}{answer.topic:<24} {because}".rstrip())
         got = [answer.allowed for answer in whole["decisions"]]
-        teller.claim(got == list(wanted.values()), "as it should be")
+        teller.claim(
+            got == list(wanted.values()), f"who {who} may be sent {_listed(topic for topic, allowed in wanted.items() if allowed)}"
+        )
 
 
 async def exported(stage: Stage, teller: Teller) -> None:
     teller.step("The audience is exported")
     people = stage.emails()
     gone = {
-        "newsletter": {*people[PRESSED], *people[HARD], *people[ANGRY], *people[LEFT]},
-        "offers": {*people[HARD], *people[ANGRY]},
-        "orders": {*people[HARD]},
-        stage.opt_in.name: set(people),  # nobody has consented yet
+        "newsletter": {"left by one-click": PRESSED, "bounced": HARD, "complained": ANGRY, "left at SendGrid": LEFT},
+        "offers": {"bounced": HARD, "complained": ANGRY},
+        "orders": {"bounced": HARD},
+        stage.opt_in.name: {"have not asked for it": slice(None)},
     }
-    for topic, denied in gone.items():
+    for topic, reasons in gone.items():
         got = await _audience(stage, topic)
         teller.sent(f"mailprefs audience {topic}")
         teller.came(f"{len(got):,} addresses")
-        teller.claim(sorted(got) == sorted(set(people) - denied), f"exactly the allowed: {len(people):,} less {len(denied):,}")
+        allowed = set(people) - {person for where in reasons.values() for person in people[where]}
+        less = ", ".join(f"{len(people[where]):,} who {why}" for why, where in reasons.items())
+        teller.claim(sorted(got) == sorted(allowed), f"exactly the {len(people):,} less {less}")
 
 
 async def _audience(stage: Stage, topic: str) -> list[str]:
@@ -273,26 +286,28 @@ async def _audience(stage: Stage, topic: str) -> list[str]:
 
 
 async def told(stage: Stage, teller: Teller) -> None:
-    teller.step("The worker tells SendGrid's unsubscribe groups; a 429 and a 500 are on the way")
+    teller.step("The worker tells SendGrid who has left; SendGrid asks it to wait, and then fails")
     empty = {"sendgrid": {"groups": {group: [] for group in stage.account.scopes.values()}, "global": []}}
     async with stage.http.put(f"{stage.sandbox}/_sandbox/state", json=empty) as answer:
-        teller.claim(answer.status == 200, "SendGrid's groups are there, and empty")
+        teller.claim(answer.status == 200, "SendGrid has a group for each topic, with nobody in it")
     async with stage.http.post(f"{stage.sandbox}/_sandbox/faults", json={"queue": ["429-seconds", "500"]}) as answer:
-        teller.claim(answer.status < 300, "the sandbox will refuse one request and fail one")
+        teller.claim(answer.status < 300, "it will answer the first two requests with 429 (come back in a second) and 500")
     async with stage.pool.acquire() as connection:
         owed = await db.queries("demo").owed(connection)
-    teller.sent(f"{owed} pushes are owed; after an unknown outcome each is asserted again, two seconds later here (settle = 2s)")
     began = time.perf_counter()
     done = await worker.drain(stage.pool, stage.catalogue, stage.ring, stage.settings, within=DRAINED)
+    took = time.perf_counter() - began
     async with stage.http.get(f"{stage.sandbox}/_sandbox/requests") as answer:
-        requests = await answer.json()
-    writes = [each for each in requests if each["method"] == "POST"]
-    teller.came(f"{len(writes)} requests in {time.perf_counter() - began:.1f} s")
+        writes = [json.loads(each["body"])["recipient_emails"] for each in await answer.json() if each["method"] == "POST"]
+    names = sum(map(len, writes))
+    teller.sent(f"{owed} stops that it has not heard: {names} names in {len(writes)} requests, as those that went wrong are sent again")
+    sure = f"{SETTLE.total_seconds():.0f} of them to be sure that what failed cannot land late"
+    teller.came(f"{'all' if done else 'not all'} confirmed after {took:.1f} s, {sure}")
     teller.claim(done and len(writes) > 2, "nothing is left to tell")
 
 
 async def counted(stage: Stage, teller: Teller) -> None:
-    teller.step("The figures are counted again, by plain SQL and by asking the sandbox")
+    teller.step("The figures are counted again, by plain SQL and by asking SendGrid")
     async with stage.pool.acquire() as connection:
         doors = {row["door"]: row["count"] async for row in db.queries("demo").stops_by_door(connection)}
         proofs = {row["scope"]: row["count"] async for row in db.queries("demo").told(connection)}
@@ -301,16 +316,23 @@ async def counted(stage: Stage, teller: Teller) -> None:
         state = (await answer.json())["sendgrid"]
     groups = {group: set(held) for group, held in state["groups"].items()}
     people = stage.emails()
-    teller.came(f"ledger: {doors}; told: {proofs}; SendGrid's groups: { {group: len(held) for group, held in groups.items()} }")
+    topics = {group: topic for topic, group in stage.account.scopes.items()}
+    teller.came("ledger, stops by door: " + _listed(f"{door} {n}" for door, n in doors.items()))
+    teller.came("proofs of what was told: " + _listed(f"{stage.catalogue.by_number[n].name} {count}" for n, count in proofs.items()))
+    teller.came("SendGrid's groups: " + _listed(f"{group} ({topics.get(group)}) {len(held)}" for group, held in groups.items()))
     teller.claim(doors == {"link": 50, "provider": 30}, "50 stops through links, 30 through SendGrid: 80 rows, one for each fact")
     wanted = {"newsletter": {*people[PRESSED], *people[ANGRY]}, "offers": {*people[ANGRY]}, "surveys": {*people[ANGRY]}}
     for topic, expected in wanted.items():
         group, scope = stage.account.scopes[topic], stage.catalogue.topic(topic).number
         fold = {address.casefold() for address in groups.get(group, set())}
         same = fold == {address.casefold() for address in expected} and proofs.get(scope) == len(expected)
-        teller.claim(same, f"SendGrid's group {group} ({topic}) holds exactly the {len(expected)} whom it had not told us of itself")
+        teller.claim(same, f"SendGrid's group {group} ({topic}) holds exactly the {len(expected)} whom it did not know of itself")
     teller.claim(not state["global"], "its global list, which would stop receipts too, is empty")
     teller.claim(owed == 0 and differing == 0, "nothing is owed, and every summary is what its ledger says")
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(words) or "nothing"
 
 
 async def _post(stage: Stage, path: str) -> int:
