@@ -35,6 +35,7 @@ class _Row:
 
     change: Change
     now: datetime
+    likeness: tuple[object, ...]
     answers: list[asyncio.Future[bool]] = field(default_factory=list)
     shared: bool = False
 
@@ -88,16 +89,17 @@ class GroupCommit:
 
     def _row(self, change: Change, now: datetime) -> _Row:
         """Return the row that this press waits for: one that waits already, or a new one."""
-        alike = self._alike.get(change.address.key, {})
-        if row := alike.get(_likeness(change)):
+        key, likeness = change.address.key, _likeness(change)
+        alike = self._alike.get(key, {})
+        if row := alike.get(likeness):
             row.join(change, now)
             return row
         if len(self._queue) >= self.most or (change.effect is not Effect.STOP and len(alike) >= OF_ONE):
             raise Busy("too many presses are waiting. Try again.")
         if change.effect not in (Effect.STOP, Effect.WITHDRAW):
             alike.clear()  # a stop that is pressed after a go must not join one from before it
-        row = _Row(change, now)
-        self._alike.setdefault(change.address.key, alike)[_likeness(change)] = row
+        self._alike[key] = alike
+        alike[likeness] = row = _Row(change, now, likeness)
         self._queue.append(row)
         self._idle.clear()
         self._news.set()
@@ -149,12 +151,11 @@ class GroupCommit:
 
     def _close(self, row: _Row) -> None:
         """Let nobody more join a row: it may be committed before they pressed."""
-        key, likeness = row.change.address.key, _likeness(row.change)
-        alike = self._alike[key]
-        if alike.get(likeness) is row:
-            del alike[likeness]
+        alike = self._alike[row.change.address.key]
+        if alike.get(row.likeness) is row:
+            del alike[row.likeness]
         if not alike:
-            del self._alike[key]
+            del self._alike[row.change.address.key]
 
     async def _commit(self, rows: Sequence[_Row]) -> None:
         error = await self._tried(rows)
