@@ -21,6 +21,10 @@ SURE = UNDO + timedelta(days=1)  # from when on nobody can: no queue, and no clo
 
 FEW = 64  # Changes in a call up to which one plan for all calls is quicker than a plan for each
 
+_WALL = (
+    "by e-mail an opt-out stops marketing, its topics and ads alone, never transactional messages "
+    "(or the database does not know this scope yet: mailprefs migrate)"
+)
 _PRESSES = frozenset({Door.LINK, Door.PAGE, Door.MANAGE, Door.MAIL, Door.SMS})  # a recipient's own stops
 _CHOSEN = frozenset({Cause.CHOICE, Cause.PAUSE})  # what a recipient can ask for
 _UNDOABLE = frozenset({Door.PAGE, Door.MANAGE})
@@ -28,10 +32,10 @@ _UNDOABLE = frozenset({Door.PAGE, Door.MANAGE})
 _MAY_STOP = {
     Cause.CHOICE: frozenset(Door),
     Cause.PAUSE: frozenset({Door.PAGE, Door.MANAGE}),
-    Cause.COMPLAINT: frozenset({Door.PROVIDER, Door.MAIL, Door.IMPORT, Door.STAFF}),
+    Cause.COMPLAINT: frozenset({Door.PROVIDER, Door.MAIL, Door.IMPORT, Door.STAFF, Door.RECONCILE}),
     Cause.MINOR: frozenset({Door.STAFF, Door.IMPORT, Door.SYSTEM}),
     Cause.STAFF: frozenset({Door.STAFF}),
-    Cause.BOUNCE: frozenset({Door.PROVIDER, Door.MAIL, Door.IMPORT, Door.STAFF}),
+    Cause.BOUNCE: frozenset({Door.PROVIDER, Door.MAIL, Door.IMPORT, Door.STAFF, Door.RECONCILE}),
     Cause.INVALID: frozenset({Door.PROVIDER, Door.MAIL, Door.IMPORT, Door.STAFF}),
     Cause.SOFT: frozenset({Door.PROVIDER, Door.MAIL}),
 }
@@ -110,8 +114,8 @@ async def record(connection: Connection, changes: Sequence[Change], *, now: date
     try:
         query = text("ledger", "record_few" if len(changes) <= FEW else "record_many")
         added = set(await connection.fetchval(query, *_columns(changes), now, SURE))
-    except asyncpg.CheckViolationError as error:  # the wall between the streams, or a scope nobody knows
-        raise NotEntitled(f"refused by the ledger: {error.constraint_name or 'a scope that cannot be stopped this way'}") from None
+    except asyncpg.CheckViolationError:  # the wall between the streams, or a scope nobody knows
+        raise NotEntitled(_WALL) from None
     return [n in added for n in range(1, len(changes) + 1)]
 
 

@@ -11,10 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import Any
 from uuid import UUID, uuid4
 
+from mailprefs import clock
 from mailprefs.db import Connection, queries
-from mailprefs.words import Address
+from mailprefs.words import ADS, MARKETING, Address, Channel
 
 CAP_STOP, CAP_GO = timedelta(minutes=15), timedelta(hours=6)  # the longest wait between two attempts, which never cease
 PATIENCE = timedelta(hours=72)  # with a go of which nothing is known: then once a day, and counted with the dead
@@ -110,6 +112,9 @@ class Figures:
     no_address: int  # waits for a text that we do not know
     oldest_at: datetime | None  # since when the oldest of ``waiting`` is owed
     dead: int  # of ``waiting``: in quarantine
+    next_deadline_at: datetime | None = None  # of the stops in ``waiting``, the earliest
+    warned_at: datetime | None = None  # when half of the time until then is gone
+    late: int = 0  # of ``waiting``: stops past their deadline
 
 
 async def accounts(connection: Connection) -> Mapping[str, int]:
@@ -247,7 +252,18 @@ async def known(connection: Connection, addresses: Sequence[Address], *, now: da
 
 async def sync(connection: Connection, *, now: datetime) -> list[Figures]:
     """Return what each account has still to hear, counting everything but what begins later (the end of a pause)."""
-    return [Figures(**row) async for row in queries("outbox").sync(connection, now=now)]
+    overdue = clock.overdue(now)
+    rows = queries("outbox").sync(connection, now=now, mail=overdue.mail, texts=overdue.text, ads=overdue.ads)
+    return [_figures(row) async for row in rows]
+
+
+def _figures(row: Mapping[str, Any]) -> Figures:
+    asked = [(at, scope) for at, scope in ((row["oldest_stop"], MARKETING), (row["oldest_ads"], ADS)) if at]
+    ends = [(clock.deadline(at, Channel(row["channel"]), scope), at) for at, scope in asked]
+    due_at, asked_at = min(ends, default=(None, None))
+    warned_at = clock.warned(asked_at, due_at) if asked_at and due_at else None
+    counts = row["account"], row["waiting"], row["no_address"], row["oldest_at"], row["dead"]
+    return Figures(*counts, due_at, warned_at, row["late"])
 
 
 def _columns(pushes: Sequence[Push]) -> dict[str, list[int] | list[UUID]]:

@@ -21,13 +21,16 @@ from mailprefs.addresses import Addresses
 from mailprefs.db import Connection, queries
 from mailprefs.errors import Busy, MailprefsError
 from mailprefs.providers.base import Credential, Listed, Provider
-from mailprefs.words import Address, Cause, Change, Door, Effect
+from mailprefs.words import MARKETING, ROOT, Address, Cause, Change, Door, Effect, Kind
 
 PAGE = 1000  # people healed in one transaction
 ROWS = 5000  # entries of a listing written at once
 SHRUNK = 0.9  # of what was listed the last time: fewer is a listing that was cut off
 FEW = 20  # entries below which a list may shrink as it likes
 _LOCK = 0x7265636F  # advisory, "reco"
+
+_CAUSES = {Kind.COMPLAINED: Cause.COMPLAINT, Kind.BOUNCED_HARD: Cause.BOUNCE}  # every other entry is a choice
+Row = tuple[int, int, int, UUID, str, datetime | None]
 
 KINDS = ("theirs", "stranger", "ours", "stale", "unsettled")
 
@@ -56,6 +59,11 @@ class Report:
     def drifted(self) -> bool:
         """True if the two differ about somebody about whom something can be said."""
         return any(people for kind, people in self.found.items() if kind != "unsettled")
+
+
+async def is_due(connection: Connection, account: int, *, before: datetime) -> bool:
+    """Return whether an account's list was last compared before a time, or never."""
+    return bool(await queries("reconcile").is_due(connection, account=account, before=before))
 
 
 @dataclass(frozen=True)
@@ -106,19 +114,20 @@ class Books:
 
     async def _list(self, scope: int) -> None:
         """Write down whom the provider lists, as keys: what it calls people is forgotten at once."""
-        rows: list[tuple[int, int, int, UUID, datetime | None]] = []
+        rows: list[Row] = []
         async for entry in self.provider.pull(self.http, self.credential, self.groups[scope]):
             rows.append(self._row(scope, entry))
             if len(rows) >= ROWS:
                 await self._write(rows)
         await self._write(rows)
 
-    def _row(self, scope: int, entry: Listed) -> tuple[int, int, int, UUID, datetime | None]:
+    def _row(self, scope: int, entry: Listed) -> Row:
         who = self.addresses.heard(entry.address, self.provider.channel)
-        return self.number, scope, who.bucket, who.key, entry.stopped_at
+        return self.number, scope, who.bucket, who.key, _CAUSES.get(entry.kind, Cause.CHOICE), entry.stopped_at
 
-    async def _write(self, rows: list[tuple[int, int, int, UUID, datetime | None]]) -> None:
-        await self.connection.copy_records_to_table("listing", columns=("account", "scope", "bucket", "key", "stopped_at"), records=rows)
+    async def _write(self, rows: list[Row]) -> None:
+        columns = ("account", "scope", "bucket", "key", "cause", "stopped_at")
+        await self.connection.copy_records_to_table("listing", columns=columns, records=rows)
         rows.clear()
 
     async def _heal(self, scope: int) -> None:
@@ -127,14 +136,17 @@ class Books:
         while page := [
             row async for row in queries("reconcile").stops_of_theirs(self.connection, **here, bucket=bucket, key=key, most=PAGE)
         ]:
-            await ledger.record(self.connection, [self._stop(scope, row["key"], row["at"]) for row in page], now=self.clock())
+            await ledger.record(
+                self.connection, [self._stop(scope, row["key"], Cause(row["cause"]), row["at"]) for row in page], now=self.clock()
+            )
             bucket, key = page[-1]["bucket"], page[-1]["key"]
         await queries("reconcile").owe(self.connection, **here, now=self.clock())
 
-    def _stop(self, scope: int, key: UUID, at: datetime) -> Change:
+    def _stop(self, scope: int, key: UUID, cause: Cause, at: datetime) -> Change:
         """A stop that they hold, named by when: the same entry in the next listing is the same fact."""
-        id = f"{self.account}/{scope}/{at.isoformat()}"
-        return Change(Address(key, self.provider.channel), scope, Cause.CHOICE, Effect.STOP, Door.RECONCILE, id, at, by=self.account)
+        node = {Cause.BOUNCE: ROOT, Cause.COMPLAINT: scope >> 8 << 8 | MARKETING}.get(cause, scope)
+        id = f"{self.account}/{cause}/{scope}/{at.isoformat()}"
+        return Change(Address(key, self.provider.channel), node, cause, Effect.STOP, Door.RECONCILE, id, at, by=self.account)
 
     async def _remember(self, scope: int, report: Report) -> None:
         for kind, people in report.found.items():

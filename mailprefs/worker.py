@@ -9,9 +9,12 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from mailprefs import courier, db, inbox, lmtp, numbers, outbox, silence, telemetry
+from aiohttp import ClientSession
+
+from mailprefs import courier, db, inbox, lmtp, numbers, outbox, reconcile, silence, telemetry, webhooks
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
 from mailprefs.courier import Clock, Courier, Route, Timing
@@ -19,12 +22,17 @@ from mailprefs.errors import Unavailable
 from mailprefs.links import KeyRing
 from mailprefs.mailroom import Mailroom
 from mailprefs.providers import PROVIDERS, engaged
-from mailprefs.providers.base import Ear, Provider
+from mailprefs.providers.base import Barred, Ear, Provider, Slow, Unclear, Unsafe
 from mailprefs.providers.calling import session
+from mailprefs.reconcile import Books, Shrunk
 from mailprefs.settings import Settings
+from mailprefs.webhooks import Herald
 
 MEASURED_EVERY = 15  # seconds
+TOLD_EVERY = 1  # seconds between two looks for what an endpoint of the sender's own has not heard
 FORGOTTEN_EVERY = 3600  # seconds
+COMPARED_EVERY = timedelta(days=1)  # each provider's list with ours
+ASKED_EVERY = 600  # seconds between two looks whether that is due
 WATCHED_EVERY = 60  # seconds: what is learnt of silences is as exact as that
 PATIENCE = 5  # times the usual pause after a turn that failed
 
@@ -46,9 +54,11 @@ async def work(
     clock: Clock = wall_clock,
     timing: Timing | None = None,
     providers: Providers = PROVIDERS,
+    unhurried: db.Pool | None = None,
 ) -> None:
     """Work until ``stop`` is set; then what is in flight is settled and the rest given back.
 
+    Over ``unhurried``, a pool whose statements may take their time, the providers' lists are compared with ours, if it is there.
     Raises Misconfigured, before anything is sent, if an account could not be told or would do harm; Unavailable without a database.
     """
     async with AsyncExitStack() as stack:
@@ -56,12 +66,17 @@ async def work(
             await stack.enter_async_context(_engaged(route, pool, clock, timing or Timing(), stop))
             for route in await _routes(pool, catalogue, ring, settings, clock, providers)
         ]
+        heralds = await _heralds(stack, pool, catalogue, settings, clock)
         if settings.lmtp_port is not None:
             room = Mailroom(catalogue, Addresses(ring.digest), ring, settings.authserv)
             await stack.enter_async_context(lmtp.listening(room, pool, settings.lmtp_port, clock))
         async with asyncio.TaskGroup() as loops:
             for each in couriers:
                 loops.create_task(_supervised(each.route.name, each.round, stop, idle=each.timing.poll.total_seconds()))
+            for endpoint in heralds:
+                loops.create_task(_supervised(endpoint.webhook.name, endpoint.round, stop, idle=TOLD_EVERY))
+            for comparison in [Comparison(each.route, catalogue, ring, unhurried, clock) for each in couriers] if unhurried else ():
+                loops.create_task(_supervised(comparison.route.name, comparison.round, stop, idle=ASKED_EVERY))
             loops.create_task(_supervised("", lambda: _measure(pool, clock), stop, idle=MEASURED_EVERY))
             loops.create_task(_supervised("", lambda: _forget(pool, catalogue, clock), stop, idle=FORGOTTEN_EVERY))
             loops.create_task(_supervised("", lambda: _watch(pool, catalogue, clock), stop, idle=WATCHED_EVERY))
@@ -130,6 +145,44 @@ async def _engaged(route: Route, pool: db.Pool, clock: Clock, timing: Timing, st
             await each.leave()
 
 
+async def _heralds(stack: AsyncExitStack, pool: db.Pool, catalogue: Catalogue, settings: Settings, clock: Clock) -> list[Herald]:
+    """Return who tells each endpoint of the sender's own. Raises Misconfigured for a secret that is missing or short."""
+    keys = {each.name: webhooks.secret(each, settings) for each in catalogue.webhook}
+    async with db.acquired(pool) as connection:
+        await webhooks.introduce(connection, catalogue)
+    return [
+        Herald(each, keys[each.name], catalogue, pool, await stack.enter_async_context(webhooks.session(each)), clock)
+        for each in catalogue.webhook
+    ]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Once a day, lays an account's list beside ours and heals. One that does not come whole is alarmed about, and asked for again soon."""
+
+    route: Route
+    catalogue: Catalogue
+    ring: KeyRing
+    unhurried: db.Pool
+    clock: Clock
+
+    async def round(self) -> bool:
+        """Compare, if it is time."""
+        try:
+            async with db.acquired(self.unhurried) as connection, session(1) as http:
+                if await reconcile.is_due(connection, self.route.number, before=self.clock() - COMPARED_EVERY):
+                    await self._books(connection, http).compare(heal=True)
+        except (Slow, Barred, Unsafe, Unclear, Shrunk) as error:
+            telemetry.alarm("list_not_compared", account=self.route.name, why=type(error).__name__)
+        return False
+
+    def _books(self, connection: db.Connection, http: ClientSession) -> Books:
+        route, addresses = self.route, Addresses(self.ring.digest)
+        names = {number: self.catalogue.by_number[number].name for number in route.groups}
+        said = route.provider, route.credential, route.groups, names
+        return Books(route.name, route.number, *said, connection, http, addresses, self.clock)
+
+
 async def _supervised(account: str, turn: Callable[[], Awaitable[bool]], stop: asyncio.Event, *, idle: float) -> None:
     """Take turns until ``stop`` is set: at once after a busy one, else after ``idle`` seconds. A turn that fails ends nothing else."""
     while not stop.is_set():
@@ -155,6 +208,9 @@ async def _measure(pool: db.Pool, clock: Clock) -> bool:
         telemetry.gauge("pushes_waiting", each.waiting, account=each.account)
         telemetry.gauge("pushes_no_address", each.no_address, account=each.account)
         telemetry.gauge("pushes_dead", each.dead, account=each.account)
+        telemetry.gauge("pushes_late", each.late, account=each.account)
+        if each.warned_at and each.warned_at <= now:  # half of the time is gone: before the deadline, while something can be done
+            telemetry.alarm("deadline_near", account=each.account)
     return False
 
 

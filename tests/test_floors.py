@@ -17,9 +17,9 @@ FLOORS = {
     0: ("words", "errors"),
     0.1: ("shipped", "files"),
     1: ("addresses", "bodies", "catalogue", "settings", "db", "languages", "telemetry", "client", "rows"),
-    2: ("links", "embedded", "numbers", "proof"),
+    2: ("clock", "links", "embedded", "numbers", "proof"),
     3: ("ledger", "decisions", "audience", "directory", "receipts", "apikeys", "softbounces", "silence"),
-    4: ("groupcommit", "inbox", "outbox", "clock", "exports", "privacy", "bulk", "checkup", "restore", "letters", "reception"),
+    4: ("groupcommit", "inbox", "outbox", "feed", "exports", "privacy", "bulk", "checkup", "restore", "letters", "reception"),
     4.1: ("senders", "reports", "wishes", "jury"),
     5: ("courier", "reconcile", "webhooks", "post", "mailroom"),
     5.5: ("lmtp",),
@@ -53,7 +53,7 @@ FLOORS = {
         "providers.attempts",
     ),
     2.4: ("providers.offsets", "providers.steady", "providers.telling"),
-    2.5: ("providers.mailgun_tags", "providers.ses_contacts"),
+    2.5: ("providers.klaviyo_suppressions", "providers.mailgun_tags", "providers.ses_contacts"),
     3.1: (
         "providers.brevo",
         "providers.customerio",
@@ -73,7 +73,16 @@ FLOORS = {
     ),
     3.2: ("providers",),
     5.1: ("sandbox.faults",),
-    5.2: ("sandbox.brevo", "sandbox.mailchimp", "sandbox.mailgun", "sandbox.postmark", "sandbox.resend", "sandbox.sendgrid", "sandbox.ses"),
+    5.2: (
+        "sandbox.brevo",
+        "sandbox.klaviyo",
+        "sandbox.mailchimp",
+        "sandbox.mailgun",
+        "sandbox.postmark",
+        "sandbox.resend",
+        "sandbox.sendgrid",
+        "sandbox.ses",
+    ),
     5.3: ("sandbox.app", "sandbox"),
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms}

@@ -7,7 +7,7 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -982,10 +982,26 @@ async def test_the_figures_count_everything_that_can_be_told_now(conn: asyncpg.C
     await conn.execute("delete from push where account = 2")
     await end(conn, await leased(conn, now), Fate.DONE, now)  # a pause that was told: later is not now
     assert await outbox.sync(conn, now=now) == [
-        Figures("sendgrid-main", 3, 1, oldest, 1),
+        Figures("sendgrid-main", 3, 1, oldest, 1, oldest + 2 * DAY, oldest + DAY, 1),
         Figures("sendgrid-second", 0, 0, None, 0),
     ]
     assert (await outbox.sync(conn, now=now + DAY))[0].waiting == 4
+
+
+async def test_the_clock_counts_stops_alone_and_nothing_stops_it_but_a_proof(
+    conn: asyncpg.Connection, jane: Address, now: datetime
+) -> None:
+    await chosen_back(conn, jane, now - 9 * DAY)
+    assert (await outbox.sync(conn, now=now))[0].next_deadline_at is None  # a go has no deadline
+    await stop(conn, jane, now, OFFERS)
+    for late in (HOUR, 30 * HOUR, 60 * HOUR):
+        held = await leased(conn, now + late)
+        await end(conn, held, Fate.UNKNOWN, now + late)
+        figures = (await outbox.sync(conn, now=now + late))[0]
+        assert (figures.next_deadline_at, figures.late) == (now + 2 * DAY, int(late > 2 * DAY))
+    await conn.execute("update account set channel = 'sms' where account = $1", MAIN)
+    figures = (await outbox.sync(conn, now=now + 3 * DAY))[0]  # the same stop by text: a Sunday, and Thanksgiving on the way
+    assert (figures.next_deadline_at, figures.late) == (datetime(2026, 12, 8, 5, tzinfo=UTC), 0)
 
 
 # Accounts that change

@@ -18,7 +18,7 @@ from mailprefs.errors import Busy
 from mailprefs.outbox import End, Fate
 from mailprefs.providers.base import Credential, Listed, Provider, Unclear
 from mailprefs.reconcile import Books, Report, Shrunk
-from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
+from mailprefs.words import Address, Cause, Change, Channel, Door, Effect, Kind
 
 MAIN, NEWSLETTER, OFFERS = 1, 272, 273
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
@@ -89,8 +89,8 @@ class Case:
         ready = await outbox.read(self.conn, held, held.pushes, margin=timedelta(), now=at)
         await outbox.settle(self.conn, held, [End(each.push, Fate.DONE, each.want) for each in ready], sent_at=at, settle=SETTLE, now=at)
 
-    def lists(self, who: Address, at: datetime | None = None) -> None:
-        self.lister.entries.append(Listed(who.text or "", "12345", at))
+    def lists(self, who: Address, at: datetime | None = None, kind: Kind = Kind.UNSUBSCRIBED) -> None:
+        self.lister.entries.append(Listed(who.text or "", "12345", at, kind))
 
     async def stopped(self, who: Address) -> bool:
         return bool(await self.conn.fetchval("select stops @> array[272] from address where key = $1", who.key))
@@ -160,6 +160,22 @@ async def test_a_stop_that_only_they_hold_becomes_ours_and_is_not_told_back(case
     assert not (await case.compare()).drifted
     await case.compare(heal=True)
     assert await case.conn.fetchval("select count(*) from consent") == 3
+
+
+async def test_a_bounce_and_a_complaint_on_their_list_are_no_choices(case: Case) -> None:
+    """Staff who correct a bounce must find nothing else in the way."""
+    case.lists(bounced := await case.known("bounced"), case.now - DAY, Kind.BOUNCED_HARD)
+    case.lists(complained := await case.known("complained"), case.now - DAY, Kind.COMPLAINED)
+    case.lists(await case.known("undated"), kind=Kind.BOUNCED_HARD)  # may have been corrected long ago
+    assert (await case.compare(heal=True)).found["theirs"] == 2
+    rows = await case.conn.fetch("select key, scope, cause from consent")
+    assert {tuple(row) for row in rows} == {(bounced.key, 0, "bounce"), (complained.key, 257, "complaint")}
+    assert not (await case.compare()).drifted
+    lifted = Change(bounced, 0, Cause.BOUNCE, Effect.GO, Door.STAFF, "corrected", case.now)
+    await ledger.record(case.conn, [lifted], now=case.now)
+    assert await case.conn.fetchval("select stops from address where key = $1", bounced.key) is None
+    await case.compare(heal=True)
+    assert await case.conn.fetchval("select stops from address where key = $1", bounced.key) is None
 
 
 async def test_a_stop_that_they_lost_is_told_again(case: Case) -> None:

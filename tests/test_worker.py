@@ -9,7 +9,8 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, ClassVar
 from uuid import uuid4
 
@@ -21,7 +22,7 @@ from prometheus_client import REGISTRY
 
 from mailprefs import courier, db, ledger, numbers, outbox, worker
 from mailprefs.addresses import Addresses
-from mailprefs.catalogue import Catalogue
+from mailprefs.catalogue import Catalogue, Webhook
 from mailprefs.courier import Timing
 from mailprefs.errors import Misconfigured
 from mailprefs.links import KeyRing
@@ -401,3 +402,56 @@ async def test_a_session_follows_no_redirect_keeps_no_cookie_and_trusts_no_proxy
 
 def test_the_settlements_a_courier_knows_are_those_of_the_providers() -> None:
     assert {outbox.Fate(outcome) for outcome in Outcome} == {outbox.Fate.DONE, outbox.Fate.UNKNOWN, outbox.Fate.REFUSED}
+
+
+def alarms(alarm: str) -> float:
+    return REGISTRY.get_sample_value("mailprefs_alarms_total", {"alarm": alarm, "account": MAIN}) or 0
+
+
+async def test_a_deadline_is_alarmed_about_while_something_can_be_done(house: House) -> None:
+    """When half of the 48 hours is gone, and not before."""
+    await house.stop("ann")
+    before = alarms("deadline_near")
+    now = worker.wall_clock()
+    for at, alarmed in ((now + timedelta(hours=23), False), (now + timedelta(hours=25), True)):
+        await worker._measure(house.pool, partial(datetime.fromtimestamp, at.timestamp(), UTC))
+        assert (alarms("deadline_near") > before) is alarmed
+
+
+async def test_each_provider_s_list_is_compared_once_a_day_and_healed(house: House, addresses: Addresses, database: str) -> None:
+    left = addresses.read("left@example.org")
+    state = {"sendgrid": {"groups": {"12345": ["left@example.org"], "12346": []}, "global": []}}
+    async with house.main.http.put(f"{house.main.root}/_sandbox/state", json=state) as answer:
+        assert answer.status == 200
+    unhurried = await db.pool(database, size=1, command_timeout=60, purpose="lists")
+
+    async def stopped() -> bool:
+        return bool(await house.conn.fetchval("select stops @> array[272] from address where key = $1", left.key))
+
+    async with house.working(unhurried=unhurried):
+        await until(stopped)
+        assert await house.conn.fetchval("select count(distinct account) from reconciliation") >= 1
+    await unhurried.close()
+    assert not await house.conn.fetchval("select count(*) from push where account = 1")
+
+
+async def test_the_sender_s_own_systems_hear_of_it(house: House) -> None:
+    heard: list[str] = []
+
+    async def take(request: web.Request) -> web.Response:
+        heard.append((await request.json())["data"]["effect"])
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/hooks", take)
+    async with TestServer(app) as crm:
+        webhook = Webhook(name="crm", url=str(crm.make_url("/hooks")), secret="CRM_SECRET", private=True)
+        house.catalogue = house.catalogue.model_copy(update={"webhook": (webhook,)})
+        house.settings = Settings().lending(SECRETS | {"CRM_SECRET": "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"})
+        async with house.working():
+            await house.stop("ann")
+
+            async def told() -> bool:
+                return heard == ["stop"]
+
+            await until(told)

@@ -22,12 +22,13 @@ def sync_(account: str | None, as_json: bool) -> int:
     if account and not figures:
         raise click.BadParameter(f"no such account: {account}")
     if as_json:
-        # the deadlines come with the clock: until then they are unknown, which is what null says
-        rows = [{**asdict(each), "next_deadline_at": None, "late": None} for each in figures]
+        rows = [{key: value for key, value in asdict(each).items() if key != "warned_at"} for each in figures]
         click.echo(json.dumps({"accounts": rows}, default=lambda at: at.isoformat()))
     for each in () if as_json else figures:
         oldest = f", the oldest since {each.oldest_at:%Y-%m-%d %H:%M:%S}Z" if each.oldest_at else ""
-        show(f"{each.account:<24} {each.waiting} waiting{oldest}, {each.dead} refused, {each.no_address} known by key only")
+        due = f", due by {each.next_deadline_at:%Y-%m-%d %H:%M}Z" if each.next_deadline_at else ""
+        late = f", {each.late} LATE" if each.late else ""
+        show(f"{each.account:<24} {each.waiting} waiting{oldest}{due}{late}, {each.dead} refused, {each.no_address} known by key only")
     return 1 if any(each.waiting for each in figures) else 0
 
 

@@ -80,12 +80,17 @@ select known(:bucket, :key, :now);
 -- name: sync
 -- What each account has still to hear, counting everything: what is leased, backs off or is refused, but nothing that begins later.
 -- An address known by its key alone cannot be told; it is counted apart, and not what is oldest. Nothing is owed about what is not mapped.
-select n.name account,
+-- Late are the stops that were asked for by when the law and the mailbox providers call it too late; a go has no deadline.
+select n.name account, n.channel::text channel,
   count(*) filter (where p.due_at < 'infinity') waiting,
   count(*) filter (where p.due_at = 'infinity') no_address,
   min(p.since) filter (where p.due_at < 'infinity') oldest_at,
-  count(*) filter (where p.due_at < 'infinity' and p.refused is not null) dead
+  count(*) filter (where p.due_at < 'infinity' and p.refused is not null) dead,
+  min(p.since) filter (where p.due_at < 'infinity' and p.stop and p.scope & 255 <> 3) oldest_stop,
+  min(p.since) filter (where p.due_at < 'infinity' and p.stop and p.scope & 255 = 3) oldest_ads,
+  count(*) filter (where p.due_at < 'infinity' and p.stop
+    and p.since <= case when p.scope & 255 = 3 then :ads::timestamptz when n.channel = 'sms' then :texts else :mail end) late
 from account n
 left join (push p join mapping m on m.account = p.account and m.scope = p.scope) on p.account = n.account and p.since <= :now
-group by n.name
+group by n.name, n.channel
 order by n.name;

@@ -18,15 +18,15 @@ select listed from reconciliation where account = :account and scope = :scope or
 select count(*) listed, count(*) - count(distinct (bucket, key)) twice from listing where account = :account and scope = :scope;
 
 -- name: compare!
-insert into drift (account, scope, bucket, key, kind, at)
-select :account, :scope, d.bucket, d.key, d.kind, d.at from differ(:account, :scope, :began, :now) d;
+insert into drift (account, scope, bucket, key, kind, cause, at)
+select :account, :scope, d.bucket, d.key, d.kind, d.cause, d.at from differ(:account, :scope, :began, :now) d;
 
 -- name: found
 select kind, count(*) people from drift where account = :account and scope = :scope group by kind order by kind;
 
 -- name: stops_of_theirs
 -- Those whom the provider stopped and we did not, a page at a time.
-select bucket, key, at
+select bucket, key, cause, at
 from drift
 where account = :account and scope = :scope and kind in ('theirs', 'stranger') and (bucket, key) > (:bucket::smallint, :key::uuid)
 order by bucket, key
@@ -45,3 +45,6 @@ on conflict (bucket, account, key, scope) do nothing;
 insert into reconciliation (account, scope, began_at, ended_at, listed, found, healed)
 values (:account, :scope, :began, :now, :listed, :found::jsonb, :healed)
 on conflict do nothing;
+
+-- name: is_due$
+select not exists (select from reconciliation where account = :account and began_at >= :before);

@@ -22,7 +22,7 @@ async def test_sync_says_what_each_account_still_has_to_hear(
     shell: Shell, conn: asyncpg.Connection, addresses: Addresses, now: datetime
 ) -> None:
     whole = json.loads((await shell("sync", "--json")).said(0).out)
-    silent = {"waiting": 0, "no_address": 0, "oldest_at": None, "next_deadline_at": None, "late": None, "dead": 0}
+    silent = {"waiting": 0, "no_address": 0, "oldest_at": None, "next_deadline_at": None, "late": 0, "dead": 0}
     assert whole == {"accounts": [{"account": name, **silent} for name in ("sendgrid-main", "sendgrid-second")]}
     assert all(set(row) == {"account", *silent} for row in whole["accounts"])
 
@@ -37,7 +37,8 @@ async def test_sync_says_what_each_account_still_has_to_hear(
         ("sendgrid-second", 1, 1, now.isoformat(), 1),
     ]
     shown = (await shell("sync", "sendgrid-main")).said(1).out
-    assert shown == f"sendgrid-main            1 waiting, the oldest since {now:%Y-%m-%d %H:%M:%S}Z, 0 refused, 1 known by key only\n"
+    due = f"the oldest since {now:%Y-%m-%d %H:%M:%S}Z, due by 2026-11-24 12:00Z"
+    assert shown == f"sendgrid-main            1 waiting, {due}, 0 refused, 1 known by key only\n"
     (await shell("sync", "pigeon")).said(2, "no such account: pigeon")
 
 

@@ -220,7 +220,7 @@ async def test_what_staff_may_not_do_is_refused_with_the_reason(shell: Shell, co
         ("stop", "newsletter", "complaint", "a stop of complaint does not sit on scope"),
         ("stop", "*", "choice", "a stop of choice does not sit on scope 0"),
         ("stop", "orders", "bounce", "a stop of bounce does not sit on scope"),
-        ("stop", "orders", "choice", "refused by the ledger"),
+        ("stop", "orders", "choice", "by e-mail an opt-out stops marketing"),
     ]
     for command, scope, cause, said in cases:
         (await shell(command, "jane@example.org", scope, "--cause", cause, "--evidence", "x")).said(1, said)

@@ -340,13 +340,14 @@ def entitled(change: Change, liftable: bool = False) -> bool:
 
 
 REPORTERS = frozenset({"provider", "mail", "import", "staff"})
+LISTED = REPORTERS | {"reconcile"}  # a provider's own list says why somebody stands on it
 MAY_SET: Mapping[str, frozenset[str]] = {
     CHOICE: EVERY_DOOR,
     PAUSE: frozenset({"page", "manage"}),
-    COMPLAINT: REPORTERS,
+    COMPLAINT: LISTED,
     MINOR: frozenset({"staff", "import", "system"}),
     STAFF: frozenset({"staff"}),
-    BOUNCE: REPORTERS,
+    BOUNCE: LISTED,
     INVALID: REPORTERS,
     SOFT: frozenset({"provider", "mail"}),
 }

@@ -81,7 +81,7 @@ class Pair:
         self.rows, added = record(before, changes, now)
         told = [change for change, fresh in zip(changes, added, strict=True) if fresh]
         accounts = ACCOUNTS if self.address.channel is Channel.EMAIL else ()  # both carry e-mail alone
-        for account, scope in ((account, scope) for account in accounts if told for scope in account.mapped):
+        for account, scope in ((each, scope) for each in accounts if told for scope in each.mapped):
             self._owe(account, scope, before, told, now)
         self.calls.append((now, tuple(changes)))
         self.added += added
