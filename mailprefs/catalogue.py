@@ -20,6 +20,7 @@ from mailprefs.errors import Misconfigured, UnknownScope
 from mailprefs.words import ADS, FIRST_TOPIC, LAST_TOPIC, MARKETING, ROOT, TRANSACTIONAL, Channel, Stream, Wanted
 
 RESERVED = ("marketing", "transactional", "ads")
+MAIL = "mail"  # what comes by plain mail is counted and kept under this name
 _NAME = r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$"
 _HOST = r"^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?$"
 _SPAN = re.compile(r"([0-9]{1,6})(ms|s|m|h|d)")
@@ -219,6 +220,8 @@ class Catalogue(_Entry):
 
     def _check(self, account: Account, n: int) -> None:
         """Refuse an account whose brand or scopes do not exist, or that would carry a marketing stop to transactional mail."""
+        if account.name == MAIL:
+            raise _wrong(f"'{MAIL}' is what comes by plain mail; give the account another name", "account", n, "name")
         if account.brand not in {b.name for b in self.brand}:
             raise _wrong(f"there is no brand '{account.brand}'", "account", n, "brand")
         for name in account.scopes:

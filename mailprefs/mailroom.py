@@ -19,7 +19,7 @@ from uuid import UUID
 
 from mailprefs import db, ledger, letters, links, reports, senders, telemetry, wishes
 from mailprefs.addresses import Addresses
-from mailprefs.catalogue import Account, Brand, Catalogue
+from mailprefs.catalogue import MAIL, Account, Brand, Catalogue
 from mailprefs.db import Connection
 from mailprefs.errors import Unreadable
 from mailprefs.inbox import Inbox
@@ -28,7 +28,7 @@ from mailprefs.links import KeyRing, KeyState, Links, Token
 from mailprefs.providers.base import Heard, Kept
 from mailprefs.words import MARKETING, Address, Cause, Change, Channel, Door, Effect, Kind, Stream
 
-NAME = "mail"  # of the account under which mail is counted and kept aside
+NAME = MAIL  # of the account under which mail is counted and kept aside
 BOUNCES = "bounces"  # the other name that we are written to, at the domain of each brand's mailto
 
 _TO = ("x-original-to", "delivered-to", "envelope-to", "to", "cc")  # where an address stands that the envelope was not told of

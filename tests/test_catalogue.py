@@ -195,6 +195,7 @@ MISTAKES = {  # what is changed, into what, and what is said; the mistake is on 
     "a number twice": ("number = 17", "number = 16", f"{TOPIC}.number: 16 is used twice"),
     "a name twice": ('name = "offers"', 'name = "newsletter"', f"{TOPIC}.name: 'newsletter' is used twice"),
     "a reserved name": ('name = "offers"', 'name = "ads"', f"{TOPIC}.name: 'ads' is a reserved name"),
+    "the name of plain mail": ('name = "sendgrid-main"', 'name = "mail"', "account[0].name: 'mail' is what comes by plain mail"),
     "a reserved brand": ('name = "connective"', 'name = "marketing"', "brand[0].name: 'marketing' is a reserved name"),
     "a name with a capital": ('name = "offers"', 'name = "Offers"', f"{TOPIC}.name: wants lower-case"),
     "an unknown stream": ('stream = "transactional"', 'stream = "other"', "brand[0].topic[5].stream: Input should be 'marketing' or"),

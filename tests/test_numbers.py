@@ -211,6 +211,12 @@ async def test_another_group_or_another_part_of_the_tree_is_a_new_mapping(
     raw["account"][0]["scopes"]["newsletter"] = "99999"
     await register(conn, raw, now)
     assert await pushes(conn) == [("sendgrid-main", NEWSLETTER)], "the new group over there knows of nobody"
+    await conn.execute("update push set refused = 'http_404', attempts = 5, due_at = $1", now + timedelta(days=1))
+    raw["account"][0]["scopes"]["newsletter"] = "88888"
+    await register(conn, raw, now)
+    row = await conn.fetchrow("select refused, attempts, due_at, want from push")
+    assert row is not None
+    assert tuple(row) == (None, 0, now, 2), "what was put aside under the wrong id is tried under the right one at once"
     await conn.execute("delete from push")
     raw["account"][0]["share_bounces"] = True
     await register(conn, raw, now)

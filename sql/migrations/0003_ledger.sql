@@ -75,7 +75,7 @@ returns int[] language plpgsql set plan_cache_mode = force_custom_plan set rando
 declare
   added int[];
 begin
-  -- the wall: by e-mail, nothing that a recipient, a provider or an import says can land outside marketing and ads
+  -- the wall: by e-mail, no choice and no pause, whoever says so, can land outside marketing and ads; `ledger.entitled` places the rest
   if exists (
     select from unnest(p_channel, p_scope, p_cause, p_effect) c(channel, scope, cause, effect) left join scope s on s.scope = c.scope
     where s.scope is null

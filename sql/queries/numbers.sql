@@ -78,7 +78,8 @@ cross join lateral (select withheld(a.stops, a.goes, a.goes_below, a.pauses, m.p
 left join believed b on b.bucket = a.bucket and b.key = a.key
 where m.account = :account and m.scope = :scope and (w.stop or b.stop)
 order by 1, 2, 3, 4
-on conflict do nothing;
+on conflict (bucket, account, key, scope) do update  -- what was refused under the old id is tried under the new one, at once
+set want = push.want + 1, stop = excluded.stop, attempts = 0, refused = null, due_at = least(push.due_at, excluded.due_at);
 
 -- name: filled!
 update mapping set filled = true where account = :account and scope = :scope;
