@@ -129,13 +129,13 @@ def test_told_to_stop_it_leaves_no_process_and_no_file(
     """Told twice, as those are who run under make: the group is told, and make tells its own."""
     with demo(tmp_path) as running:
         come_to(running, words)
-        assert len(processes(tmp_path)) > 2  # the control: there is something to leave behind
+        assert len(processes(tmp_path)) > 1  # the control: there is something to leave behind
         send(running.pid, number)
         time.sleep(0.05)
         with suppress(ProcessLookupError):
             send(running.pid, number)
         said, _ = running.communicate(timeout=60)
-        assert (running.returncode, "Traceback" in said) == (status, False)
+        assert (running.returncode, "Traceback" in said) == (status, False), said
         assert processes(tmp_path) == []
         assert list(tmp_path.iterdir()) == []
 
@@ -144,7 +144,7 @@ def test_told_to_stop_it_leaves_no_process_and_no_file(
 def test_killed_it_leaves_no_process(tmp_path: Path) -> None:
     with demo(tmp_path) as running:
         come_to(running, "A scanner opens")
-        assert len(processes(tmp_path)) > 2
+        assert len(processes(tmp_path)) > 1
         running.kill()
         until = time.monotonic() + 30
         while processes(tmp_path) and time.monotonic() < until:
