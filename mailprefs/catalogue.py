@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
 
+from mailprefs import mistakes
 from mailprefs.errors import Misconfigured, UnknownScope
 from mailprefs.words import ADS, FIRST_TOPIC, LAST_TOPIC, MARKETING, ROOT, TRANSACTIONAL, Channel, Stream, Wanted
 
@@ -33,7 +33,7 @@ def _span(value: object) -> object:
     if isinstance(value, timedelta):
         return value
     if not isinstance(value, str) or not (found := _SPAN.fullmatch(value)):
-        raise _wrong('wants a span such as "15m", "2s" or "1h"')
+        raise mistakes.wrong('wants a span such as "15m", "2s" or "1h"')
     return timedelta(seconds=int(found[1]) * _UNITS[found[2]])
 
 
@@ -68,9 +68,9 @@ class Topic(_Entry):
     @model_validator(mode="after")
     def _sound(self) -> Topic:
         if self.name in RESERVED:
-            raise _wrong(f"'{self.name}' is a reserved name", "name")
+            raise mistakes.wrong(f"'{self.name}' is a reserved name", "name")
         if self.stream is Stream.TRANSACTIONAL and self.consent is not Wanted.OPT_OUT:
-            raise _wrong("a transactional topic asks for no consent", "consent")
+            raise mistakes.wrong("a transactional topic asks for no consent", "consent")
         return self
 
 
@@ -96,7 +96,7 @@ class Brand(_Entry):
     @model_validator(mode="after")
     def _distinct(self) -> Brand:
         if self.name in RESERVED:
-            raise _wrong(f"'{self.name}' is a reserved name", "name")
+            raise mistakes.wrong(f"'{self.name}' is a reserved name", "name")
         _once([t.name for t in self.topic], "topic", "name")
         _once([t.number for t in self.topic], "topic", "number")
         return self
@@ -128,7 +128,7 @@ class Account(_Entry):
         names, ids = list(self.scopes), list(self.scopes.values())
         for n, one in enumerate(ids):
             if one in ids[:n]:
-                raise _wrong(f"'{names[ids.index(one)]}' is mapped to '{one}' already: one id, one scope", "scopes", names[n])
+                raise mistakes.wrong(f"'{names[ids.index(one)]}' is mapped to '{one}' already: one id, one scope", "scopes", names[n])
         return self
 
 
@@ -147,11 +147,11 @@ class Webhook(_Entry):
             found = urlsplit(self.url)
             host, _ = found.hostname or "", found.port
         except ValueError:
-            raise _wrong("wants an address such as https://crm.example.com/hooks/mailprefs", "url") from None
+            raise mistakes.wrong("wants an address such as https://crm.example.com/hooks/mailprefs", "url") from None
         if found.scheme not in (("https", "http") if self.private else ("https",)) or not host or found.username or found.fragment:
-            raise _wrong("wants an address such as https://crm.example.com/hooks/mailprefs", "url")
+            raise mistakes.wrong("wants an address such as https://crm.example.com/hooks/mailprefs", "url")
         if not self.private and _inside(host):
-            raise _wrong("leads inside; write private = true if that is meant", "url")
+            raise mistakes.wrong("leads inside; write private = true if that is meant", "url")
         return self
 
 
@@ -209,7 +209,7 @@ class Catalogue(_Entry):
     @model_validator(mode="after")
     def _sound(self) -> Catalogue:
         if not self.brand:
-            raise _wrong("wants at least one [[brand]]", "brand")
+            raise mistakes.wrong("wants at least one [[brand]]", "brand")
         _once([b.name for b in self.brand], "brand", "name")
         _once([b.number for b in self.brand], "brand", "number")
         _once([a.name for a in self.account], "account", "name")
@@ -221,17 +221,17 @@ class Catalogue(_Entry):
     def _check(self, account: Account, n: int) -> None:
         """Refuse an account whose brand or scopes do not exist, or that would carry a marketing stop to transactional mail."""
         if account.name == MAIL:
-            raise _wrong(f"'{MAIL}' is what comes by plain mail; give the account another name", "account", n, "name")
+            raise mistakes.wrong(f"'{MAIL}' is what comes by plain mail; give the account another name", "account", n, "name")
         if account.brand not in {b.name for b in self.brand}:
-            raise _wrong(f"there is no brand '{account.brand}'", "account", n, "brand")
+            raise mistakes.wrong(f"there is no brand '{account.brand}'", "account", n, "brand")
         for name in account.scopes:
             scope = self._by_name.get(f"{account.brand}/{name}")
             if scope is None or not (scope.is_topic or scope.number & 255 in (MARKETING, TRANSACTIONAL, ADS)):
-                raise _wrong(f"'{name}' is no topic of '{account.brand}'", "account", n, "scopes", name)
+                raise mistakes.wrong(f"'{name}' is no topic of '{account.brand}'", "account", n, "scopes", name)
             if scope.stream is Stream.TRANSACTIONAL:
-                raise _wrong(f"'{name}' is transactional: no opt-out may reach it", "account", n, "scopes", name)
+                raise mistakes.wrong(f"'{name}' is transactional: no opt-out may reach it", "account", n, "scopes", name)
         if self._whole(account) not in self._by_name:
-            raise _wrong(f"'{account.stops}' is no scope of '{account.brand}'", "account", n, "stops")
+            raise mistakes.wrong(f"'{account.stops}' is no scope of '{account.brand}'", "account", n, "stops")
 
     def _whole(self, account: Account) -> str:
         """Return the whole name of what an account stops."""
@@ -331,15 +331,10 @@ def _tree(brand: Brand) -> Iterator[Scope]:
         yield Scope(number, path, f"{brand.name}/{topic.name}", topic.stream, topic.consent, topic.sensitive, topic.retired)
 
 
-def _wrong(what: str, *at: str | int) -> PydanticCustomError:
-    """Return the error for what is wrong at a key below the one that is being validated."""
-    return PydanticCustomError("wrong", "{what}", {"what": what, "at": at})
-
-
 def _once(values: list[Any], table: str, key: str) -> None:
     for n, value in enumerate(values):
         if value in values[:n]:
-            raise _wrong(f"{value!r} is used twice", table, n, key)
+            raise mistakes.wrong(f"{value!r} is used twice", table, n, key)
 
 
 def load(path: Path) -> Catalogue:
@@ -358,65 +353,6 @@ def parse(text: str, name: str = "mailprefs.toml") -> Catalogue:
     try:
         return Catalogue.model_validate(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
-        raise Misconfigured(_misspelt(name, text, str(error))) from None
+        raise Misconfigured(mistakes.misspelt(name, text, str(error))) from None
     except ValidationError as error:
-        raise Misconfigured("\n".join(_complaint(name, text, one) for one in error.errors())) from None
-
-
-_SAID = {  # pydantic's kinds of error, where it does not say them to the writer of a file
-    "extra_forbidden": "there is no such key",
-    "missing": "is missing",
-    "tuple_type": "wants a table of its own, in double brackets",
-}
-_FORMS = {  # what a key that has a pattern must look like
-    "name": "wants lower-case letters, digits and hyphens",
-    "link_host": "wants a host alone, such as go.example.com",
-    "mailto": "wants an address such as u@go.example.com",
-    "colour": "wants a colour such as #0f5f63",
-    "provider": "wants the name of a provider",
-    "brand": "wants the name of a brand",
-}
-_VARIABLE = "wants the NAME of an environment variable, in capitals; the secret itself never stands in this file"
-
-
-def _misspelt(name: str, text: str, error: str) -> str:
-    """Say what is wrong with the TOML itself, at its line and key where tomllib gives a line."""
-    what, _, place = error.rpartition(" (at ")
-    line = int(found[1]) if (found := re.match(r"line (\d+)", place)) else len(text.splitlines())
-    key = _KEY.match(text.splitlines()[line - 1]) if text.strip() else None
-    return f"{name} line {line}: {f'{key[1]}: ' if key else ''}{what}"
-
-
-def _complaint(name: str, text: str, error: ErrorDetails) -> str:
-    where = (*error["loc"], *error.get("ctx", {}).get("at", ()))
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
-    line = _line(text, where)
-    return f"{name}{f' line {line}' if line else ''}: {f'{key}: ' if key else ''}{_said(error)}"
-
-
-def _said(error: ErrorDetails) -> str:
-    if error["type"] == "string_pattern_mismatch":
-        return _FORMS.get(str(error["loc"][-1]), _VARIABLE)
-    return _SAID.get(error["type"], error["msg"])
-
-
-_HEADER = re.compile(r"\s*(\[\[?)([\w.\- ]+)\]")
-_KEY = re.compile(r'\s*"?([\w-]+)"?\s*=')
-
-
-def _line(text: str, where: tuple[int | str, ...]) -> int | None:
-    """Return the line that a key stands on, or that its table begins on. tomllib keeps no positions, so the headers are counted."""
-    seen: dict[tuple[str, ...], int] = {}
-    table: tuple[int | str, ...] = ()
-    best = None
-    for n, line in enumerate(text.splitlines(), 1):
-        if header := _HEADER.match(line):
-            names = tuple(part.strip() for part in header[2].split("."))
-            if header[1] == "[[":
-                seen = {k: v for k, v in seen.items() if len(k) <= len(names) or k[: len(names)] != names}
-                seen[names] = seen.get(names, -1) + 1
-            table = tuple(x for i, part in enumerate(names, 1) for x in ((part, seen[names[:i]]) if names[:i] in seen else (part,)))
-            best = n if table == where[: len(table)] else best
-        elif (key := _KEY.match(line)) and (*table, key[1]) == where[: len(table) + 1]:
-            return n
-    return best
+        raise Misconfigured("\n".join(mistakes.complaint(name, text, one) for one in error.errors())) from None

@@ -14,7 +14,7 @@ import asyncpg
 
 from mailprefs.db import Connection, queries, text
 from mailprefs.errors import NotEntitled
-from mailprefs.words import ADS, MARKETING, ROOT, Address, Cause, Change, Door, Effect
+from mailprefs.words import ADS, MARKETING, ROOT, Cause, Change, Door, Effect
 
 UNDO = timedelta(minutes=30)  # how long a stop made on a page can be taken back from it
 SURE = UNDO + timedelta(days=1)  # from when on nobody can: no queue, and no clock that is set back, reaches so far
@@ -146,11 +146,6 @@ async def taken_back(connection: Connection, stop: Change) -> bool:
     """Return whether somebody took this very stop back."""
     undone = withdrawal(stop, now=stop.happened_at)
     return bool(await queries("ledger").stands(connection, bucket=stop.address.bucket, key=stop.address.key, evidence=undone.evidence))
-
-
-async def presses(connection: Connection, address: Address, scope: int, *, since: datetime) -> int:
-    """Return how many stops of a page this address's ledger holds for a scope since then, taken back or not."""
-    return int(await queries("ledger").presses(connection, bucket=address.bucket, key=address.key, scope=scope, since=since))
 
 
 async def differing(connection: Connection, progress: Callable[[int], None] = lambda _buckets: None) -> int:

@@ -15,7 +15,7 @@ import mailprefs
 PACKAGE = Path(mailprefs.__file__).parent
 FLOORS = {
     0: ("words", "errors"),
-    0.1: ("shipped", "files"),
+    0.1: ("shipped", "files", "mistakes"),
     1: ("addresses", "bodies", "catalogue", "settings", "db", "languages", "telemetry", "client", "rows"),
     2: ("clock", "links", "embedded", "numbers", "proof"),
     3: ("ledger", "decisions", "audience", "directory", "receipts", "apikeys", "softbounces", "silence"),
@@ -23,7 +23,7 @@ FLOORS = {
     4.1: ("senders", "reports", "wishes", "jury"),
     5: ("courier", "reconcile", "webhooks", "post", "mailroom"),
     5.5: ("lmtp",),
-    5.9: ("web.arrivals",),
+    5.9: ("web.arrivals", "web.thoughts"),
     6: ("web.keys", "web.problems", "web.pages"),
     6.1: ("web.connections",),
     6.2: ("web.wire",),

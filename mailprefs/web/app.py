@@ -21,7 +21,8 @@ from mailprefs.reception import Forgeries
 from mailprefs.settings import Settings
 from mailprefs.web import admin, marketer, provider, recipient, wire
 from mailprefs.web.arrivals import Arrivals
-from mailprefs.web.keys import ARRIVALS, EXPORTS, FORGERIES, HOOKS, HOUSE, HTTP, METRICS, POOL, PRESSES, Hearing, House
+from mailprefs.web.keys import ARRIVALS, EXPORTS, FORGERIES, HOOKS, HOUSE, HTTP, METRICS, POOL, PRESSES, THOUGHTS, Hearing, House
+from mailprefs.web.thoughts import SecondThoughts
 
 COMMAND = 2.0  # seconds a statement of ours may take before the request is told to come back
 HOOK = 10.0  # seconds for a statement that records a delivery
@@ -43,6 +44,7 @@ def create_app(
     app[HOUSE] = house(settings, catalogue, ring)
     app[FORGERIES] = Forgeries()
     app[ARRIVALS] = Arrivals()
+    app[THOUGHTS] = SecondThoughts()
     app[METRICS] = admin.token(settings)
     for door in only:
         app.add_routes(DOORS[door].routes)

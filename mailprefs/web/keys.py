@@ -18,6 +18,7 @@ from mailprefs.links import KeyRing, Links
 from mailprefs.providers.base import Credential, Ear
 from mailprefs.reception import Forgeries
 from mailprefs.web.arrivals import Arrivals
+from mailprefs.web.thoughts import SecondThoughts
 
 
 def utcnow() -> datetime:
@@ -55,6 +56,7 @@ POOL = web.AppKey("pool", Pool)  # for answers
 HOOKS = web.AppKey("hooks", Pool)  # for providers, so that their floods hold up nobody else
 EXPORTS = web.AppKey("exports", Pool)  # for audiences, each of which takes as long as its reader does
 ARRIVALS = web.AppKey("arrivals", Arrivals)  # for the bodies of providers, all accounts together
+THOUGHTS = web.AppKey("thoughts", SecondThoughts)
 PRESSES = web.AppKey("presses", GroupCommit)
 FORGERIES = web.AppKey("forgeries", Forgeries)
 METRICS: web.AppKey[str | None] = web.AppKey("metrics")  # what shows the counters, if anything does

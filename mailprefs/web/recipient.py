@@ -16,12 +16,11 @@ from mailprefs.catalogue import Brand
 from mailprefs.errors import Forged, MailprefsError, Unavailable
 from mailprefs.links import KeyState, Token
 from mailprefs.web import pages, problems
-from mailprefs.web.keys import HOUSE, POOL, PRESSES, House
+from mailprefs.web.keys import HOUSE, POOL, PRESSES, THOUGHTS, House
 from mailprefs.words import MARKETING, Address, Cause, Change, Door, Effect
 
 BODY = 8 * 1024  # bytes of a press that are read, for evidence alone
 PATIENCE = 5.0  # seconds
-SECOND_THOUGHTS = 16  # presses of one page in a day that offer a way back; so many rows a day one link can add to its ledger
 FORM = 30 * 24 * 3600  # seconds a page's form keeps its nonce; an older press counts all the same
 
 routes = web.RouteTableDef()
@@ -100,22 +99,15 @@ async def _page(request: web.Request, press: Press, form: dict[str, str]) -> web
     """Answer a person who pressed the button: what stopped, and for half an hour the way back."""
     house = request.app[HOUSE]
     scopes = press.marketing if form.get("stop") == "all" else press.scopes
-    nonce = _nonce(house, form["form"], scopes)
     whose = [press.address, *(await _party(request, press) if scopes == press.marketing else ())]
-    door = await _door(request, press, scopes)
-    changes = [_change(request, replace(press, address=address), scope, door, nonce) for address in whose for scope in scopes]
+    # after many in a day it is recorded as a press of the link: for good, which adds a row but once, and asks nothing
+    often = not request.app[THOUGHTS].allowed(press.address.key, house.clock())
+    door, nonce = (Door.LINK, uuid4().hex) if often else (Door.PAGE, _nonce(house, form["form"]))
+    changes = [_change(request, replace(press, address=one), scope, door, f"{nonce}-{scope}") for one in whose for scope in scopes]
     made = [await _stopped(request, change) for change in changes]
     undo = _way_back(house, made) if press.undoable else ""
     stopped = replace(press, scopes=scopes)
     return pages.page("result", undo=undo, form=_form(house), everything=stopped.everything, **_words(house, stopped))
-
-
-async def _door(request: web.Request, press: Press, scopes: tuple[int, ...]) -> Door:
-    """Return how a press of the page is recorded: after many in a day as one of the link, for good, which adds a row but once."""
-    since = request.app[HOUSE].clock() - ledger.SURE
-    async with db.acquired(request.app[POOL]) as connection:
-        counts = [await ledger.presses(connection, press.address, scope, since=since) for scope in scopes]
-    return Door.PAGE if max(counts) < SECOND_THOUGHTS else Door.LINK
 
 
 async def _party(request: web.Request, press: Press) -> list[Address]:
@@ -128,6 +120,8 @@ async def _stopped(request: web.Request, change: Change) -> Change | None:
     """Record a press and return it as it was recorded, None if it added no row. A form pressed again after its undo is a new press."""
     if await _record(request, change):
         return change
+    if change.door is Door.LINK:  # its name is its own: it was repeated, and holds
+        return None
     async with db.acquired(request.app[POOL]) as connection:
         if not await ledger.taken_back(connection, change):
             return None
@@ -201,13 +195,12 @@ def _form(house: House) -> str:
     return str(house.ring.timed("form").dumps(uuid4().hex))
 
 
-def _nonce(house: House, value: str, scopes: tuple[int, ...]) -> str:
-    """Return the id of a press: the nonce of its form, so that a reload is no second press; a new one if the form is odd or old."""
+def _nonce(house: House, value: str) -> str:
+    """Return what a press is called: the nonce of its form, so that a reload is no second press; a new one if the form is odd or old."""
     try:
-        nonce = UUID(hex=house.ring.timed("form").loads(value, max_age=FORM)).hex
+        return UUID(hex=house.ring.timed("form").loads(value, max_age=FORM)).hex
     except (BadData, ValueError, TypeError, AttributeError):
         return uuid4().hex
-    return f"{nonce}-{'-'.join(map(str, scopes))}"
 
 
 def _confirm(house: House, press: Press) -> web.Response:

@@ -11,13 +11,13 @@ import asyncpg
 import pytest
 from aiohttp import ClientSession, web
 
-from mailprefs import directory, ledger
+from mailprefs import directory, ledger, numbers
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
 from mailprefs.directory import Entry
-from mailprefs.links import KeyState, Links
+from mailprefs.links import KeyRing, KeyState, Links
 from mailprefs.web.keys import HOUSE
-from mailprefs.words import Cause, Change, Door, Effect
+from mailprefs.words import Cause, Change, Channel, Door, Effect
 
 ONE_CLICK = b"List-Unsubscribe=One-Click"
 
@@ -389,3 +389,38 @@ async def test_a_one_click_stops_the_one_address_it_was_sent_for(
     await directory.know(conn, mine, now=now)
     await http.post(base + path, data=ONE_CLICK)
     assert await conn.fetchval("select count(*) from address where stops is not null") == 1
+
+
+async def test_a_press_under_a_brand_that_nobody_knows_stops_every_brand_and_its_undo_gives_all_back(
+    app: web.Application, base: str, http: ClientSession, conn: asyncpg.Connection, shared_catalogue: Catalogue, ring: KeyRing,
+    links: Links, addresses: Addresses, now: datetime,
+) -> None:  # fmt: skip
+    other = shared_catalogue.brand[0].model_copy(update={"name": "second", "number": 2, "topic": ()})
+    both = shared_catalogue.model_copy(update={"brand": (*shared_catalogue.brand, other)})
+    both = Catalogue.model_validate(both.model_dump(by_alias=True))
+    await numbers.introduce(conn, both, ring.fingerprints, {"sendgrid": Channel.EMAIL}, now=now)
+    object.__setattr__(app[HOUSE], "catalogue", both)
+    gone = replace(shared_catalogue.topic("newsletter"), number=7 * 256 + 16)
+    url = f"{base}/u/{links.token(addresses.read('jane@example.org').key, gone)}"
+    page = await pressed(http, url, "this")
+    assert await stops(conn) == [257, 513]
+    await undone(http, url, way_back(page))
+    assert await stops(conn) is None
+
+
+async def test_a_flood_of_presses_of_one_page_turns_no_other_away(
+    base: str, http: ClientSession, conn: asyncpg.Connection, path: str, links: Links, addresses: Addresses, shared_catalogue: Catalogue
+) -> None:
+    async with http.get(base + path) as answer:
+        form = re.search(r'name="form" value="([^"]+)"', await answer.text())
+    assert form
+
+    async def press(url: str, value: str) -> int:
+        async with http.post(url, data={"form": value, "stop": "this"}) as answer:
+            return answer.status
+
+    other = f"{base}/u/{links.token(addresses.read('other@example.org').key, shared_catalogue.topic('newsletter'))}"
+    flood = [press(base + path, form[1] if n % 2 else str(n)) for n in range(600)]
+    answers = await asyncio.gather(*flood, press(other, "x"))
+    assert set(answers) == {200}
+    assert len(await rows(conn)) <= 2 * 17
