@@ -92,8 +92,8 @@ class Line:
                 yield chunk
 
     def dressed(self, method: str, url: URL, body: bytes) -> Mapping[str, str]:
-        """Return the headers of one request."""
-        return {**self.headers, "Content-Type": "application/json"} if body else self.headers
+        """Return the headers of one request: of its own, the line may have another type of JSON."""
+        return {"Content-Type": "application/json", **self.headers} if body else self.headers
 
     @asynccontextmanager
     async def _ask(self, method: str, path: str, body: bytes = b"", **more: Any) -> AsyncIterator[ClientResponse]:

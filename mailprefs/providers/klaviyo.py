@@ -1,20 +1,37 @@
-"""Klaviyo: its signed system webhooks in, and the addresses behind its profiles. What is known of it: docs/providers/klaviyo.md."""
+"""Klaviyo: its signed system webhooks in, the addresses behind its profiles, its suppressions out: docs/providers/klaviyo.md."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
-from mailprefs.errors import Forged, Unavailable, Unreadable
-from mailprefs.providers import facts, reading, samples, signing
-from mailprefs.providers.base import Answers, Barred, Credential, Delivery, Heard, Kept, Sample, Slow, Unclear
+from mailprefs.errors import Forged, Misconfigured, Unavailable, Unreadable
+from mailprefs.providers import facts, klaviyo_suppressions, reading, samples, signing, telling
+from mailprefs.providers.base import (
+    Answers,
+    Barred,
+    Credential,
+    Delivery,
+    Heard,
+    Kept,
+    Listed,
+    Sample,
+    Settlement,
+    Slow,
+    Telling,
+    Unclear,
+    Unsafe,
+)
 from mailprefs.providers.calling import Answer, Line, base_of
+from mailprefs.providers.klaviyo_suppressions import JSON
 from mailprefs.providers.sorting import Counted, place, sort
+from mailprefs.providers.steady import Steady
 from mailprefs.words import Channel, Event, Kind
 
 if TYPE_CHECKING:
@@ -32,7 +49,7 @@ WORDS: Mapping[str, Kind | str] = {
     "marked_email_as_spam": Kind.COMPLAINED,
     "subscribed_to_email_marketing": Kind.RESUBSCRIBED,
     "unsubscribed_from_email_marketing": Kind.UNSUBSCRIBED,
-    "manually_suppressed_from_email_marketing": Kind.UNSUBSCRIBED,  # for somebody who asked, as a rule; we tell it nothing that could echo
+    "manually_suppressed_from_email_marketing": Kind.UNSUBSCRIBED,  # for somebody who asked, as a rule; an echo where we tell
     "manually_unsuppressed_from_email_marketing": Kind.RESUBSCRIBED,
     "updated_email_preferences": "what was chosen is not in it; it is kept aside for a person to look at",
     "subscribed_to_sms_marketing": _TEXTS,
@@ -58,15 +75,21 @@ _TIMESTAMP = re.compile(r"[0-9]{10}(?:[0-9]{3})?|[A-Z][a-z]{2}, [0-9]{2} [A-Z][a
 _PROFILE = re.compile(r"[A-Za-z0-9]{1,64}")
 _ADDRESSES = ("email_address", "email", "Email", "Recipient Email Address")  # properties in which the address of an event was seen
 UNRESOLVED = "unresolved"
+MANUALLY = "manually_suppressed_from_email_marketing"
+
+SUPPRESSED = "suppressed"  # Klaviyo's one list of whom it sends no marketing, by the name that scopes gives it
 
 REVISION = "2026-07-15"
 ONLY_EMAIL = "fields%5Bprofile%5D=email"
 SINGLY, TOGETHER = 10, 25  # profiles asked for one by one; profiles in one request, whose answer then fits the 64 KiB we read
-_JSON = frozenset({"application/vnd.api+json", "application/json"})
 _NONE = frozenset({400, 404, 410, 422})  # asking again would bring no other answer
 
 _SIGNED_ADVICE = "It is the secret_key that the webhook was made with at Klaviyo, of 16 letters or more; set it unchanged."
-_API_ADVICE = "At Klaviyo, Settings → API keys makes a private key (begins with pk_); it needs read access to profiles."
+_API_ADVICE = "At Klaviyo, Settings → API keys makes a private key (begins with pk_); it needs access to profiles and subscriptions."
+_MAP_ADVICE = (
+    'Map one scope, as a rule marketing, to Klaviyo\'s suppressed profiles: scopes = { marketing = "suppressed" }. '
+    "A list is not told: who is not in it would be unsubscribed from everything, and no later choice could take that back."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +102,10 @@ class Unresolved(Kept):
 
 @dataclass(frozen=True, slots=True)
 class Klaviyo:
-    """Klaviyo as it is heard. Holds no state."""
+    """Klaviyo both ways. Holds no state."""
 
-    budget: timedelta = timedelta(seconds=3)  # for all look-ups of a delivery; it is said to want its answer within five
+    patience: timedelta = timedelta(seconds=3)  # for all look-ups of a delivery; it is said to want its answer within five
+    budget: timedelta = telling.BUDGET
 
     name: ClassVar[str] = "klaviyo"
     channel: ClassVar[Channel] = Channel.EMAIL
@@ -89,13 +113,18 @@ class Klaviyo:
     kinds: ClassVar[Mapping[str, Kind | str]] = WORDS
     secrets_in: ClassVar[tuple[str, ...]] = ("webhook_secret",)
     seals: ClassVar[tuple[str, ...]] = (SIGNATURE,)
+    secrets_out: ClassVar[tuple[str, ...]] = ("api_key",)
     hosts: ClassVar[tuple[str, ...]] = ("a.klaviyo.com",)
+    batch: ClassVar[int] = 50  # a job may have a hundred; who is in it is asked for in few questions
+    pace: ClassVar[float] = 1.0  # a job and some looks at it, of 750 requests a minute
 
     def check(self, credential: Credential) -> None:
-        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard."""
+        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard and, if mapped, told."""
         signing.check(credential, "webhook_secret", 16, _SIGNED_ADVICE)
-        if "api_key" in credential.secrets:
+        if credential.groups or "api_key" in credential.secrets:
             credential.needed("api_key", 16, _API_ADVICE)
+        if strange := [group for group in credential.groups if group != SUPPRESSED]:
+            raise Misconfigured(f"Account '{credential.account}': scopes maps to '{strange[0]}'. {_MAP_ADVICE}")
         base_of(credential, self.hosts)
 
     def verify(self, credential: Credential, delivery: Delivery) -> None:
@@ -132,15 +161,16 @@ class Klaviyo:
         """Return what was heard with the addresses that Klaviyo has for its profiles; what has none there stays kept aside.
 
         So does everything while the account has no api_key, or one that Klaviyo refuses. Raises Unavailable if it does not answer.
+        Where the account is told, a suppression by hand is an echo of ours, or is found when its list is compared.
         """
+        heard = _without_echoes(heard) if credential.groups else heard
         waiting = [kept for kept in heard.kept if isinstance(kept, Unresolved)]
         key = credential.secrets.get("api_key")
         if not waiting or not key:
             return heard
-        headers = {"Authorization": f"Klaviyo-API-Key {key}", "revision": REVISION, "Accept": "application/vnd.api+json"}
-        line = Line(http, base_of(credential, self.hosts), headers)
+        line = Line(http, base_of(credential, self.hosts), _headers(key))
         try:
-            async with asyncio.timeout(self.budget.total_seconds()):
+            async with asyncio.timeout(self.patience.total_seconds()):
                 addresses = await _addresses(line, sorted({each.profile for each in waiting}))
         except Barred:
             return replace(heard, kept=tuple(_refused(kept) for kept in heard.kept))
@@ -149,6 +179,30 @@ class Klaviyo:
         found = [replace(each.event, address=addresses[each.profile]) for each in waiting if each.profile in addresses]
         left = [kept for kept in heard.kept if not isinstance(kept, Unresolved) or kept.profile not in addresses]
         return replace(heard, events=(*heard.events, *found), kept=tuple(left))
+
+    async def tell(self, http: ClientSession, credential: Credential, tellings: Sequence[Telling]) -> list[Settlement]:
+        """Assert each telling as a suppression of ours, which stops marketing and no transactional mail, and only ours is taken back."""
+
+        async def act(group: str, stop: bool, addresses: list[str], settled: telling.Settled) -> None:
+            line = self._line(http, credential, group)
+            await (klaviyo_suppressions.stopped if stop else klaviyo_suppressions.let_go)(line, addresses, settled)
+
+        return await telling.told(tellings, self.budget, act)
+
+    async def pull(self, http: ClientSession, credential: Credential, group: str) -> AsyncIterator[Listed]:
+        """List everyone who is suppressed by a choice, ours or the recipient's, with its time."""
+        async for listed in klaviyo_suppressions.listed(self._line(http, credential, group), group):
+            yield listed
+
+    def _line(self, http: ClientSession, credential: Credential, group: str) -> Line:
+        if group != SUPPRESSED:
+            raise Unsafe(f"The account maps a topic to what is not Klaviyo's list of suppressed profiles. {_MAP_ADVICE}")
+        return Steady(http, base_of(credential, self.hosts), _headers(credential.lent("api_key", _API_ADVICE)))
+
+
+def _headers(key: str) -> dict[str, str]:
+    types = {"Accept": "application/vnd.api+json", "Content-Type": "application/vnd.api+json"}
+    return {"Authorization": f"Klaviyo-API-Key {key}", "revision": REVISION, **types}
 
 
 # What it says
@@ -174,7 +228,7 @@ def _event(told: Mapping[str, Any], delivery: Delivery) -> Event | Counted | str
         return kind
     seconds, address = facts.within(about, "timestamp"), _address(told)
     id_ = facts.name_of(told.get("external_id") or facts.within(told, "payload", "data", "id"), word, address, _profile(told), seconds)
-    return Event(kind, id_, facts.moment(seconds, delivery.received_at), address)
+    return Event(kind, id_, facts.moment(seconds, delivery.received_at), address, detail=word if word == MANUALLY else "")
 
 
 def _unresolved(kept: Kept, delivery: Delivery) -> Kept:
@@ -198,6 +252,14 @@ def _address(told: Mapping[str, Any]) -> str | None:
     if len(profiles) == 1 and facts.within(profiles[0], "id") in (None, _profile(told)):
         found.append(facts.text(facts.within(profiles[0], "attributes", "email")))
     return next((address for address in found if address and "@" in address), None)
+
+
+def _without_echoes(heard: Heard) -> Heard:
+    """Return what was heard, without those suppressed by hand: they are counted."""
+    events = tuple(event for event in heard.events if event.detail != MANUALLY)
+    kept = tuple(each for each in heard.kept if not (isinstance(each, Unresolved) and each.event.detail == MANUALLY))
+    echoes = len(heard.events) - len(events) + len(heard.kept) - len(kept)
+    return Heard(events, kept, Counter(heard.counted) + Counter({MANUALLY: echoes}), heard.once)
 
 
 def _refused(kept: Kept) -> Kept:
@@ -240,7 +302,7 @@ def _found(answer: Answer) -> dict[str, str]:
     """Return profile → address of an answer of one profile or several."""
     if answer.status in _NONE:
         return {}
-    if answer.status != 200 or answer.type not in _JSON:
+    if answer.status != 200 or answer.type not in JSON:
         raise answer.unclear
     try:
         told = facts.within(reading.value(answer.body), "data")

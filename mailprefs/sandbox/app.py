@@ -21,6 +21,7 @@ from aiohttp.typedefs import Handler
 
 from mailprefs.sandbox import faults
 from mailprefs.sandbox.brevo import Brevo
+from mailprefs.sandbox.klaviyo import Klaviyo
 from mailprefs.sandbox.mailchimp import Mailchimp
 from mailprefs.sandbox.mailgun import Mailgun
 from mailprefs.sandbox.postmark import Postmark
@@ -47,6 +48,7 @@ class Simulation(Protocol):
 
 SIMULATIONS: Mapping[str, Callable[[], Simulation]] = {
     "brevo": Brevo,
+    "klaviyo": Klaviyo,
     "mailchimp": Mailchimp,
     "mailgun": Mailgun,
     "postmark": Postmark,

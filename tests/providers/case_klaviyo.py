@@ -42,7 +42,7 @@ DOCUMENTED = (  # Klaviyo's table of topics
 )
 KEY, KEY_NEXT, API_KEY = "first-secret-key", "second-secret-key", "pk_0123456789abcdef0123456789abcdef"
 SENT = "Sat, 22 Nov 2025 08:47:20 GMT"
-OPTIONS = {"scopes": {"marketing": "Y6nRLr"}}
+OPTIONS = {"scopes": {"marketing": "suppressed"}}
 META = (
     b'], "meta": {"klaviyo_webhook_id": "01KP4928STE8FKCWB6WDHZ4ZB7", "timestamp": "2025-11-22T08:47:20.101159+00:00", '
     b'"klaviyo_account_id": "WBhXHN", "version": "2024-06-28"}\n\n}\n'
@@ -69,7 +69,7 @@ def body_of(events: Sequence[bytes]) -> bytes:
 CASE = Case(
     provider=PROVIDERS["klaviyo"],
     credential=Credential("klaviyo-main", {"webhook_secret": KEY, "api_key": API_KEY}, OPTIONS),
-    rotated=Credential("klaviyo-main", {"webhook_secret": KEY, "webhook_secret_next": KEY_NEXT}, OPTIONS),
+    rotated=Credential("klaviyo-main", {"webhook_secret": KEY, "webhook_secret_next": KEY_NEXT}),
     sign=signer(KEY),
     sign_next=signer(KEY_NEXT),
     sign_strange=signer("nobodys-secret-key"),
@@ -80,5 +80,5 @@ CASE = Case(
     tokened=b'{"external_id": "t-1", "topic": "event:klaviyo.marked_email_as_spam", "payload": {"data": {"attributes": '
     b'{"timestamp": 1763801234, "event_properties": {"email_address": "alex@example.com"}}}}}',
     token=None,
-    short={"webhook_secret": KEY[:15], "webhook_secret_next": KEY_NEXT[:15]},
+    short={"api_key": "pk_short", "webhook_secret": KEY[:15], "webhook_secret_next": KEY_NEXT[:15]},
 )

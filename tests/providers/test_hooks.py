@@ -48,7 +48,7 @@ public_url = "{case_mandrill.URL}"
 name = "mailchimp-main"
 provider = "mailchimp"
 brand = "connective"
-secrets = {{ url_secret = "MAILCHIMP_URL_SECRET" }}
+secrets = {{ url_secret = "MAILCHIMP_URL_SECRET", api_key = "MAILCHIMP_API_KEY" }}
 scopes = {{ newsletter = "a6b5da1054" }}
 
 [[account]]
@@ -69,6 +69,7 @@ SECRETS = {
     "TWILIO_AUTH_TOKEN": case_twilio.TOKEN,
     "MANDRILL_WEBHOOK_KEY": case_mandrill.KEY,
     "MAILCHIMP_URL_SECRET": case_mailchimp.FIRST["url_secret"],
+    "MAILCHIMP_API_KEY": case_mailchimp.API_KEY,
     "CUSTOMERIO_WEBHOOK_KEY": case_customerio.KEY,
     "KLAVIYO_WEBHOOK_SECRET": case_klaviyo.KEY,
     "KLAVIYO_API_KEY": case_klaviyo.API_KEY,
