@@ -160,6 +160,8 @@ async def pulled(script: Script) -> list[str]:
 async def test_a_page_without_has_more_is_the_last_one_unless_it_is_full() -> None:
     everyone = [each["email"] for each in FULL]
     assert await pulled({PAGE: reply({"data": FULL[:99]})}) == everyone[:99]
+    one_more = {**CONTACT, "unsubscribed": True}
+    assert await pulled({PAGE: reply({"data": FULL}), f"{PAGE}&after=c-99": reply({"data": [one_more]})}) == [*everyone, "a@example.com"]
     assert await pulled({PAGE: reply({"data": FULL}), f"{PAGE}&after=c-99": reply({"data": []})}) == everyone
 
 
