@@ -78,6 +78,7 @@ FLOORS = {
         "sandbox.klaviyo",
         "sandbox.mailchimp",
         "sandbox.mailgun",
+        "sandbox.mailjet",
         "sandbox.postmark",
         "sandbox.resend",
         "sandbox.sendgrid",

@@ -24,6 +24,7 @@ from mailprefs.sandbox.brevo import Brevo
 from mailprefs.sandbox.klaviyo import Klaviyo
 from mailprefs.sandbox.mailchimp import Mailchimp
 from mailprefs.sandbox.mailgun import Mailgun
+from mailprefs.sandbox.mailjet import Mailjet
 from mailprefs.sandbox.postmark import Postmark
 from mailprefs.sandbox.resend import Resend
 from mailprefs.sandbox.sendgrid import SendGrid
@@ -51,6 +52,7 @@ SIMULATIONS: Mapping[str, Callable[[], Simulation]] = {
     "klaviyo": Klaviyo,
     "mailchimp": Mailchimp,
     "mailgun": Mailgun,
+    "mailjet": Mailjet,
     "postmark": Postmark,
     "resend": Resend,
     "sendgrid": SendGrid,
