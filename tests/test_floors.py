@@ -53,7 +53,7 @@ FLOORS = {
         "providers.attempts",
     ),
     2.4: ("providers.offsets", "providers.steady", "providers.telling"),
-    2.5: ("providers.klaviyo_suppressions", "providers.mailgun_tags", "providers.ses_contacts"),
+    2.5: ("providers.klaviyo_suppressions", "providers.mailgun_tags", "providers.ses_contacts", "providers.sparkpost_lists"),
     3.1: (
         "providers.brevo",
         "providers.customerio",
@@ -83,6 +83,7 @@ FLOORS = {
         "sandbox.resend",
         "sandbox.sendgrid",
         "sandbox.ses",
+        "sandbox.sparkpost",
     ),
     5.3: ("sandbox.app", "sandbox"),
 }

@@ -1,17 +1,25 @@
-"""SparkPost: its event webhooks in, known by user and password. What is known of it: docs/providers/sparkpost.md."""
+"""SparkPost: its event webhooks in, known by user and password; its suppression list out: docs/providers/sparkpost.md."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, ClassVar
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from mailprefs.providers import facts, reading, samples
-from mailprefs.providers.base import OURS, Delivery, Heard, Sample
+from mailprefs.errors import Misconfigured
+from mailprefs.providers import facts, reading, samples, telling
+from mailprefs.providers.base import OURS, Credential, Delivery, Heard, Listed, Sample, Settlement, Telling, Unsafe
+from mailprefs.providers.calling import base_of
 from mailprefs.providers.sorting import Counted, place, sort
+from mailprefs.providers.sparkpost_lists import EVERYTHING, Suppressions
+from mailprefs.providers.steady import Steady
 from mailprefs.providers.unsigned import Unsigned
 from mailprefs.words import Event, Kind
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
 
 _ENGAGED = "engagement is no consent"
 _A_REPLY = "somebody's machine answered, which says nothing of whether mail is wanted"
@@ -70,10 +78,24 @@ WORDS: Mapping[str, Kind | str] = {
 
 _ADVICE = "Make up both, and set them at SparkPost: Configuration → Webhooks → your webhook → Authentication → Basic Auth."
 
+LONGEST_LIST = 255  # octets of a List-Id, RFC 2919 §2
+PRIMARY = "0"  # the account itself, where it has subaccounts
+_LIST = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)+")
+_SUBACCOUNT = re.compile(r"[1-9][0-9]{0,17}")
+_API_ADVICE = "At SparkPost, Configuration → API Keys makes one; it needs Suppression Lists: Read/Write."
+_SUBACCOUNT_ADVICE = "Configuration → Subaccounts shows them. Leave it out for the account itself."
+_MAP_ADVICE = (
+    f"Map each topic to the List-Id of its mail, such as newsletter.example.com, and marketing as a whole to '{EVERYTHING}'. "
+    "Any other list or type would stop transactional mail too."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class SparkPost(Unsigned):
-    """SparkPost as it is heard. Holds no state."""
+    """SparkPost both ways. Holds no state."""
+
+    budget: timedelta = telling.BUDGET
+    pause: timedelta = timedelta(seconds=0.1)  # between two requests: its limits change with its load
 
     name: ClassVar[str] = "sparkpost"
     advice: ClassVar[str] = _ADVICE
@@ -81,6 +103,24 @@ class SparkPost(Unsigned):
         **WORDS,
         **{f"{word}/{code}": kind for word in ("bounce", "out_of_band") for code, kind in CLASSES.items()},
     }
+
+    secrets_out: ClassVar[tuple[str, ...]] = ("api_key",)
+    hosts: ClassVar[tuple[str, ...]] = ("api.sparkpost.com", "api.eu.sparkpost.com")
+    batch: ClassVar[int] = 20  # a stop is two readings of each and one write, which fit the budget at that distance
+    pace: ClassVar[float] = 0.2
+
+    def check(self, credential: Credential) -> None:
+        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard and, if mapped, told."""
+        Unsigned.check(self, credential)
+        if credential.groups or "api_key" in credential.secrets:
+            credential.needed("api_key", 16, _API_ADVICE)
+        if strange := [group for group in credential.groups if not _is_list(group)]:
+            raise Misconfigured(
+                f"Account '{credential.account}': scopes maps to '{strange[0]}', which is no list for marketing. {_MAP_ADVICE}"
+            )
+        if not _SUBACCOUNT.fullmatch(_subaccount(credential) or "1"):
+            raise Misconfigured(f"Account '{credential.account}': subaccount is no number of one. {_SUBACCOUNT_ADVICE}")
+        base_of(credential, self.hosts)
 
     def parse(self, delivery: Delivery) -> Heard:
         """Read a verified delivery. Never raises; events, kept and counted together are as many as it told."""
@@ -93,6 +133,41 @@ class SparkPost(Unsigned):
         named = {"event_id": told.id, "rcpt_to": told.address, "timestamp": str(samples.unix(told.at)), "subject": samples.SUBJECT}
         list_ = {"list_id": told.group} if left and told.group else {}
         return samples.spelt([{"msys": {hull: {"type": word, **named, **list_}}}])
+
+    async def tell(self, http: ClientSession, credential: Credential, tellings: Sequence[Telling]) -> list[Settlement]:
+        """Assert each telling in its list, with the type that never stops transactional mail."""
+
+        async def act(group: str, stop: bool, addresses: list[str], settled: telling.Settled) -> None:
+            list_ = self._list(http, credential, group, self.pause)
+            await (list_.close if stop else list_.open)(addresses, settled)
+
+        return await telling.told(tellings, self.budget, act)
+
+    async def pull(self, http: ClientSession, credential: Credential, group: str) -> AsyncIterator[Listed]:
+        """List the group as SparkPost holds it, with when and why."""
+        async for listed in self._list(http, credential, group, self.pause * 5).everyone():
+            yield listed
+
+    def _list(self, http: ClientSession, credential: Credential, group: str, pause: timedelta) -> Suppressions:
+        if not _is_list(group):
+            raise Unsafe(f"The account maps a topic to what is no list for marketing. {_MAP_ADVICE}")
+        headers = {"Authorization": credential.lent("api_key", _API_ADVICE), "Accept": "application/json"}
+        base, subaccount = base_of(credential, self.hosts), _subaccount(credential)
+        # Without the header a question is about all subaccounts as well, and its answer up to 20 minutes old.
+        asks = Steady(http, base, headers | {"X-MSYS-SUBACCOUNT": subaccount or PRIMARY}, pause)
+        writes = Steady(http, base, headers | ({"X-MSYS-SUBACCOUNT": subaccount} if subaccount else {}), pause)
+        return Suppressions(asks, writes, group, subaccount or PRIMARY)
+
+
+def _is_list(group: str) -> bool:
+    return group == EVERYTHING or (len(group) <= LONGEST_LIST and _LIST.fullmatch(group) is not None)
+
+
+def _subaccount(credential: Credential) -> str:
+    return str(credential.options.get("subaccount") or "")
+
+
+# In
 
 
 def _read(hull: object, received_at: datetime) -> Event | Counted | str:

@@ -29,6 +29,7 @@ from mailprefs.sandbox.postmark import Postmark
 from mailprefs.sandbox.resend import Resend
 from mailprefs.sandbox.sendgrid import SendGrid
 from mailprefs.sandbox.ses import SES
+from mailprefs.sandbox.sparkpost import SparkPost
 
 LOOPBACK = "127.0.0.1"
 KEPT_REQUESTS = 100_000  # the oldest make room
@@ -57,6 +58,7 @@ SIMULATIONS: Mapping[str, Callable[[], Simulation]] = {
     "resend": Resend,
     "sendgrid": SendGrid,
     "ses": SES,
+    "sparkpost": SparkPost,
 }
 SIMULATED = web.AppKey("simulated", dict[str, Simulation])
 RECEIVED = web.AppKey("received", deque[dict[str, object]])

@@ -48,6 +48,7 @@ CASE = case(
     DOCUMENTED,
     "newsletter.example.com",
     told=TOLD,
+    out={"api_key": "14ac5499-sandbox-key-0123456789abcdef"},
     body=lambda events: in_array([wrapped(event) for event in events]),
     unknown=b'{"type": "teleport", "rcpt_to": "alex@example.com", "timestamp": "1700000000", "event_id": "1"}',
     tokened=b'{"type": "spam_complaint", "rcpt_to": "alex@example.com", "timestamp": "1700000000", "event_id": "2", '
