@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
@@ -115,6 +115,12 @@ class Figures:
     next_deadline_at: datetime | None = None  # of the stops in ``waiting``, the earliest
     warned_at: datetime | None = None  # when half of the time until then is gone
     late: int = 0  # of ``waiting``: stops past their deadline
+
+    @property
+    def shown(self) -> dict[str, object]:
+        """What ``sync --json`` and ``/v1/sync`` say, times as ISO 8601."""
+        values = {name: value for name, value in asdict(self).items() if name != "warned_at"}
+        return {name: value.isoformat() if isinstance(value, datetime) else value for name, value in values.items()}
 
 
 async def accounts(connection: Connection) -> Mapping[str, int]:

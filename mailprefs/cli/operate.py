@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 import click
 
@@ -22,8 +21,7 @@ def sync_(account: str | None, as_json: bool) -> int:
     if account and not figures:
         raise click.BadParameter(f"no such account: {account}")
     if as_json:
-        rows = [{key: value for key, value in asdict(each).items() if key != "warned_at"} for each in figures]
-        click.echo(json.dumps({"accounts": rows}, default=lambda at: at.isoformat()))
+        click.echo(json.dumps({"accounts": [each.shown for each in figures]}))
     for each in () if as_json else figures:
         oldest = f", the oldest since {each.oldest_at:%Y-%m-%d %H:%M:%S}Z" if each.oldest_at else ""
         due = f", due by {each.next_deadline_at:%Y-%m-%d %H:%M}Z" if each.next_deadline_at else ""

@@ -19,7 +19,7 @@ from mailprefs.providers import CHANNELS, engaged, told_apart
 from mailprefs.providers.calling import session
 from mailprefs.reception import Forgeries
 from mailprefs.settings import Settings
-from mailprefs.web import admin, marketer, provider, recipient, wire
+from mailprefs.web import admin, marketer, operator, provider, recipient, wire
 from mailprefs.web.arrivals import Arrivals
 from mailprefs.web.keys import ARRIVALS, EXPORTS, FORGERIES, HOOKS, HOUSE, HTTP, METRICS, POOL, PRESSES, THOUGHTS, Hearing, House
 from mailprefs.web.thoughts import SecondThoughts
@@ -31,7 +31,7 @@ AT_ONCE = 2  # deliveries of one account that are recorded at once: a quarter of
 POOLS = {"web": 8, "hooks": 4 * AT_ONCE, "exports": 4, "presses": groupcommit.WRITERS}  # connections, by class of request
 CONNECTIONS = sum(POOLS.values())  # to the database, of one web process at most
 
-DOORS = {"public": recipient, "hooks": provider, "api": marketer, "metrics": admin}
+DOORS = {"public": (recipient,), "hooks": (provider,), "api": (marketer, operator), "metrics": (admin,)}
 
 
 def create_app(
@@ -46,8 +46,8 @@ def create_app(
     app[ARRIVALS] = Arrivals()
     app[THOUGHTS] = SecondThoughts()
     app[METRICS] = admin.token(settings)
-    for door in only:
-        app.add_routes(DOORS[door].routes)
+    for room in (room for door in only for room in DOORS[door]):
+        app.add_routes(room.routes)
     app.on_response_prepare.append(wire.dress)
     app.cleanup_ctx.append(_opened(database_url))
     return app

@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from functools import wraps
 from time import monotonic
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
@@ -14,13 +13,14 @@ from uuid import UUID
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
-from mailprefs import apikeys, audience, db, decisions
+from mailprefs import audience, db, decisions
 from mailprefs.apikeys import Power
 from mailprefs.audience import Format, Sink
 from mailprefs.catalogue import Scope
 from mailprefs.decisions import Question
-from mailprefs.errors import Forged, MailprefsError, UnknownScope, Unreadable
+from mailprefs.errors import UnknownScope, Unreadable
 from mailprefs.web import problems
+from mailprefs.web.guard import wants
 from mailprefs.web.keys import EXPORTS, HOUSE, POOL, House
 from mailprefs.words import Address
 
@@ -64,33 +64,6 @@ class LookupAsked(_Asked):
     """``POST /v1/addresses/lookup``"""
 
     address: Text
-
-
-def wants(power: Power) -> Callable[[Handler], Handler]:
-    """Let a request through only with a key that has this power. Whoever has none learns nothing else."""
-
-    def around(handler: Handler) -> Handler:
-        @wraps(handler)
-        async def guarded(request: web.Request) -> web.StreamResponse:
-            try:
-                await _let_in(request, power)
-                return await handler(request)
-            except MailprefsError as error:
-                return problems.answer(error)
-
-        return guarded
-
-    return around
-
-
-async def _let_in(request: web.Request, power: Power) -> None:
-    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
-        raise Forged("an API key is wanted: Authorization: Bearer mp_…")
-    async with db.acquired(request.app[POOL]) as connection:
-        key = await apikeys.recognise(connection, text.strip(), now=request.app[HOUSE].clock())
-    if power not in key.powers:
-        raise problems.Powerless(f"the API key lacks the power '{power}'")
 
 
 async def asked(request: web.Request, model: type[Model]) -> Model:

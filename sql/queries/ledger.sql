@@ -9,6 +9,14 @@ select record_many(:bucket, :key, :channel, :scope, :cause, :effect, :door, :tel
 -- name: stands$
 select exists (select from consent where bucket = :bucket and key = :key and evidence = :evidence);
 
+-- name: buckets
+-- The buckets that anybody is in, one index look each, however many people there are.
+with recursive next (bucket) as (
+  select min(bucket) from address
+  union all
+  select (select min(a.bucket) from address a where a.bucket > n.bucket) from next n where n.bucket is not null)
+select bucket from next where bucket is not null;
+
 -- name: differing$
 -- Folds every ledger of one bucket anew and counts the summaries that are not what their ledger says.
 with everyone as (

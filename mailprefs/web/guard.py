@@ -1,0 +1,43 @@
+"""Who may come in at ``/v1``: a key with the power that the route wants."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import wraps
+
+from aiohttp import web
+
+from mailprefs import apikeys, db
+from mailprefs.apikeys import Power
+from mailprefs.errors import Forged, MailprefsError
+from mailprefs.web import problems
+from mailprefs.web.keys import HOUSE, POOL
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def wants(power: Power) -> Callable[[Handler], Handler]:
+    """Let a request through only with a key that has this power. Whoever has none learns nothing else."""
+
+    def around(handler: Handler) -> Handler:
+        @wraps(handler)
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            try:
+                await _let_in(request, power)
+                return await handler(request)
+            except MailprefsError as error:
+                return problems.answer(error)
+
+        return guarded
+
+    return around
+
+
+async def _let_in(request: web.Request, power: Power) -> None:
+    scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer":
+        raise Forged("an API key is wanted: Authorization: Bearer mp_…")
+    async with db.acquired(request.app[POOL]) as connection:
+        key = await apikeys.recognise(connection, text.strip(), now=request.app[HOUSE].clock())
+    if power not in key.powers:
+        raise problems.Powerless(f"the API key lacks the power '{power}'")
