@@ -41,8 +41,10 @@ def losing(nth: int) -> Detour:
         async with ClientSession(cookie_jar=DummyCookieJar()) as http:
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", 0).start()
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-            await runner.cleanup()
+            try:
+                yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+            finally:
+                await runner.cleanup()
 
     return detour
 
@@ -116,12 +118,13 @@ def come_to(running: subprocess.Popen[str], words: str) -> None:
 @pytest.mark.parametrize(
     ("words", "send", "number", "status"),
     [
+        ("starting an own PostgreSQL", os.killpg, signal.SIGTERM, 130),
         ("starting a simulated SendGrid", os.killpg, signal.SIGTERM, 130),
         ("A scanner opens", os.kill, signal.SIGTERM, 130),
         ("The worker tells", os.killpg, signal.SIGINT, 130),
         ("Still serving", os.killpg, signal.SIGTERM, 0),
     ],
-    ids=["as it starts", "in the story, it alone", "in the story, Ctrl-C", "while it serves"],
+    ids=["as it begins", "as it starts", "in the story, it alone", "in the story, Ctrl-C", "while it serves"],
 )
 def test_told_to_stop_it_leaves_no_process_and_no_file(
     tmp_path: Path, words: str, send: Callable[[int, int], None], number: int, status: int
@@ -129,7 +132,7 @@ def test_told_to_stop_it_leaves_no_process_and_no_file(
     """Told twice, as those are who run under make: the group is told, and make tells its own."""
     with demo(tmp_path) as running:
         come_to(running, words)
-        assert len(processes(tmp_path)) > 1  # the control: there is something to leave behind
+        assert processes(tmp_path)  # the control: there is something to leave behind
         send(running.pid, number)
         time.sleep(0.05)
         with suppress(ProcessLookupError):

@@ -11,6 +11,7 @@ import click
 from mailprefs import telemetry, worker
 from mailprefs.demo import staged, tell
 from mailprefs.demo.stage import Stage
+from mailprefs.errors import MailprefsError
 from mailprefs.settings import load
 
 INTERRUPTED = 130  # as a shell calls it
@@ -31,16 +32,25 @@ async def _told(once: bool) -> int:
     """Tell, and serve unless ``once``. Told to stop, at any time and however often, it leaves nothing behind."""
     stop = asyncio.Event()
     worker.heed_signals(stop)
-    async with staged(load(), lambda words: click.echo(words, err=True)) as stage:
-        telling = asyncio.create_task(tell(stage, click.echo))
-        if not await _came_to_its_end(telling, stop):
+    try:
+        async with staged(load(), lambda words: click.echo(words, err=True)) as stage:
+            return await _played(stage, once, stop)
+    except MailprefsError:
+        if stop.is_set():  # whoever was told with us may have ended first
             return INTERRUPTED
-        right = telling.result()
-        click.echo("\nThe story came out as told." if right else "\nThe story did NOT come out as told: see the ✗ above.")
-        if not once:
-            _links(stage)
-            await worker.work(stage.pool, stage.catalogue, stage.ring, stage.settings, stop=stop)
-        return 0 if right else 1
+        raise
+
+
+async def _played(stage: Stage, once: bool, stop: asyncio.Event) -> int:
+    telling = asyncio.create_task(tell(stage, click.echo))
+    if not await _came_to_its_end(telling, stop):
+        return INTERRUPTED
+    right = telling.result()
+    click.echo("\nThe story came out as told." if right else "\nThe story did NOT come out as told: see the ✗ above.")
+    if not once:
+        _links(stage)
+        await worker.work(stage.pool, stage.catalogue, stage.ring, stage.settings, stop=stop)
+    return 0 if right else 1
 
 
 async def _came_to_its_end(telling: asyncio.Task[bool], stop: asyncio.Event) -> bool:
