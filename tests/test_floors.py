@@ -53,7 +53,13 @@ FLOORS = {
         "providers.attempts",
     ),
     2.4: ("providers.offsets", "providers.steady", "providers.telling"),
-    2.5: ("providers.klaviyo_suppressions", "providers.mailgun_tags", "providers.ses_contacts", "providers.sparkpost_lists"),
+    2.5: (
+        "providers.customerio_people",
+        "providers.klaviyo_suppressions",
+        "providers.mailgun_tags",
+        "providers.ses_contacts",
+        "providers.sparkpost_lists",
+    ),
     3.1: (
         "providers.brevo",
         "providers.customerio",
@@ -75,6 +81,7 @@ FLOORS = {
     5.1: ("sandbox.faults",),
     5.2: (
         "sandbox.brevo",
+        "sandbox.customerio",
         "sandbox.klaviyo",
         "sandbox.mailchimp",
         "sandbox.mailgun",

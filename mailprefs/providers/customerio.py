@@ -1,18 +1,23 @@
-"""Customer.io: its signed reporting webhooks in. What is known of it: docs/providers/customerio.md."""
+"""Customer.io: its signed reporting webhooks in, its subscription preferences out. What is known of it: docs/providers/customerio.md."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, ClassVar
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from mailprefs.errors import Forged, Misconfigured, Unreadable
-from mailprefs.providers import facts, reading, samples, signing
-from mailprefs.providers.base import Answers, Credential, Delivery, Heard, Sample
+from mailprefs.providers import facts, reading, samples, signing, telling
+from mailprefs.providers.base import Answers, Credential, Delivery, Heard, Listed, Outcome, Sample, Settlement, Telling
+from mailprefs.providers.customerio_people import ADVICE, HOSTS, TOPIC, Lines, Person
 from mailprefs.providers.sorting import Counted, place, sort
 from mailprefs.words import Channel, Event, Kind
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
 
 _UNDERWAY = "it is on its way, or was only drafted; the recipient's side has said nothing yet"
 _OURS = "Customer.io could not or would not send it, which says nothing of the recipient"
@@ -43,13 +48,15 @@ _LEFT = "\0left"  # what was turned off; no field of theirs, since strict JSON h
 
 SIGNATURE, TIMESTAMP = "X-CIO-Signature", "X-CIO-Timestamp"
 _UNIX_TIME = re.compile(r"[0-9]{1,18}")
-_TOPIC = re.compile(r"topic_[0-9]{1,18}")
 _KEY_ADVICE = "At Customer.io, Data & Integrations → Integrations → Reporting Webhooks shows the webhook's signing key; set it unchanged."
 
 
 @dataclass(frozen=True, slots=True)
 class CustomerIo:
-    """Customer.io as it is heard. Holds no state."""
+    """Customer.io both ways. Holds no state."""
+
+    budget: timedelta = telling.BUDGET
+    pause: timedelta = timedelta(seconds=0.12)  # between two questions: ten a second are what it lets a workspace ask
 
     name: ClassVar[str] = "customerio"
     channel: ClassVar[Channel] = Channel.EMAIL
@@ -61,15 +68,23 @@ class CustomerIo:
     }
     secrets_in: ClassVar[tuple[str, ...]] = ("webhook_key",)
     seals: ClassVar[tuple[str, ...]] = (SIGNATURE,)
+    secrets_out: ClassVar[tuple[str, ...]] = tuple(ADVICE)
+    hosts: ClassVar[tuple[str, ...]] = HOSTS
+    batch: ClassVar[int] = 10  # each is four questions and a write, which fit the budget at that distance
+    pace: ClassVar[float] = 0.1
 
     def check(self, credential: Credential) -> None:
-        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard."""
+        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard and, if mapped, told."""
         signing.check(credential, "webhook_key", 16, _KEY_ADVICE)
-        if strange := [group for group in credential.groups if not _TOPIC.fullmatch(group)]:
+        if credential.groups:
+            for name, advice in ADVICE.items():
+                credential.needed(name, 16, advice)
+        if strange := [group for group in credential.groups if not TOPIC.fullmatch(group)]:
             raise Misconfigured(
                 f"Account '{credential.account}': scopes maps to '{strange[0]}', but Customer.io knows a topic by an identifier such as "
                 "topic_7. Workspace Settings → Subscription center shows its number."
             )
+        Lines.check(credential)
 
     def verify(self, credential: Credential, delivery: Delivery) -> None:
         """Raise Forged unless the raw bytes were signed for this account. Its retries may come for seven days: no window."""
@@ -97,6 +112,27 @@ class CustomerIo:
         timestamp = str(samples.unix(at))
         signature = signing.hmac_of(credential.secrets["webhook_key"], f"v0:{timestamp}:".encode(), body)
         return samples.posted(body, at, {TIMESTAMP: timestamp, SIGNATURE: signature})
+
+    async def tell(self, http: ClientSession, credential: Credential, tellings: Sequence[Telling]) -> list[Settlement]:
+        """Assert each telling in its topic, never by ``unsubscribed``, which is everything, nor by suppressing, which deletes people."""
+
+        async def act(group: str, stop: bool, addresses: list[str], settled: telling.Settled) -> None:
+            lines = Lines.of(http, credential, self.pause)
+            await lines.topic(group)
+            await telling.each(addresses, settled, partial(_stopped if stop else _let_go, lines, group))
+
+        return await telling.told(tellings, self.budget, act)
+
+    async def pull(self, http: ClientSession, credential: Credential, group: str) -> AsyncIterator[Listed]:
+        """List everyone who turned the topic off, or left everything, and the latest time at which that can have been."""
+        lines = Lines.of(http, credential, self.pause * 2)  # half of what it lets us ask is left to the courier
+        await lines.topic(group, listing=True)
+        async for person in lines.everyone(group):
+            if person.address and (person.off or person.left):
+                yield Listed(person.address, group, person.since)
+
+
+# In
 
 
 def _read(told: Mapping[str, Any], delivery: Delivery) -> Event | Counted | str:
@@ -143,7 +179,7 @@ def _apart(told: Any) -> list[Any]:
     preferences = _preferences(told) or {}
     topics, channels = preferences.get("topics"), preferences.get("channels")
     # Anything but true counts as off: stopping too much is the safe reading of a form that may change.
-    off: list[str | None] = [name if _TOPIC.fullmatch(name) else "" for name, on in _items(topics) if on is not True]
+    off: list[str | None] = [name if TOPIC.fullmatch(name) else "" for name, on in _items(topics) if on is not True]
     off += [None for name, on in _items(channels) if name == "email" and on is not True]
     return [told | {_LEFT: group} for group in off] or [told]
 
@@ -160,3 +196,36 @@ def _preferences(told: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _items(of: object) -> list[tuple[str, object]]:
     return list(of.items()) if isinstance(of, dict) else []
+
+
+# Out
+
+
+async def _stopped(lines: Lines, topic: str, address: str) -> Settlement:
+    """Turn a topic off for everyone with the address, or for one who is made for it, and look whether it is so."""
+    return await _told(lines, topic, address, await lines.people(topic, address), stop=True)
+
+
+async def _let_go(lines: Lines, topic: str, address: str) -> Settlement:
+    """Turn a topic on for everyone with the address who turned it off, and look whether it is so. Nobody is made for it."""
+    people = await lines.people(topic, address)
+    if any(person.left for person in people):
+        return Settlement(Outcome.REFUSED, "left_there")  # it is about more than this topic, and only they can take it back
+    return await _told(lines, topic, address, people, stop=False)
+
+
+async def _told(lines: Lines, topic: str, address: str, people: Sequence[Person], *, stop: bool) -> Settlement:
+    if _is(people, stop):
+        return telling.DONE
+    whom = [{"cio_id": person.id} for person in people if person.off is not stop] or [{"email": address}]
+    for one in whom:
+        if refused := await lines.write(topic, one, on=not stop):
+            return refused
+    # Customer.io answers before it has looked, and a change that failed was answered as well.
+    done = _is(await lines.people(topic, address), stop)
+    return telling.DONE if done else Settlement(Outcome.UNKNOWN, "not_confirmed")
+
+
+def _is(people: Sequence[Person], stop: bool) -> bool:
+    """True if it is as told: for a stop there must be somebody in whom it is written down."""
+    return all(person.off is stop for person in people) and bool(people or not stop)

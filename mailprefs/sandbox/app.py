@@ -21,6 +21,7 @@ from aiohttp.typedefs import Handler
 
 from mailprefs.sandbox import faults
 from mailprefs.sandbox.brevo import Brevo
+from mailprefs.sandbox.customerio import CustomerIo
 from mailprefs.sandbox.klaviyo import Klaviyo
 from mailprefs.sandbox.mailchimp import Mailchimp
 from mailprefs.sandbox.mailgun import Mailgun
@@ -50,6 +51,7 @@ class Simulation(Protocol):
 
 SIMULATIONS: Mapping[str, Callable[[], Simulation]] = {
     "brevo": Brevo,
+    "customerio": CustomerIo,
     "klaviyo": Klaviyo,
     "mailchimp": Mailchimp,
     "mailgun": Mailgun,

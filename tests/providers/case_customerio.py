@@ -38,6 +38,7 @@ DOCUMENTED = (  # Customer.io's reporting webhooks, by object type and metric
 )
 KEY, KEY_NEXT = "f" * 64, "e" * 64
 SCOPES = {"scopes": {"newsletter": "topic_7", "offers": "topic_8"}}
+SECRETS = {"webhook_key": KEY, "site_id": "0123456789abcdef0123", "api_key": "fedcba9876543210fedc", "app_key": "a0b1c2d3e4f5a6b7c8d9"}
 TOLD = [json.dumps(event).encode() for event in json.loads((PAYLOADS / "customerio" / "documented.json").read_bytes())]
 
 
@@ -54,8 +55,8 @@ def signer(key: str, timestamp: str = "1763801240") -> Callable[[bytes], Deliver
 
 CASE = Case(
     provider=PROVIDERS["customerio"],
-    credential=Credential("customerio-main", {"webhook_key": KEY}, SCOPES),
-    rotated=Credential("customerio-main", {"webhook_key": KEY, "webhook_key_next": KEY_NEXT}, SCOPES),
+    credential=Credential("customerio-main", SECRETS, SCOPES),
+    rotated=Credential("customerio-main", {**SECRETS, "webhook_key_next": KEY_NEXT}, SCOPES),
     sign=signer(KEY),
     sign_next=signer(KEY_NEXT),
     sign_strange=signer("d" * 64),
@@ -67,6 +68,6 @@ CASE = Case(
     tokened=b'{"event_id": "t-1", "object_type": "email", "metric": "spammed", "timestamp": 1763801234, '
     b'"data": {"recipient": "alex@example.com"}}',
     token=None,
-    short={"webhook_key": KEY[:10], "webhook_key_next": KEY_NEXT[:10]},
+    short={**{name: value[:10] for name, value in SECRETS.items()}, "webhook_key_next": KEY_NEXT[:10]},
     batched=False,
 )
