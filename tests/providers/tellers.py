@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
-from aiohttp import ClientSession
+from aiohttp import ClientSession, ClientTimeout
 
 from mailprefs.providers import PROVIDERS
 from mailprefs.providers.base import Credential, Listed, Outcome, Provider, Settlement, Telling
 
 TOLD = [name for name, provider in PROVIDERS.items() if isinstance(provider, Provider)]
+PATIENT = ClientTimeout(total=60)  # seconds; of what is asked of the sandbox itself, and of a listing: a busy machine is no fault
 USUAL = frozenset({"Host", "Accept", "Accept-Encoding", "User-Agent", "Content-Length", "Content-Type"})
 DONE = Settlement(Outcome.DONE)
 
@@ -91,21 +92,21 @@ class Box:
         return cls(http, root, teller, replace(teller.credential, api_base=f"{root}/{teller.name}"))
 
     async def faults(self, *queue: object) -> None:
-        async with self.http.post(f"{self.root}/_sandbox/faults", json={"queue": queue}) as answer:
+        async with self.http.post(f"{self.root}/_sandbox/faults", json={"queue": queue}, timeout=PATIENT) as answer:
             assert answer.status == 200
 
     async def listing_faults(self, *queue: Mapping[str, object]) -> None:
         await self.faults(*({**fault, "listing": True} for fault in queue))
 
     async def shown(self, what: str) -> Any:
-        async with self.http.get(f"{self.root}/_sandbox/{what}") as answer:
+        async with self.http.get(f"{self.root}/_sandbox/{what}", timeout=PATIENT) as answer:
             return await answer.json()
 
     async def state(self) -> Any:
         return (await self.shown("state"))[self.teller.name]
 
     async def put(self, state: Any) -> None:
-        async with self.http.put(f"{self.root}/_sandbox/state", json={self.teller.name: state}) as answer:
+        async with self.http.put(f"{self.root}/_sandbox/state", json={self.teller.name: state}, timeout=PATIENT) as answer:
             assert answer.status == 200, await answer.text()
 
     async def hold(self, **more: Sequence[str]) -> None:
@@ -145,4 +146,5 @@ class Box:
 
     async def pulled(self, group: str | None = None) -> list[Listed]:
         group = self.teller.groups[0] if group is None else group
-        return [listed async for listed in self.teller.provider.pull(self.http, self.credential, group)]
+        async with ClientSession(timeout=PATIENT) as http:
+            return [listed async for listed in self.teller.provider.pull(http, self.credential, group)]
