@@ -134,9 +134,12 @@ def _as_kept(row: Mapping[str, Any]) -> tuple[int, int, bool]:
 
 
 def _mapped(catalogue: Catalogue) -> dict[tuple[str, int], tuple[list[int], str]]:
-    """Return what is mapped: account's name and scope → the part of the path that counts, and the provider's id."""
+    """Return what is mapped: account's name and scope → the part of the path that counts, and which provider's id.
+
+    Under another id, and at another provider, it has been told nothing.
+    """
     return {
-        (account.name, scope): (_path_for(account, catalogue.by_number[scope]), group)
+        (account.name, scope): (_path_for(account, catalogue.by_number[scope]), f"{account.provider}/{group}")
         for account in catalogue.account
         for scope, group in catalogue.mapped(account).items()
     }
@@ -185,6 +188,7 @@ async def _keep_accounts(connection: Connection, catalogue: Catalogue, channels:
         return
     await queries("numbers").lock_mappings(connection)
     await queries("numbers").drop_mappings(connection, accounts=[account for account, _ in wanted], scopes=[scope for _, scope in wanted])
+    await queries("numbers").drop_unreachable(connection)
     for (account, scope), (path, group) in wanted.items():
         await queries("numbers").keep_mapping(connection, account=account, scope=scope, path=path, called=group)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -65,19 +65,14 @@ async def figures(connection: Connection, accounts: Sequence[str]) -> list[Recep
 def show(receptions: Sequence[Reception], *, now: datetime) -> None:
     """Set the gauges of these accounts."""
     for each in receptions:
-        for name, value in _gauges(each, now):
-            telemetry.gauge(name, value, account=each.account)
+        if (silent := each.silent_for(now)) is not None:
+            telemetry.gauge("account_silent_seconds", silent.total_seconds(), account=each.account)
+        telemetry.gauge("account_silent_unusually", each.unusual(now), account=each.account)
+        telemetry.gauge("account_forged_deliveries", each.forged, account=each.account)
+        telemetry.gauge("account_kept_aside", sum(each.kept.values()), account=each.account)
+        telemetry.gauge("account_unknown_kinds", each.kept.get(UNKNOWN, 0), account=each.account)
         for kind, events in each.events.items():
             telemetry.gauge("account_events", events, account=each.account, kind=kind)
-
-
-def _gauges(each: Reception, now: datetime) -> Iterator[tuple[str, float]]:
-    if (silent := each.silent_for(now)) is not None:
-        yield "account_silent_seconds", silent.total_seconds()
-    yield "account_silent_unusually", each.unusual(now)
-    yield "account_forged_deliveries", each.forged
-    yield "account_kept_aside", sum(each.kept.values())
-    yield "account_unknown_kinds", each.kept.get(UNKNOWN, 0)
 
 
 async def told_of(connection: Connection, account: str, address: Address) -> list[tuple[str, int, str]]:

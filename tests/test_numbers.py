@@ -223,6 +223,21 @@ async def test_another_group_or_another_part_of_the_tree_is_a_new_mapping(
     assert await pushes(conn) == [("sendgrid-main", NEWSLETTER), ("sendgrid-main", OFFERS)], "the bounces of the past are shared too"
 
 
+async def test_another_provider_under_the_same_name_is_a_new_mapping(
+    conn: asyncpg.Connection, raw: dict[str, Any], jane: Address, now: datetime
+) -> None:
+    """It keeps the ids of the groups, and has been told nothing; whom it cannot reach it is owed nothing about."""
+    await ledger.record(conn, [stop(jane, NEWSLETTER, now)], now=now)
+    assert await pushes(conn), "the control: it is owed"
+    raw["account"][0] |= {"provider": "twilio", "stops": "newsletter"}
+    await register(conn, raw, now)
+    assert [account for account, _ in await pushes(conn)] == ["sendgrid-second"] * await conn.fetchval("select count(*) from push")
+    await conn.execute("delete from push")
+    raw["account"][0]["provider"] = "sendgrid"
+    await register(conn, raw, now)
+    assert await pushes(conn) == [("sendgrid-main", NEWSLETTER)]
+
+
 async def test_a_mapping_that_goes_takes_its_pushes_along_and_no_other(
     conn: asyncpg.Connection, raw: dict[str, Any], jane: Address, now: datetime
 ) -> None:
@@ -367,7 +382,7 @@ LACKING = {
     "connective/newsletter": _asking,
     "connective/partners": _retiring,
     "sendgrid-third": _joined,
-    "sendgrid-second": _texting,
+    "sendgrid-second, sendgrid-second: connective/newsletter": _texting,
     "sendgrid-second: connective/partners": _mapping,
     "sendgrid-second: connective/newsletter": _regrouped,
     "sendgrid-second: connective/newsletter.": _sharing,

@@ -428,9 +428,11 @@ async def test_each_provider_s_list_is_compared_once_a_day_and_healed(house: Hou
     async def stopped() -> bool:
         return bool(await house.conn.fetchval("select stops @> array[272] from address where key = $1", left.key))
 
+    async def compared() -> bool:
+        return await stopped() and await house.conn.fetchval("select count(*) from reconciliation where account = 1") == 2
+
     async with house.working(unhurried=unhurried):
-        await until(stopped)
-        assert await house.conn.fetchval("select count(distinct account) from reconciliation") >= 1
+        await until(compared)
     await unhurried.close()
     assert not await house.conn.fetchval("select count(*) from push where account = 1")
 

@@ -34,7 +34,7 @@ create table mapping (
   account smallint not null references account,
   scope int not null references scope,
   path int[] not null,
-  called text,               -- the provider's own id of it: under another one it has been told nothing
+  called text,               -- the provider and its own id of it: under another one it has been told nothing
   filled boolean not null default false,  -- everyone who is held has been owed a push since it was mapped
   primary key (account, scope));
 

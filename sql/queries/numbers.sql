@@ -45,6 +45,11 @@ with gone as (
   returning m.account, m.scope)
 delete from push p using gone g where p.account = g.account and p.scope = g.scope;
 
+-- name: drop_unreachable!
+-- Forgets what is owed to accounts that reach people another way now.
+delete from push p using address a, account n
+where a.bucket = p.bucket and a.key = p.key and n.account = p.account and a.channel <> n.channel;
+
 -- name: mappings
 select account, scope, path, called, filled from mapping order by account, scope;
 

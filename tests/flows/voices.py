@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
+from uuid import uuid4
 
 import asyncpg
 
@@ -231,11 +232,13 @@ class World:
         return found
 
     async def on_the_page(self, decided: Mapping[Pair, Decision], pairs: Sequence[Pair]) -> Answers:
-        """The same as people see it, on the page that an undo ends on. Nothing is undone: the value is no undo of ours."""
+        """The same as people see it, on the page that an undo ends on. Nothing is undone: the value names a press that never was."""
         found = {}
         for text, number in pairs:
-            token = self.links.token(self.addresses.heard(text).key, self.catalogue.by_number[number])
-            async with self.doors.http.post(f"{self.doors.base}/u/{token}", data={"undo": "no undo of ours"}) as answer:
+            key = self.addresses.heard(text).key
+            token = self.links.token(key, self.catalogue.by_number[number])
+            undo = self.links.ring.timed("undo").dumps([[key.hex, number, uuid4().hex, self.now.timestamp()]])
+            async with self.doors.http.post(f"{self.doors.base}/u/{token}", data={"undo": undo}) as answer:
                 says = re.search(r"<dd>(Stopped|You get this)</dd>", await answer.text())
             assert says
             found[text, number] = says[1] == "You get this" and not _lacks_consent(decided[text, number])
