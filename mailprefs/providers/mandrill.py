@@ -1,17 +1,36 @@
-"""Mandrill, which is Mailchimp Transactional: its signed webhooks in. What is known of it: docs/providers/mandrill.md."""
+"""Mandrill, which is Mailchimp Transactional: its signed webhooks in, a subaccount's denylist out: docs/providers/mandrill.md."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, ClassVar
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from mailprefs.errors import Forged
-from mailprefs.providers import facts, posted, reading, samples, signing
-from mailprefs.providers.base import OURS, Answers, Credential, Delivery, Heard, Kept, Sample
+from mailprefs.errors import Forged, Misconfigured
+from mailprefs.providers import facts, posted, reading, samples, signing, telling
+from mailprefs.providers.base import (
+    OURS,
+    Answers,
+    Credential,
+    Delivery,
+    Heard,
+    Kept,
+    Listed,
+    Sample,
+    Settlement,
+    Telling,
+    Unsafe,
+)
+from mailprefs.providers.calling import base_of
+from mailprefs.providers.mandrill_denylist import Denylist
 from mailprefs.providers.sorting import Counted, place, sort
+from mailprefs.providers.steady import Steady
 from mailprefs.words import Channel, Event, Kind
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
 
 WORDS: Mapping[str, Kind | str] = {
     "send": "Mandrill sent the message; the recipient's side has said nothing yet",
@@ -34,23 +53,44 @@ FIRST_KEY = "test-webhook"  # signs the empty trial post of a webhook that is be
 _KEY_ADVICE = "At Mandrill, Settings → Webhooks shows the key of each webhook; set it unchanged, as text."
 _URL_ADVICE = "Set it to the Post To URL at Mandrill, Settings → Webhooks, letter for letter: Mandrill signs it with every post."
 
+_SUBACCOUNT = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_API_ADVICE = "At Mandrill, Settings → SMTP & API Info → New API Key makes one."
+_MAP_ADVICE = (
+    "Mandrill's denylist stops receipts too, but for the one of a subaccount. At Mandrill, Subaccounts → New Subaccount makes one; "
+    "send marketing through it and nothing else, set subaccount to its id, and map one scope, as a rule marketing, to the same id."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Mandrill:
-    """Mandrill as it is heard. Holds no state."""
+    """Mandrill both ways. Holds no state."""
+
+    budget: timedelta = telling.BUDGET
+    pause: timedelta = timedelta(seconds=0.1)  # between two requests; Mandrill names no limit
 
     name: ClassVar[str] = "mandrill"
     channel: ClassVar[Channel] = Channel.EMAIL
     answers: ClassVar[Answers] = Answers(greets=frozenset({"HEAD"}))  # unsigned, and only after a 200 does it show the key
     kinds: ClassVar[Mapping[str, Kind | str]] = WORDS
     secrets_in: ClassVar[tuple[str, ...]] = ("webhook_key",)
+    secrets_out: ClassVar[tuple[str, ...]] = ("api_key",)
+    hosts: ClassVar[tuple[str, ...]] = ("mandrillapp.com",)
+    batch: ClassVar[int] = 15  # each is three requests, which fit the budget at that distance
+    pace: ClassVar[float] = 0.2
     covers: ClassVar[tuple[str, ...]] = ("public_url",)
     seals: ClassVar[tuple[str, ...]] = (SIGNATURE,)
 
     def check(self, credential: Credential) -> None:
-        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard."""
+        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard and, if mapped, told."""
         signing.check(credential, "webhook_key", 16, _KEY_ADVICE)
         posted.check_public_url(credential, _URL_ADVICE)
+        if credential.groups or "api_key" in credential.secrets:
+            credential.needed("api_key", 16, _API_ADVICE)
+        if strange := [group for group in credential.groups if not _is_own(credential, group)]:
+            raise Misconfigured(
+                f"Account '{credential.account}': scopes maps to '{strange[0]}', which is not its subaccount. {_MAP_ADVICE}"
+            )
+        base_of(credential, self.hosts)
 
     def verify(self, credential: Credential, delivery: Delivery) -> None:
         """Raise Forged unless the form was signed for this account. Nothing in it is dated: no window (docs/providers/mandrill.md)."""
@@ -86,6 +126,37 @@ class Mandrill:
         signed = posted.signed(posted.public_url(credential), posted.octets(unsigned))
         signature = signing.hmac_of(credential.secrets["webhook_key"], signed, digest="sha1", spelling="base64")
         return samples.posted(body, at, {SIGNATURE: signature}, kind=samples.FORM)
+
+    async def tell(self, http: ClientSession, credential: Credential, tellings: Sequence[Telling]) -> list[Settlement]:
+        """Assert each telling in the denylist of the subaccount, never in the account's own, which would stop transactional mail."""
+
+        async def act(group: str, stop: bool, addresses: list[str], settled: telling.Settled) -> None:
+            denylist = self._denylist(http, credential, group)
+            await denylist.must_exist()
+            await telling.each(addresses, settled, denylist.add if stop else denylist.let_go)
+
+        return await telling.told(tellings, self.budget, act)
+
+    async def pull(self, http: ClientSession, credential: Credential, group: str) -> AsyncIterator[Listed]:
+        """List the subaccount's denylist, with when and why. Mandrill shows a thousand entries at most: from there on it is Unclear."""
+        denylist = self._denylist(http, credential, group)
+        await denylist.must_exist()
+        for listed in await denylist.everyone():
+            yield listed
+
+    def _denylist(self, http: ClientSession, credential: Credential, group: str) -> Denylist:
+        if not _is_own(credential, group):
+            raise Unsafe(f"The account maps a topic to what is not its subaccount. {_MAP_ADVICE}")
+        line = Steady(http, base_of(credential, self.hosts), {"Accept": "application/json"}, self.pause)
+        return Denylist(line, credential.lent("api_key", _API_ADVICE), group)
+
+
+def _is_own(credential: Credential, group: str) -> bool:
+    """True for the subaccount that the account names as the one of its marketing."""
+    return group == credential.options.get("subaccount") and _SUBACCOUNT.fullmatch(group) is not None
+
+
+# In
 
 
 def _read(told: Mapping[str, Any], delivery: Delivery) -> Event | Counted | str:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ from mailprefs.sandbox.klaviyo import Klaviyo
 from mailprefs.sandbox.mailchimp import Mailchimp
 from mailprefs.sandbox.mailgun import Mailgun
 from mailprefs.sandbox.mailjet import Mailjet
+from mailprefs.sandbox.mandrill import Mandrill
 from mailprefs.sandbox.postmark import Postmark
 from mailprefs.sandbox.resend import Resend
 from mailprefs.sandbox.sendgrid import SendGrid
@@ -35,6 +37,7 @@ from mailprefs.sandbox.sparkpost import SparkPost
 LOOPBACK = "127.0.0.1"
 KEPT_REQUESTS = 100_000  # the oldest make room
 KEYS = frozenset({"authorization", "x-postmark-server-token", "api-key"})  # headers whose value is a credential
+KEY_INSIDE = re.compile(r'(?<="key": ")[^"]*')  # a credential that is in the body
 LARGEST = 8 << 20  # bytes of a request
 
 
@@ -56,6 +59,7 @@ SIMULATIONS: Mapping[str, Callable[[], Simulation]] = {
     "mailchimp": Mailchimp,
     "mailgun": Mailgun,
     "mailjet": Mailjet,
+    "mandrill": Mandrill,
     "postmark": Postmark,
     "resend": Resend,
     "sendgrid": SendGrid,
@@ -118,7 +122,7 @@ async def _remember(request: web.Request, handler: Handler) -> web.StreamRespons
     """Every request to a provider is remembered as it came, without its key."""
     if not request.path.startswith("/_sandbox/"):
         headers = [[name, value] for name, value in request.headers.items() if name.lower() not in KEYS]
-        body = (await request.read()).decode("utf-8", "backslashreplace")
+        body = KEY_INSIDE.sub("", (await request.read()).decode("utf-8", "backslashreplace"))
         request.app[RECEIVED].append({"method": request.method, "path": request.raw_path, "headers": headers, "body": body})
     return await handler(request)
 

@@ -28,13 +28,15 @@ DOCUMENTED = (  # Mandrill's message events, its inbound mail, and its two lists
 )
 KEY, KEY_NEXT = "first-webhook-key-1234", "second-webhook-key-123"
 URL = "https://hooks:pass@go.example.com/hooks/mandrill-main?from=mandrill"
-OPTIONS = {"public_url": URL, "scopes": {"newsletter": "marketing-subaccount"}}
+SUBACCOUNT = "marketing"
+OPTIONS = {"public_url": URL, "subaccount": SUBACCOUNT, "scopes": {"newsletter": SUBACCOUNT}}
+API_KEY = {"api_key": "md-sandbox-key-0123456789"}
 TOLD = [json.dumps(event).encode() for event in json.loads((PAYLOADS / "mandrill" / "documented.json").read_bytes())]
 
 CASE = Case(
     provider=PROVIDERS["mandrill"],
-    credential=Credential("mandrill-main", {"webhook_key": KEY}, OPTIONS),
-    rotated=Credential("mandrill-main", {"webhook_key": KEY, "webhook_key_next": KEY_NEXT}, OPTIONS),
+    credential=Credential("mandrill-main", {"webhook_key": KEY, **API_KEY}, OPTIONS),
+    rotated=Credential("mandrill-main", {"webhook_key": KEY, "webhook_key_next": KEY_NEXT, **API_KEY}, OPTIONS),
     sign=signer(SIGNATURE, KEY, URL),
     sign_next=signer(SIGNATURE, KEY_NEXT, URL),
     sign_strange=signer(SIGNATURE, "nobodys-webhook-key-12", URL),
@@ -44,7 +46,7 @@ CASE = Case(
     unknown=b'{"event": "teleported", "ts": 1763801234, "msg": {"email": "alex@example.com"}, "_id": "t-1"}',
     tokened=b'{"event": "spam", "ts": 1763801234, "_id": "t-2", '
     b'"msg": {"email": "alex@example.com", "metadata": {"mailprefs": "our-token"}}}',
-    short={"webhook_key": KEY[:10], "webhook_key_next": KEY_NEXT[:10]},
+    short={"webhook_key": KEY[:10], "webhook_key_next": KEY_NEXT[:10], "api_key": "md-sand"},
     by_value=True,
     inside=True,
     time=rb'("ts": )\d+',

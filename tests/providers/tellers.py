@@ -30,6 +30,7 @@ class Documented:
     method: str
     path: str
     body: Callable[[str], bool] = nothing
+    asks: bool = False  # a question, though it is no GET
 
     def fits(self, method: str, path: str, body: str) -> bool:
         return method == self.method and re.fullmatch(self.path, path) is not None and self.body(body)
@@ -131,6 +132,12 @@ class Box:
             for each in await self.requests()
             if not any(known.fits(each["method"], each["path"], each["body"]) for known in self.teller.documented)
         ]
+
+    async def writes(self) -> list[dict[str, Any]]:
+        """Return every request so far that is more than a question."""
+        questions = [known for known in self.teller.documented if known.asks or known.method == "GET"]
+        asked = await self.requests()
+        return [each for each in asked if not any(known.fits(each["method"], each["path"], each["body"]) for known in questions)]
 
     async def tell(
         self, stop: bool, addresses: Iterable[str], group: str | None = None, credential: Credential | None = None
