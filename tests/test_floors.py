@@ -56,6 +56,7 @@ FLOORS = {
     2.5: (
         "providers.customerio_people",
         "providers.klaviyo_suppressions",
+        "providers.mailersend_unsubscribes",
         "providers.mailgun_tags",
         "providers.mandrill_denylist",
         "providers.ses_contacts",
@@ -85,6 +86,7 @@ FLOORS = {
         "sandbox.customerio",
         "sandbox.klaviyo",
         "sandbox.mailchimp",
+        "sandbox.mailersend",
         "sandbox.mailgun",
         "sandbox.mailjet",
         "sandbox.mandrill",

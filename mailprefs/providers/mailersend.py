@@ -1,18 +1,24 @@
-"""MailerSend, heard through its webhooks, in both versions of what they say. What is known of it: docs/providers/mailersend.md."""
+"""MailerSend: its webhooks in, in both versions; the unsubscribes of a domain for marketing out: docs/providers/mailersend.md."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, ClassVar
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from mailprefs.errors import Forged, Unreadable
-from mailprefs.providers import facts, reading, samples, signing
-from mailprefs.providers.base import Answers, Credential, Delivery, Heard, Sample
+from mailprefs.errors import Forged, Misconfigured, Unreadable
+from mailprefs.providers import facts, reading, samples, signing, telling
+from mailprefs.providers.base import Answers, Credential, Delivery, Heard, Listed, Sample, Settlement, Telling, Unsafe
+from mailprefs.providers.calling import base_of
+from mailprefs.providers.mailersend_unsubscribes import Unsubscribes
 from mailprefs.providers.sorting import Counted, place, sort
+from mailprefs.providers.steady import Steady
 from mailprefs.words import Channel, Event, Kind
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
 
 SIGNATURE = "Signature"
 PING = "webhook.test"  # sent while a webhook is made or changed, which is not saved unless the answer is 2xx
@@ -50,25 +56,43 @@ _PLACES = (("email", "recipient", "email"), ("recipient", "email"), ("recipient"
 _REPLY = re.compile(r"[245][0-9]{2}")
 _SHORTEST = 16
 _ADVICE = "At MailerSend, Domains → Manage → Webhooks → your webhook → Signing secret shows it; it is not the API token."
+_DOMAIN = re.compile(r"[A-Za-z0-9]{1,64}")
+_API_ADVICE = "At MailerSend, Integrations → API tokens makes one, which may read domains and change suppressions."
+_MAP_ADVICE = (
+    "MailerSend's lists stop receipts too: all that a domain sends. Send marketing from a domain of its own, such as news.example.com, "
+    "set domain_id to its id (Domains → Manage shows it), and map one scope, as a rule marketing, to the same id."
+)
 
 
 @dataclass(frozen=True, slots=True)
 class MailerSend:
-    """MailerSend as it is heard. Holds no state."""
+    """MailerSend both ways. Holds no state."""
+
+    budget: timedelta = telling.BUDGET
+    pause: timedelta = timedelta(seconds=1)  # between two requests: sixty a minute are what it lets an account make
 
     name: ClassVar[str] = "mailersend"
     channel: ClassVar[Channel] = Channel.EMAIL
     answers: ClassVar[Answers] = Answers()  # of 4xx it repeats 429 alone
     kinds: ClassVar[Mapping[str, Kind | str]] = WORDS
     secrets_in: ClassVar[tuple[str, ...]] = ("webhook_secret",)
+    secrets_out: ClassVar[tuple[str, ...]] = ("api_token",)
+    hosts: ClassVar[tuple[str, ...]] = ("api.mailersend.com",)
+    batch: ClassVar[int] = 20  # how many it takes in one request is not documented
+    pace: ClassVar[float] = 0.2
     seals: ClassVar[tuple[str, ...]] = (SIGNATURE,)
 
     def check(self, credential: Credential) -> None:
-        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard, and by MailerSend alone."""
+        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard, by MailerSend alone, and told."""
         signing.check(credential, "webhook_secret", _SHORTEST, _ADVICE)
         for name in ("webhook_secret", "webhook_secret_next"):
             if credential.secrets.get(name) == PING_KEY:
                 raise credential.wrong(name, "is the one of MailerSend's pings, which everyone knows", _ADVICE)
+        if credential.groups or "api_token" in credential.secrets:
+            credential.needed("api_token", 16, _API_ADVICE)
+        if strange := [group for group in credential.groups if not _is_own(credential, group)]:
+            raise Misconfigured(f"Account '{credential.account}': scopes maps to '{strange[0]}', which is not its domain_id. {_MAP_ADVICE}")
+        base_of(credential, self.hosts)
 
     def verify(self, credential: Credential, delivery: Delivery) -> None:
         """Raise Forged unless the raw bytes were signed for this account, or are a ping, which does nothing."""
@@ -94,6 +118,37 @@ class MailerSend:
     def sign(self, credential: Credential, body: bytes, at: datetime) -> Delivery:
         """Return the delivery of a body, signed with the webhook's secret."""
         return samples.posted(body, at, {SIGNATURE: signing.hmac_of(credential.secrets["webhook_secret"], body)})
+
+    async def tell(self, http: ClientSession, credential: Credential, tellings: Sequence[Telling]) -> list[Settlement]:
+        """Assert each telling in the unsubscribes of the domain for marketing, and in no other list."""
+
+        async def act(group: str, stop: bool, addresses: list[str], settled: telling.Settled) -> None:
+            unsubscribes = self._unsubscribes(http, credential, group, self.pause)
+            await unsubscribes.must_exist()
+            await (unsubscribes.add if stop else unsubscribes.let_go)(addresses, settled)
+
+        return await telling.told(tellings, self.budget, act)
+
+    async def pull(self, http: ClientSession, credential: Credential, group: str) -> AsyncIterator[Listed]:
+        """List the unsubscribes of the domain as MailerSend holds them."""
+        unsubscribes = self._unsubscribes(http, credential, group, self.pause * 2)  # half of what it lets us ask is left to the courier
+        await unsubscribes.must_exist()
+        async for listed in unsubscribes.everyone():
+            yield listed
+
+    def _unsubscribes(self, http: ClientSession, credential: Credential, group: str, pause: timedelta) -> Unsubscribes:
+        if not _is_own(credential, group):
+            raise Unsafe(f"The account maps a topic to what is not its domain_id. {_MAP_ADVICE}")
+        headers = {"Authorization": f"Bearer {credential.lent('api_token', _API_ADVICE)}", "Accept": "application/json"}
+        return Unsubscribes(Steady(http, base_of(credential, self.hosts), headers, pause), group)
+
+
+def _is_own(credential: Credential, group: str) -> bool:
+    """True for the domain that the account names as the one of its marketing."""
+    return group == credential.options.get("domain_id") and _DOMAIN.fullmatch(group) is not None
+
+
+# In
 
 
 def _is_ping(body: bytes) -> bool:

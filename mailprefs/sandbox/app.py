@@ -25,6 +25,7 @@ from mailprefs.sandbox.brevo import Brevo
 from mailprefs.sandbox.customerio import CustomerIo
 from mailprefs.sandbox.klaviyo import Klaviyo
 from mailprefs.sandbox.mailchimp import Mailchimp
+from mailprefs.sandbox.mailersend import MailerSend
 from mailprefs.sandbox.mailgun import Mailgun
 from mailprefs.sandbox.mailjet import Mailjet
 from mailprefs.sandbox.mandrill import Mandrill
@@ -57,6 +58,7 @@ SIMULATIONS: Mapping[str, Callable[[], Simulation]] = {
     "customerio": CustomerIo,
     "klaviyo": Klaviyo,
     "mailchimp": Mailchimp,
+    "mailersend": MailerSend,
     "mailgun": Mailgun,
     "mailjet": Mailjet,
     "mandrill": Mandrill,

@@ -12,7 +12,8 @@ from mailprefs.providers.base import Credential, Delivery
 from .cases import ODD_ISO_TIMES, PAYLOADS, RECEIVED, Case
 
 SECRET, SECRET_NEXT, STRANGE = "AWBTeWTx1vYGLnOj1dQd9rDTzlEYkH4a", "QXcVUg4pVJPkLxGJ8sNsG1aMd6bQyLrT", "nobodys-nobodys-nobodys-nobodys-"
-SECRETS = {"webhook_secret": SECRET}
+SECRETS = {"webhook_secret": SECRET, "api_token": "mlsn.sandbox-token-0123456789"}
+DOMAIN = "yv69oxl5kl785kw2"
 PROVIDER = PROVIDERS["mailersend"]
 TOLD = json.loads((PAYLOADS / "mailersend" / "documented.json").read_bytes())
 
@@ -29,7 +30,7 @@ def signer(secret: str) -> Callable[[bytes], Delivery]:
 
 CASE = Case(
     provider=PROVIDER,
-    credential=Credential("mailersend-main", SECRETS, {"scopes": {"newsletter": "yv69oxl5kl785kw2"}}),
+    credential=Credential("mailersend-main", SECRETS, {"domain_id": DOMAIN, "scopes": {"newsletter": DOMAIN}}),
     rotated=Credential("mailersend-main", SECRETS | {"webhook_secret_next": SECRET_NEXT}),
     sign=signer(SECRET),
     sign_next=signer(SECRET_NEXT),
@@ -41,7 +42,7 @@ CASE = Case(
     tokened=b'{"type": "activity.spam_complaint", "created_at": "2026-11-20T12:00:00.000000Z", "data": {"id": "1", '
     b'"recipient": "alex@example.com", "meta": []}}',
     token=None,
-    short={"webhook_secret": SECRET[:12], "webhook_secret_next": SECRET_NEXT[:12]},
+    short={"webhook_secret": SECRET[:12], "webhook_secret_next": SECRET_NEXT[:12], "api_token": "mlsn"},
     batched=False,
     time=rb'("created_at": )"[^"]+"',
     odd_times=ODD_ISO_TIMES,
