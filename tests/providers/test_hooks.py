@@ -55,7 +55,7 @@ scopes = {{ newsletter = "a6b5da1054" }}
 name = "customerio-main"
 provider = "customerio"
 brand = "connective"
-secrets = {{ webhook_key = "CUSTOMERIO_WEBHOOK_KEY" }}
+secrets = {{ webhook_key = "CUSTOMERIO_WEBHOOK_KEY", site_id = "CIO_SITE", api_key = "CIO_KEY", app_key = "CIO_APP_KEY" }}
 scopes = {{ newsletter = "topic_7" }}
 
 [[account]]
@@ -71,6 +71,9 @@ SECRETS = {
     "MAILCHIMP_URL_SECRET": case_mailchimp.FIRST["url_secret"],
     "MAILCHIMP_API_KEY": case_mailchimp.API_KEY,
     "CUSTOMERIO_WEBHOOK_KEY": case_customerio.KEY,
+    "CIO_SITE": case_customerio.SECRETS["site_id"],
+    "CIO_KEY": case_customerio.SECRETS["api_key"],
+    "CIO_APP_KEY": case_customerio.SECRETS["app_key"],
     "KLAVIYO_WEBHOOK_SECRET": case_klaviyo.KEY,
     "KLAVIYO_API_KEY": case_klaviyo.API_KEY,
 }
