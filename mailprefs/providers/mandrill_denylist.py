@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 from mailprefs.errors import Unreadable
@@ -16,7 +18,8 @@ from mailprefs.words import Kind
 PATH = "/api/1.4"
 MOST = 1000  # entries that it shows, and there is no second page
 OURS = "custom"  # the one reason that a go takes away: the API, or the sender's own people; it never ends
-LASTING = frozenset({OURS, "unsub", "spam"})  # reasons that hold for a year or for good; a hard bounce is forgotten after a week
+FORGOTTEN = frozenset({"unsub", "spam"})  # reasons that hold for a year
+SOON = timedelta(days=60)  # so long before it is forgotten, an entry counts no more: it is asserted again while it still holds
 KINDS: Mapping[str, Kind] = {"spam": Kind.COMPLAINED, "hard-bounce": Kind.BOUNCED_HARD}  # by reason; all others are choices
 PASSING = "soft-bounce"  # holds for a day, and says nothing of anybody
 KEPT: Mapping[str, Settlement] = {  # by reason: what a go comes to where it is not ours that stands there
@@ -29,6 +32,21 @@ _STRANGE = Settlement(Outcome.REFUSED, "other_reason")
 _REFUSED = frozenset({400, 413, 422})
 
 Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """Entries that hold at one moment, by Mandrill's own clock."""
+
+    entries: list[Entry]
+    now: datetime | None
+
+    def lasts(self, entry: Entry) -> bool:
+        """True for an entry that stands for good, or for some time yet. A bounce is forgotten after days."""
+        if entry.get("reason") == OURS:
+            return True
+        ends = _moment(entry.get("expires_at"))
+        return entry.get("reason") in FORGOTTEN and ends is not None and self.now is not None and ends - self.now > SOON
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +80,7 @@ class Denylist:
 
     async def let_go(self, address: str) -> Settlement:
         """Take off the list what is ours, and look whether it is gone; what a bounce, a complaint or the recipient put there stays."""
-        reasons = [entry.get("reason") for entry in await self._of(address)]
+        reasons = [entry.get("reason") for entry in (await self._of(address)).entries]
         if others := [reason for reason in reasons if reason != OURS]:
             return KEPT.get(str(others[0]), _STRANGE)
         if not reasons:
@@ -71,33 +89,38 @@ class Denylist:
         if refused := _refused(answer):
             return refused
         _said(answer, address, "deleted")
-        return Settlement(Outcome.UNKNOWN, "not_confirmed") if await self._of(address) else telling.DONE
+        return Settlement(Outcome.UNKNOWN, "not_confirmed") if (await self._of(address)).entries else telling.DONE
 
     async def everyone(self) -> list[Listed]:
-        """Return whom the list holds. Raises Unclear where Mandrill may have left somebody out."""
+        """Return whom the list holds, but not whom it forgets soon: they are told anew. Raises Unclear if some may be left out."""
+        shown = await self._entries({})
         return [
             Listed(
                 entry["email"], self.subaccount, _moment(entry.get("created_at")), KINDS.get(str(entry.get("reason")), Kind.UNSUBSCRIBED)
             )
-            for entry in await self._entries({})
-            if entry.get("reason") != PASSING
+            for entry in shown.entries
+            if entry.get("reason") != PASSING and (entry.get("reason") not in FORGOTTEN or shown.lasts(entry))
         ]
 
     async def _lasts(self, address: str) -> bool:
-        return any(entry.get("reason") in LASTING for entry in await self._of(address))
+        shown = await self._of(address)
+        return any(map(shown.lasts, shown.entries))
 
-    async def _of(self, address: str) -> list[Entry]:
+    async def _of(self, address: str) -> _Shown:
         """Return the entries of an address; to search for it may show others as well."""
-        return [entry for entry in await self._entries({"email": address}) if entry["email"].casefold() == address.casefold()]
+        shown = await self._entries({"email": address})
+        return _Shown([entry for entry in shown.entries if entry["email"].casefold() == address.casefold()], shown.now)
 
-    async def _entries(self, narrowed: Mapping[str, str]) -> list[Entry]:
+    async def _entries(self, narrowed: Mapping[str, str]) -> _Shown:
         """Return the entries of the subaccount that hold now. The question says so too, but whether all of it is heeded is not known."""
-        found = (await self._call("rejects/list", {**narrowed, "subaccount": self.subaccount}, asks=True, most=PAGE)).json(200)
+        answer = await self._call("rejects/list", {**narrowed, "subaccount": self.subaccount}, asks=True, most=PAGE)
+        found = answer.json(200)
         if not isinstance(found, list) or not all(isinstance(facts.within(each, "email"), str) for each in found):
             raise Unclear("other_shape")
         if len(found) >= MOST:
             raise Unclear("cut_short")
-        return [each for each in found if each.get("subaccount") == self.subaccount and each.get("expired") is not True]
+        here = [each for each in found if each.get("subaccount") == self.subaccount and each.get("expired") is not True]
+        return _Shown(here, parsedate_to_datetime(answer.date) if answer.date else None)
 
     async def _call(self, call: str, more: Mapping[str, str], *, asks: bool = False, most: int = LIMIT) -> Answer:
         """Return the answer to one call. Each is a POST, with the key in its body."""
@@ -136,6 +159,6 @@ def _said(answer: Answer, address: str, word: str) -> bool:
     return became
 
 
-def _moment(written: object) -> Any:
+def _moment(written: object) -> datetime | None:
     """Return the moment of a time in UTC, which it writes without saying so."""
     return facts.dated(f"{written}Z") if isinstance(written, str) else None

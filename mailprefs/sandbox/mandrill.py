@@ -101,11 +101,12 @@ class Mandrill:
         return None
 
 
-def entry(reason: str = "custom", expired: bool = False) -> Entry:
-    """Return somebody's entry in a denylist, as it is held: by hand or by the API it never ends."""
-    ends = soon(DAYS[reason] * 86_400 * (-1 if expired else 1)) if reason in DAYS else None
+def entry(reason: str = "custom", age: int = 0) -> Entry:
+    """Return somebody's entry in a denylist, so many days old, as it is held: by hand or by the API it never ends."""
+    left = DAYS[reason] - age if reason in DAYS else None
+    ends = soon(left * 86_400) if left is not None else None
     times = {"created_at": _time(), "last_event_at": _time(), "expires_at": ends.strftime("%Y-%m-%d %H:%M:%S") if ends else None}
-    return {"reason": reason, **times, "expired": expired}
+    return {"reason": reason, **times, "expired": left is not None and left <= 0}
 
 
 def _time() -> str:

@@ -81,12 +81,24 @@ async def test_a_stop_does_not_lean_on_a_bounce_that_is_forgotten_in_days(box: B
 
 async def test_what_mandrill_forgot_is_added_anew_and_for_good(box: Box) -> None:
     state = holding({})
-    state["subaccounts"][SUBACCOUNT] = {ADDRESS: entry("unsub", expired=True)}
+    state["subaccounts"][SUBACCOUNT] = {ADDRESS: entry("unsub", age=366)}
     await box.put(state)
     assert await box.pulled() == []  # so the comparison of the night finds it missing
     assert await box.tell(True, [ADDRESS]) == [DONE]
     assert await reason(box) == "custom"
     assert [listed.address for listed in await box.pulled()] == [ADDRESS]
+
+
+@pytest.mark.parametrize("there", ["unsub", "spam"])
+async def test_what_mandrill_forgets_soon_is_told_anew_while_it_still_holds(box: Box, there: str) -> None:
+    state = holding({})
+    for age, lasts in ((300, True), (310, False), (364, False)):
+        state["subaccounts"][SUBACCOUNT] = {ADDRESS: entry(there, age=age)}
+        await box.put(state)
+        assert [listed.address for listed in await box.pulled()] == [ADDRESS] * lasts  # else the comparison of the night tells it anew
+        assert await box.tell(True, [ADDRESS]) == [DONE]
+        assert await reason(box) == (there if lasts else "custom")
+        assert [listed.address for listed in await box.pulled()] == [ADDRESS]
 
 
 async def test_who_is_on_the_allowlist_is_never_called_stopped(box: Box) -> None:
@@ -197,6 +209,8 @@ async def test_what_counts_is_what_it_shows_afterwards() -> None:
         {"subaccount": None},
         {"expired": True},
         {"reason": "hard-bounce"},
+        {"reason": "unsub"},
+        {"reason": "unsub", "expires_at": "soon"},
     )
     for other in others:
         assert await told({LIST: [reply([]), reply([HERE | other])], ADD: ADDED}) == UNCONFIRMED
