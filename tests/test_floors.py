@@ -18,6 +18,7 @@ FLOORS = {
     0.1: ("shipped", "files", "mistakes"),
     1: ("addresses", "bodies", "catalogue", "settings", "db", "languages", "telemetry", "client", "rows"),
     2: ("clock", "links", "embedded", "numbers", "proof"),
+    2.05: ("turning",),
     3: ("ledger", "decisions", "audience", "directory", "receipts", "apikeys", "softbounces", "silence"),
     4: ("groupcommit", "inbox", "outbox", "feed", "exports", "privacy", "bulk", "checkup", "restore", "letters", "reception"),
     4.1: ("senders", "reports", "wishes", "jury"),
@@ -95,6 +96,7 @@ FLOORS = {
         "sandbox.sendgrid",
         "sandbox.ses",
         "sandbox.sparkpost",
+        "sandbox.twilio",
     ),
     5.3: ("sandbox.app", "sandbox"),
 }

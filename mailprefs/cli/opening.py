@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mailprefs import catalogue, settings
+from mailprefs import catalogue, settings, turning
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue, Scope
 from mailprefs.cli.saying import tell
@@ -43,7 +43,7 @@ class Opening:
 
     @cached_property
     def ring(self) -> KeyRing:
-        return KeyRing.load(self.settings.keys.get_secret_value())
+        return turning.load(self.settings.keys.get_secret_value())
 
     @cached_property
     def addresses(self) -> Addresses:
