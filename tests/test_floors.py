@@ -97,6 +97,7 @@ FLOORS = {
         "sandbox.ses",
         "sandbox.sparkpost",
         "sandbox.twilio",
+        "sandbox.twilio",
     ),
     5.3: ("sandbox.app", "sandbox"),
 }

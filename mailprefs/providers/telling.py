@@ -17,8 +17,8 @@ Settled = dict[str, Settlement]  # by address, filled while the provider answers
 Act = Callable[[str, bool, list[str], Settled], Awaitable[None]]  # group, stop, addresses, and where to write what became of them
 
 
-async def told(tellings: Sequence[Telling], budget: timedelta, act: Act) -> list[Settlement]:
-    """Let ``act`` tell whoever can be told, each once, and return a settlement for each telling, in order.
+async def told(tellings: Sequence[Telling], budget: timedelta, act: Act, *, fit: Callable[[str], bool] = tellable) -> list[Settlement]:
+    """Let ``act`` tell whoever is ``fit`` to be told, each once, and return a settlement for each telling, in order.
 
     Whoever ``act`` has not settled when its time is up, or when it is Unclear what happened, is unknown. What else it raises goes on.
     """
@@ -26,7 +26,7 @@ async def told(tellings: Sequence[Telling], budget: timedelta, act: Act) -> list
         return []
     [(group, stop)] = {(telling.group, telling.stop) for telling in tellings}
     addresses = list(dict.fromkeys(telling.address for telling in tellings))
-    settled = {address: Settlement(Outcome.REFUSED, "no_address") for address in addresses if not tellable(address)}
+    settled = {address: Settlement(Outcome.REFUSED, "no_address") for address in addresses if not fit(address)}
     left = [address for address in addresses if address not in settled]
     detail = "too_late"
     try:

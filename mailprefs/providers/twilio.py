@@ -1,20 +1,41 @@
-"""Twilio: the texts that people send to a number of ours, STOP above all. What is known of it: docs/providers/twilio.md."""
+"""Twilio: the texts that people send to a number of ours in, STOP above all; consents out. Known of it: docs/providers/twilio.md."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import ClassVar
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, ClassVar
+from urllib.parse import urlencode
+from uuid import uuid4
 
-from mailprefs.errors import Forged
-from mailprefs.providers import facts, posted, samples, signing
-from mailprefs.providers.base import Answers, Credential, Delivery, Heard, Sample
+from mailprefs.errors import Forged, Misconfigured
+from mailprefs.providers import facts, posted, samples, signing, telling
+from mailprefs.providers.base import (
+    Answers,
+    Credential,
+    Delivery,
+    Heard,
+    Listed,
+    Outcome,
+    Rejected,
+    Sample,
+    Settlement,
+    Telling,
+    Unclear,
+    Unsafe,
+)
+from mailprefs.providers.calling import Line, base_of
 from mailprefs.providers.sorting import Counted, place, sort
 from mailprefs.words import Channel, Event, Kind
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
 
 WORDS: Mapping[str, Kind | str] = {
     "STOP": Kind.UNSUBSCRIBED,
@@ -49,10 +70,23 @@ _OPTED_OUT = "21610"  # Twilio refused a text of ours: this person sent STOP, wh
 _AUTH_ADVICE = "At Twilio, the Console shows the auth token of the account that owns the number; set it unchanged."
 _URL_ADVICE = "Set it to the webhook of the number or messaging service at Twilio, letter for letter: Twilio signs it with every post."
 
+BULK = "/v1/Consents/Bulk"
+_SENDER = re.compile(r"MG[0-9a-f]{32}|\+[1-9][0-9]{1,14}")
+_SID = re.compile(r"AC[0-9a-f]{32}")
+_REFUSED = frozenset({400, 413, 422})
+_NOT_VALID = 30646  # the one error of a consent that Twilio explains: something in it is not valid
+_SID_ADVICE = "At Twilio, the Console shows the account SID beside the auth token; it begins with AC."
+_MAP_ADVICE = (
+    "Twilio blocks every text of a sender, codes as well: map one scope alone, the one in stops, to a messaging service (MG…) or a number "
+    "that carries nothing else, or leave scopes out."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Twilio:
-    """Twilio as it is heard. Holds no state."""
+    """Twilio both ways. Holds no state."""
+
+    budget: timedelta = telling.BUDGET
 
     name: ClassVar[str] = "twilio"
     channel: ClassVar[Channel] = Channel.SMS
@@ -62,11 +96,18 @@ class Twilio:
     secrets_in: ClassVar[tuple[str, ...]] = ("auth_token",)
     covers: ClassVar[tuple[str, ...]] = ("public_url",)  # all numbers of an account at Twilio share its token
     seals: ClassVar[tuple[str, ...]] = (SIGNATURE,)
+    secrets_out: ClassVar[tuple[str, ...]] = ("account_sid", "auth_token")
+    hosts: ClassVar[tuple[str, ...]] = ("accounts.twilio.com",)
+    batch: ClassVar[int] = 25  # the most it takes
+    pace: ClassVar[float] = 1.5  # a hundred requests a minute are what it lets an account make
 
     def check(self, credential: Credential) -> None:
-        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard."""
+        """Raise Misconfigured, naming account, setting and what to do, unless the account could be heard and, if mapped, told."""
         signing.check(credential, "auth_token", 32, _AUTH_ADVICE)
         posted.check_public_url(credential, _URL_ADVICE)
+        if credential.groups:
+            _check_told(credential)
+        base_of(credential, self.hosts)
 
     def verify(self, credential: Credential, delivery: Delivery) -> None:
         """Raise Forged unless the post was signed for this account. Nothing in it is dated: no window (docs/providers/twilio.md)."""
@@ -101,6 +142,23 @@ class Twilio:
         signed = posted.signed(posted.public_url(credential), posted.octets(unsigned))
         signature = signing.hmac_of(credential.secrets["auth_token"], signed, digest="sha1", spelling="base64")
         return samples.posted(whole, at, {SIGNATURE: signature}, kind=samples.FORM)
+
+    async def tell(self, http: ClientSession, credential: Credential, tellings: Sequence[Telling]) -> list[Settlement]:
+        """Assert each telling as the consent of a number to one sender. No other sender of the account is touched."""
+
+        async def act(group: str, stop: bool, numbers: list[str], settled: telling.Settled) -> None:
+            if not _SENDER.fullmatch(group):
+                raise Unsafe(f"The account maps a topic to what is no sender of Twilio's. {_MAP_ADVICE}")
+            await _settle(_line(http, credential, self.hosts), group, stop, numbers, settled)
+
+        return await telling.told(tellings, self.budget, act, fit=lambda number: _E164.fullmatch(number) is not None)
+
+    def pull(self, http: ClientSession, credential: Credential, group: str) -> AsyncIterator[Listed]:
+        """Twilio takes consents and shows none: there is nothing to list, and an empty list would be a lie."""
+        raise Unsafe("Twilio shows nobody's consents, so there is no list of its to compare. What it was told is in mailprefs sync.")
+
+
+# In
 
 
 def _spellings(url: str) -> tuple[str, ...]:
@@ -154,3 +212,55 @@ def _letters(text: str) -> str:
     """Return a text in capital letters and digits without accents, with a space for everything else."""
     plain = (letter for letter in unicodedata.normalize("NFKD", text) if not unicodedata.combining(letter))
     return "".join(letter if letter.isalnum() else " " for letter in plain).upper()
+
+
+# Out
+
+
+def _check_told(credential: Credential) -> None:
+    """Raise Misconfigured unless one scope alone is told, to a sender that carries nothing else: the one that STOP stops."""
+    if not _SID.fullmatch(credential.needed("account_sid", 34, _SID_ADVICE)):
+        raise credential.wrong("account_sid", "is not one, or only a part of one", _SID_ADVICE)
+    scopes, stops = credential.options.get("scopes"), str(credential.options.get("stops")).rpartition("/")[2]
+    if not isinstance(scopes, Mapping) or list(scopes) != [stops]:
+        raise Misconfigured(f"Account '{credential.account}': scopes is not about what stops names, and about that alone. {_MAP_ADVICE}")
+    if not _SENDER.fullmatch(credential.groups[0]):
+        raise Misconfigured(f"Account '{credential.account}': scopes maps to '{credential.groups[0]}', which is no sender. {_MAP_ADVICE}")
+
+
+def _line(http: ClientSession, credential: Credential, hosts: Sequence[str]) -> Line:
+    sid, token = credential.lent("account_sid", _SID_ADVICE), credential.lent("auth_token", _AUTH_ADVICE)
+    proof = b64encode(f"{sid}:{token}".encode()).decode()
+    headers = {"Authorization": f"Basic {proof}", "Accept": "application/json", "Content-Type": "application/x-www-form-urlencoded"}
+    return Line(http, base_of(credential, hosts), headers)
+
+
+async def _settle(line: Line, sender: str, stop: bool, numbers: Sequence[str], settled: telling.Settled) -> None:
+    """Tell what numbers consent to, and write down what became of each. Raises Rejected."""
+    named = {uuid4().hex: number for number in numbers}
+    told = {"sender_id": sender, "status": "opt-out" if stop else "opt-in", "source": "others"}
+    items = [json.dumps({"contact_id": number, "correlation_id": id_, **told}) for id_, number in named.items()]
+    answer = await line.send("POST", BULK, urlencode([("Items", item) for item in items]).encode())
+    if answer.status in _REFUSED:
+        raise Rejected
+    results = facts.within(answer.json(201), "items")
+    if not isinstance(results, list) or not all(isinstance(each, dict) for each in results):
+        raise Unclear("other_shape")
+    became: telling.Settled = {}
+    for result in results:
+        number = named.pop(str(result.get("correlation_id")), None)
+        if number is None:  # of nobody, or twice: which of the two holds is not known
+            raise Unclear("other_consent")
+        became[number] = _became(result.get("error_code"))
+    settled.update(became)
+    if named:
+        raise Unclear("not_answered")
+
+
+def _became(code: object) -> Settlement:
+    """Return what became of one consent: 0 is done. Of the errors, only the one that blames the consent itself is a refusal."""
+    if type(code) is not int:
+        return Settlement(Outcome.UNKNOWN, "other_shape")
+    if code == 0:
+        return telling.DONE
+    return Settlement(Outcome.REFUSED if code == _NOT_VALID else Outcome.UNKNOWN, f"error_{abs(code)}")

@@ -34,6 +34,7 @@ from mailprefs.sandbox.resend import Resend
 from mailprefs.sandbox.sendgrid import SendGrid
 from mailprefs.sandbox.ses import SES
 from mailprefs.sandbox.sparkpost import SparkPost
+from mailprefs.sandbox.twilio import Twilio
 
 LOOPBACK = "127.0.0.1"
 KEPT_REQUESTS = 100_000  # the oldest make room
@@ -67,6 +68,7 @@ SIMULATIONS: Mapping[str, Callable[[], Simulation]] = {
     "sendgrid": SendGrid,
     "ses": SES,
     "sparkpost": SparkPost,
+    "twilio": Twilio,
 }
 SIMULATED = web.AppKey("simulated", dict[str, Simulation])
 RECEIVED = web.AppKey("received", deque[dict[str, object]])

@@ -42,6 +42,7 @@ PUBLIC = b64encode(PRIVATE.public_key().public_bytes(Encoding.DER, PublicFormat.
 SPELT = {  # secrets that are not any word
     "SENDGRID_KEY": PUBLIC,
     "RESEND_SECRET": "whsec_" + b64encode(b"the secret of Resend....").decode(),
+    "TWILIO_SID": "AC" + "0123456789abcdef" * 2,
     "STANDARD_SECRET": "whsec_" + b64encode(b"the secret of anyone....").decode(),
 }
 VARIABLES = [variable for account in KNOWN.account for variable in account.secrets.values()]

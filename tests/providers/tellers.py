@@ -17,6 +17,7 @@ TOLD = [name for name, provider in PROVIDERS.items() if isinstance(provider, Pro
 PATIENT = ClientTimeout(total=60)  # seconds; of what is asked of the sandbox itself, and of a listing: a busy machine is no fault
 USUAL = frozenset({"Host", "Accept", "Accept-Encoding", "User-Agent", "Content-Length", "Content-Type"})
 DONE = Settlement(Outcome.DONE)
+TRICKY = ("../../x/@example.com", "..%2f..@example.com", "%2e%2e/@example.com", "?a=@example.com", "#@example.com", "*@example.com")
 
 
 def nothing(body: str) -> bool:
@@ -65,6 +66,8 @@ class Teller:
     many: int = 2_000  # entries of a long listing
     named: bool = True  # a request names its group; else there is but one
     reads_back: bool = False  # it looks whether a write is there before it calls it done: no lie gets through
+    tricky: Sequence[str] = TRICKY  # addresses with letters that mean something in a path, or whatever is tricky here
+    lists: bool = True  # it shows whom it holds; else its ``pull`` says that it does not
 
     @property
     def name(self) -> str:

@@ -34,7 +34,7 @@ ODD = [
     "\ud800@example.com",
     "a" * 250 + "@example.com",
 ]
-TRICKY = ["../../x/@example.com", "..%2f..@example.com", "%2e%2e/@example.com", "?a=@example.com", "#@example.com", "*@example.com"]
+LISTED = [name for name in TOLD if teller_of(name).lists]
 TIMEOUT = 0.5  # seconds until an answer is given up
 
 
@@ -109,12 +109,13 @@ async def everything(box: Box) -> None:
     for stop in (True, False):
         for group in box.teller.groups:
             await box.tell_all(stop, box.teller.addresses, group)
-            await box.pulled(group)
+            if box.teller.lists:
+                await box.pulled(group)
 
 
 async def test_every_request_is_as_the_provider_documents_it(box: Box) -> None:
     await everything(box)
-    assert len(await box.requests()) > 5
+    assert len(await box.requests()) >= 2 * len(box.teller.groups)
     assert await box.undocumented() == []
 
 
@@ -151,9 +152,10 @@ async def test_an_address_that_is_none_never_stands_in_a_request(box: Box, peopl
 
 async def test_an_address_of_dots_and_slashes_stays_an_address(box: Box) -> None:
     await box.hold(first=["someone@example.com"], second=["someone@example.com"])
-    assert await box.tell_all(True, TRICKY) == [DONE] * len(TRICKY)
-    assert same(await box.holds(), ["someone@example.com", *TRICKY])
-    assert await box.tell_all(False, TRICKY) == [DONE] * len(TRICKY)
+    tricky = box.teller.tricky
+    assert await box.tell_all(True, tricky) == [DONE] * len(tricky)
+    assert same(await box.holds(), ["someone@example.com", *tricky])
+    assert await box.tell_all(False, tricky) == [DONE] * len(tricky)
     assert [await box.holds(group) for group in box.teller.groups] == [["someone@example.com"]] * len(box.teller.groups)
     assert await box.undocumented() == []
 
@@ -303,6 +305,7 @@ async def test_a_slow_answer_in_time_is_done_and_one_that_lands_twice_as_good_as
     assert same(await box.holds(), people * stop)
 
 
+@pytest.mark.parametrize("box", LISTED, indirect=True)
 async def test_a_lie_is_found_by_asking_for_the_list(box: Box, people: list[str]) -> None:
     await box.faults("lying")
     settled = await box.tell(True, people)
@@ -330,6 +333,7 @@ async def test_a_tell_ends_in_its_time_with_what_is_settled_by_then(box: Box, pe
 # What is listed
 
 
+@pytest.mark.parametrize("box", LISTED, indirect=True)
 async def test_a_listing_is_exactly_what_the_provider_holds_over_all_its_pages(box: Box) -> None:
     one, *others = box.teller.groups
     many = [f"p{n:05}@example.com" for n in range(max(box.teller.many, 2 * box.teller.page + 1))]
@@ -343,6 +347,7 @@ async def test_a_listing_is_exactly_what_the_provider_holds_over_all_its_pages(b
     assert await box.pulled() == []
 
 
+@pytest.mark.parametrize("box", LISTED, indirect=True)
 @pytest.mark.parametrize("fault", ["truncated", "half-closed", "500", "html"])
 async def test_a_listing_that_is_not_whole_is_unclear(box: Box, fault: str) -> None:
     await box.hold(first=[f"p{n:05}@example.com" for n in range(max(box.teller.many, 2 * box.teller.page + 1))])
@@ -354,6 +359,7 @@ async def test_a_listing_that_is_not_whole_is_unclear(box: Box, fault: str) -> N
     assert len(await box.pulled()) >= box.teller.many  # the control
 
 
+@pytest.mark.parametrize("box", LISTED, indirect=True)
 @pytest.mark.parametrize(("fault", "error"), [("429-seconds", Slow), ("401", Barred), ("403", Barred)])
 async def test_a_listing_that_is_refused_says_why(box: Box, fault: str, error: type[MailprefsError]) -> None:
     await box.listing_faults({"fault": fault, "seconds": 7})
