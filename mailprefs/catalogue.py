@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import tomllib
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ _NAME = r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$"
 _HOST = r"^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?$"
 _SPAN = re.compile(r"([0-9]{1,6})(ms|s|m|h|d)")
 _WANTS = {Wanted.OPT_OUT: 0, Wanted.OPT_IN: 1, Wanted.DOUBLE_OPT_IN: 2}
+_NAT64 = IPv6Network("64:ff9b::/96")
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}  # in seconds
 
 
@@ -156,10 +158,20 @@ class Webhook(_Entry):
 
 
 def _inside(host: str) -> bool:
+    """True for a name or a number of this machine or its network; also where a number is written in letters of another width."""
+    plain = unicodedata.normalize("NFKC", host).replace("\u3002", ".")
     try:
-        return not ip_address(host).is_global
+        return not is_public(ip_address(plain))
     except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+        return plain == "localhost" or plain.endswith(".localhost") or plain != host
+
+
+def is_public(address: IPv4Address | IPv6Address) -> bool:
+    """True for one address of the open internet, and of no tunnel that may lead back inside."""
+    within = [getattr(address, "sixtofour", None), getattr(address, "ipv4_mapped", None)]
+    if any(each is not None for each in within) or address in _NAT64 or (address.version == 6 and int(address) < 1 << 32):
+        return False
+    return address.is_global and not address.is_multicast and not getattr(address, "is_site_local", False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +304,10 @@ class Catalogue(_Entry):
         """Return what an account is told about: scope number → the provider's id. Never a sensitive topic (docs/state.md §6)."""
         pairs = ((self._in(account, name), group) for name, group in account.scopes.items())
         return {scope.number: group for scope, group in pairs if not scope.sensitive and not scope.retired}
+
+    def called(self, account: Account) -> Mapping[int, str]:
+        """Return under which provider's id an account is told of each mapped scope: under another it has been told nothing."""
+        return {scope: f"{account.provider}/{group}" for scope, group in self.mapped(account).items()}
 
     def heard(self, account: Account) -> Mapping[str, int]:
         """Return what an account's ids mean to us: the provider's id → scope number. Sensitive and retired topics are heard too."""

@@ -64,6 +64,7 @@ class Route:
     provider: Provider
     credential: Credential
     groups: Mapping[int, str]  # scope → the provider's id
+    called: Mapping[int, str]  # scope → how the database knows that id
     settle: timedelta  # how late the provider may still apply a request whose answer did not come
 
     @property
@@ -130,7 +131,7 @@ class Courier:
         return await outbox.lease(
             connection,
             self.route.number,
-            scopes=self.route.groups,
+            called=self.route.called,
             stop=stop,
             most=most,
             until=now + self.timing.lease,

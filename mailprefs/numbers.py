@@ -139,9 +139,9 @@ def _mapped(catalogue: Catalogue) -> dict[tuple[str, int], tuple[list[int], str]
     Under another id, and at another provider, it has been told nothing.
     """
     return {
-        (account.name, scope): (_path_for(account, catalogue.by_number[scope]), f"{account.provider}/{group}")
+        (account.name, scope): (_path_for(account, catalogue.by_number[scope]), called)
         for account in catalogue.account
-        for scope, group in catalogue.mapped(account).items()
+        for scope, called in catalogue.called(account).items()
     }
 
 

@@ -7,7 +7,7 @@ moment of sending, so changes in flight coalesce, and a lease or a settlement th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -62,6 +62,7 @@ class Lease:
     token: UUID
     stop: bool
     pushes: tuple[Push, ...]
+    called: Mapping[int, str]  # scope → the id that whoever leased it tells it by
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,7 @@ async def lease(
     connection: Connection,
     account: int,
     *,
-    scopes: Iterable[int],
+    called: Mapping[int, str],
     stop: bool,
     most: int,
     until: datetime,
@@ -178,12 +179,17 @@ async def lease(
     quiet: timedelta,
     now: datetime,
 ) -> Lease | None:
-    """Lease what is due in one direction, the longest due first; None if nothing is. The caller commits before it sends anything."""
+    """Lease what is due in one direction, the longest due first; None if nothing is. The caller commits before it sends anything.
+
+    ``called`` says by which provider's id each scope will be told. Where the database knows another one, because a release has mapped it
+    anew, the row is left to a worker that knows it too.
+    """
     token = uuid4()
     rows = queries("outbox").lease(
         connection,
         account=account,
-        scopes=list(scopes),
+        scopes=list(called),
+        called=list(called.values()),
         stop=stop,
         most=most,
         lease=token,
@@ -193,12 +199,15 @@ async def lease(
         now=now,
     )
     pushes = tuple([Push(row["bucket"], row["key"], row["scope"]) async for row in rows])
-    return Lease(account, token, stop, pushes) if pushes else None
+    return Lease(account, token, stop, pushes, called) if pushes else None
 
 
 async def read(connection: Connection, lease: Lease, pushes: Sequence[Push], *, margin: timedelta, now: datetime) -> list[Ready]:
     """Return what must be sent at this moment for those of the pushes whose lease still holds for longer than the margin."""
-    rows = queries("outbox").read(connection, account=lease.account, lease=lease.token, until=now + margin, now=now, **_columns(pushes))
+    called = [lease.called[push.scope] for push in pushes]
+    rows = queries("outbox").read(
+        connection, account=lease.account, lease=lease.token, until=now + margin, now=now, called=called, **_columns(pushes)
+    )
     return [Ready(Push(r["bucket"], r["key"], r["scope"]), r["want"], r["stop"], r["text"], r["refusals"]) async for r in rows]
 
 
@@ -265,9 +274,9 @@ async def sync(connection: Connection, *, now: datetime) -> list[Figures]:
 
 def _figures(row: Mapping[str, Any]) -> Figures:
     asked = [(at, scope) for at, scope in ((row["oldest_stop"], MARKETING), (row["oldest_ads"], ADS)) if at]
-    ends = [(clock.deadline(at, Channel(row["channel"]), scope), at) for at, scope in asked]
-    due_at, asked_at = min(ends, default=(None, None))
-    warned_at = clock.warned(asked_at, due_at) if asked_at and due_at else None
+    ends = [(at, clock.deadline(at, Channel(row["channel"]), scope)) for at, scope in asked]
+    due_at = min((due for _, due in ends), default=None)
+    warned_at = min((clock.warned(at, due) for at, due in ends), default=None)  # of whichever kind, be it the one that is due later
     counts = row["account"], row["waiting"], row["no_address"], row["oldest_at"], row["dead"]
     return Figures(*counts, due_at, warned_at, row["late"])
 

@@ -22,7 +22,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
 from mailprefs import db, feed, telemetry
-from mailprefs.catalogue import Catalogue, Webhook
+from mailprefs.catalogue import Catalogue, Webhook, is_public
 from mailprefs.db import Connection, queries
 from mailprefs.errors import Misconfigured, Unreadable
 from mailprefs.feed import Fact, Place
@@ -47,7 +47,7 @@ class Public(AbstractResolver):
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
         """Return the public ones. Raises OSError if there are none."""
-        found = [each for each in await self._all.resolve(host, port, family) if ipaddress.ip_address(each["host"]).is_global]
+        found = [each for each in await self._all.resolve(host, port, family) if is_public(ipaddress.ip_address(each["host"]))]
         if not found:
             raise OSError("no public address")
         return found
@@ -68,7 +68,7 @@ def secret(webhook: Webhook, settings: Settings) -> bytes:
     try:
         return attempts.key(value or "")
     except Unreadable:
-        what = "is not set" if value is None else "is not whsec_ and base64 of 24 bytes or more"
+        what = "is not set" if value is None else "is not whsec_ and base64 of 16 bytes or more"
         raise Misconfigured(f"webhook '{webhook.name}': the variable {webhook.secret} {what}") from None
 
 
@@ -88,6 +88,7 @@ class Herald:
     http: ClientSession
     clock: Clock
     owner: UUID = field(default_factory=uuid4)
+    place: Place | None = None  # where it stood the last time
     ahead: set[Place] = field(default_factory=set)  # rows that were heard although one before them was not
 
     async def round(self) -> bool:
@@ -115,7 +116,11 @@ class Herald:
             if row is None or row["away"] or not await feed.after(connection, _place(row), most=1, now=now):
                 return [], 0
             row = await queries("webhooks").own(connection, **mine, until=now + OWNED, now=now)
-            return ([], 0) if row is None else (await feed.after(connection, _place(row), most=BATCH, now=now), row["attempts"])
+            if row is None:
+                return [], 0
+            if _place(row) != self.place:  # somebody else told them meanwhile, or it is told once more
+                self.place, self.ahead = _place(row), set()
+            return await feed.after(connection, self.place, most=BATCH, now=now), row["attempts"]
 
     async def _tell(self, facts: Sequence[Fact]) -> int:
         """Return how many of the rows, from the first on, were heard. One that was not holds up its lane and what comes after it."""
@@ -131,15 +136,14 @@ class Herald:
 
     async def _lane(self, facts: Iterable[Fact]) -> None:
         for fact in facts:
-            if fact.place in self.ahead or not self._theirs(fact) or await self._post(fact):
+            scope = self.catalogue.by_number.get(fact.scope)
+            if scope is None:  # a newer release mapped it: a worker of that release tells it
+                telemetry.alarm("webhook_scope_unknown", webhook=self.webhook.name)
+                return
+            if fact.place in self.ahead or scope.sensitive or await self._post(fact):  # a sensitive topic is told to nobody
                 self.ahead.add(fact.place)
             else:
                 return
-
-    def _theirs(self, fact: Fact) -> bool:
-        """A sensitive topic is told to nobody."""
-        scope = self.catalogue.by_number.get(fact.scope)
-        return scope is not None and not scope.sensitive
 
     async def _post(self, fact: Fact) -> bool:
         body, id = self._body(fact), _id(self.webhook.name, fact.place)
@@ -173,6 +177,7 @@ class Herald:
         return json.dumps({"type": f"preference.{fact.effect}", "timestamp": fact.received_at.isoformat(), "data": data}).encode()
 
     async def _acknowledge(self, connection: Connection, place: Place, now: datetime) -> None:
+        self.place = place
         await queries("webhooks").acknowledged(
             connection,
             name=self.webhook.name,

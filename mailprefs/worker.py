@@ -127,7 +127,9 @@ async def _routes(
     for each in catalogue.account:
         provider, credential = known[each.name]
         if isinstance(provider, Provider) and catalogue.mapped(each):
-            routes.append(Route(each.name, accounts[each.name], provider, credential, catalogue.mapped(each), each.settle))
+            routes.append(
+                Route(each.name, accounts[each.name], provider, credential, catalogue.mapped(each), catalogue.called(each), each.settle)
+            )
         elif catalogue.mapped(each):  # what it is owed waits, and is counted as waiting
             telemetry.alarm("cannot_be_told_yet", account=each.name)
     return routes

@@ -39,6 +39,7 @@ from mailprefs.words import Address, Cause, Change, Channel, Door, Effect, Kind
 
 NEWSLETTER, OFFERS = 272, 273
 GROUPS = {NEWSLETTER: "12345", OFFERS: "12346"}
+CALLED = {scope: f"sendgrid/{group}" for scope, group in GROUPS.items()}  # as tests/catalogue.toml maps them
 SETTLE = timedelta(minutes=15)
 QUIET = Timing().quiet
 SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
@@ -154,7 +155,7 @@ class House:
     account: int = 1
 
     def courier(self) -> Courier:
-        route = Route("sendgrid-main", self.account, self.post, Credential("sendgrid-main", {}), GROUPS, self.settle)
+        route = Route("sendgrid-main", self.account, self.post, Credential("sendgrid-main", {}), GROUPS, CALLED, self.settle)
         return Courier(route, self.pool, self.http, self.clock, self.timing)
 
     async def person(self, name: str) -> Address:
@@ -1017,7 +1018,7 @@ async def test_no_address_is_said_in_logs_or_metrics(house: House) -> None:
 def test_a_lease_holds_what_the_pace_carries_in_a_few_seconds() -> None:
     def most(batch: int, pace: float) -> int:
         provider = cast("Post", type("Any", (Post,), {"batch": batch, "pace": pace})())
-        return Route("any", 1, provider, Credential("any", {}), GROUPS, SETTLE).most
+        return Route("any", 1, provider, Credential("any", {}), GROUPS, CALLED, SETTLE).most
 
     assert most(1, 2.0) == 20
     assert most(200, 3.0) == courier.LARGEST

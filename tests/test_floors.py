@@ -97,7 +97,6 @@ FLOORS = {
         "sandbox.ses",
         "sandbox.sparkpost",
         "sandbox.twilio",
-        "sandbox.twilio",
     ),
     5.3: ("sandbox.app", "sandbox"),
 }

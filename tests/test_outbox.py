@@ -20,6 +20,7 @@ from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
 
 MARKETING, NEWSLETTER, OFFERS = 257, 272, 273
 MAIN, SECOND = 1, 2  # sendgrid-main is told of newsletter and offers, sendgrid-second of newsletter
+CALLED = {1: {272: "sendgrid/12345", 273: "sendgrid/12346"}, 2: {272: "sendgrid/777"}}  # as tests/catalogue.toml maps them
 LEASE, SETTLE, QUIET = timedelta(seconds=120), timedelta(minutes=15), timedelta(seconds=60)
 TICK = timedelta(seconds=1)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -72,7 +73,8 @@ async def pause(conn: asyncpg.Connection, address: Address, now: datetime, until
 async def lease(
     conn: asyncpg.Connection, now: datetime, *, stop: bool = True, account: int = MAIN, most: int = 100, scopes: Sequence[int] = (272, 273)
 ) -> Lease | None:
-    return await outbox.lease(conn, account, scopes=scopes, stop=stop, most=most, until=now + LEASE, settle=SETTLE, quiet=QUIET, now=now)
+    called = {scope: CALLED[account].get(scope, "sendgrid/none") for scope in scopes}
+    return await outbox.lease(conn, account, called=called, stop=stop, most=most, until=now + LEASE, settle=SETTLE, quiet=QUIET, now=now)
 
 
 async def leased(conn: asyncpg.Connection, now: datetime, *, stop: bool = True, account: int = MAIN) -> Lease:
@@ -1019,6 +1021,22 @@ async def test_a_scope_that_is_mapped_no_longer_is_told_to_nobody_and_counted_no
     assert (await outbox.sync(conn, now=now))[0].waiting == 1
     assert await end(conn, held, Fate.DONE, now) == {Verdict.SETTLED: 1}
     assert (await outbox.sync(conn, now=now))[0] == Figures("sendgrid-main", 0, 0, None, 0)
+
+
+async def test_a_scope_that_a_release_maps_anew_is_left_to_a_worker_that_knows_the_new_id(
+    conn: asyncpg.Connection, jane: Address, now: datetime
+) -> None:
+    """Whoever still works with the old catalogue would tell the old group, and the new one would never hear of it."""
+    await stop(conn, jane, now)
+    held = await leased(conn, now)
+    await conn.execute("update mapping set called = 'sendgrid/999' where account = $1 and scope = $2", MAIN, NEWSLETTER)
+    assert await read(conn, held, now) == []
+    await outbox.release(conn, held, held.pushes, now=now)
+    assert await lease(conn, now) is None
+    newer = {NEWSLETTER: "sendgrid/999"}
+    found = await outbox.lease(conn, MAIN, called=newer, stop=True, most=9, until=now + LEASE, settle=SETTLE, quiet=QUIET, now=now)
+    assert found is not None
+    assert [each.stop for each in await read(conn, found, now)] == [True]
 
 
 async def test_nobody_is_told_to_an_account_that_cannot_reach_them_any_more(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:

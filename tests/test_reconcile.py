@@ -83,7 +83,15 @@ class Case:
     async def told(self, at: datetime, *, stop: bool = True) -> None:
         """The account confirms everything that it is owed in one direction."""
         held = await outbox.lease(
-            self.conn, MAIN, scopes=[NEWSLETTER], stop=stop, most=1000, until=at + MINUTE, settle=SETTLE, quiet=timedelta(), now=at
+            self.conn,
+            MAIN,
+            called={NEWSLETTER: "sendgrid/12345"},
+            stop=stop,
+            most=1000,
+            until=at + MINUTE,
+            settle=SETTLE,
+            quiet=timedelta(),
+            now=at,
         )
         assert held is not None
         ready = await outbox.read(self.conn, held, held.pushes, margin=timedelta(), now=at)

@@ -192,6 +192,40 @@ async def test_a_sensitive_topic_is_told_to_nobody(
     assert [data["scope"] for _, data in crm.heard] == ["connective/newsletter"]
 
 
+async def test_a_topic_of_a_newer_release_waits_for_a_worker_that_knows_it(
+    conn: asyncpg.Connection, pool: db.Pool, crm: Crm, shared_catalogue: Catalogue, addresses: Addresses, record: Record
+) -> None:
+    brand = shared_catalogue.brand[0]
+    fewer = brand.model_copy(update={"topic": tuple(each for each in brand.topic if each.name != "offers")})
+    older = Catalogue.model_validate({"brand": [fewer.model_dump(by_alias=True)]})
+    async with herald(pool, crm, older) as each:
+        await record(change(addresses.read("jane@example.org"), scope=273))
+        await each.round()
+        assert crm.heard == []
+        await due(conn)
+        newer = replace(each, catalogue=shared_catalogue, owner=uuid4())
+        await newer.round()
+    assert [data["scope"] for _, data in crm.heard] == ["connective/offers"]
+
+
+async def test_what_is_to_be_heard_again_is_not_lost_to_a_round_under_way(
+    conn: asyncpg.Connection, pool: db.Pool, crm: Crm, shared_catalogue: Catalogue, addresses: Addresses, record: Record
+) -> None:
+    """And whoever tells it remembers nothing of what it told before."""
+    since = datetime.now(UTC)
+    async with herald(pool, crm, shared_catalogue) as each:
+        people = [addresses.read(f"p{n}@example.org") for n in range(16)]
+        await record(*(change(who) for who in people))
+        telling = asyncio.create_task(each.round())
+        while not crm.heard:
+            await asyncio.sleep(0)
+        assert await webhooks.replay(conn, "crm", since=since)
+        await telling
+        crm.heard.clear()
+        await each.round()
+    assert len(crm.heard) == 16
+
+
 async def test_two_workers_tell_everything_once(
     conn: asyncpg.Connection, pool: db.Pool, crm: Crm, shared_catalogue: Catalogue, addresses: Addresses, record: Record
 ) -> None:
@@ -242,6 +276,13 @@ async def test_nobody_inside_is_called_by_a_name_that_leads_there(crm: Crm) -> N
         "https://169.254.169.254/latest",
         "https://[::1]/",
         "https://[::ffff:127.0.0.1]/",
+        "https://\uff11\uff12\uff17.\uff10.\uff10.\uff11/",
+        "https://127\u30020\u30020\u30021/",
+        "https://[64:ff9b::7f00:1]/",
+        "https://[2002:7f00:1::]/",
+        "https://[::127.0.0.1]/",
+        "https://[fec0::1]/",
+        "https://224.0.0.1/",
         "https://localhost/",
         "https://a.localhost/",
         "https://user:word@crm.example.com/",

@@ -41,13 +41,14 @@ async def told(tellings: Sequence[Telling], budget: timedelta, act: Act, *, fit:
 
 
 async def each(addresses: Iterable[str], settled: Settled, one: Callable[[str], Awaitable[Settlement]]) -> None:
-    """Tell one address after the other; what is unclear about one holds up nobody. Raises Slow and Barred while nothing is in the air."""
-    for address in addresses:
+    """Tell one address after the other; what is unclear about one holds up nobody. Raises Slow and Barred while nobody is settled."""
+    wanted = list(addresses)
+    for address in wanted:
         try:
             settled[address] = await one(address)
         except Unclear as trouble:
             settled[address] = Settlement(Outcome.UNKNOWN, trouble.detail)
         except (Slow, Barred):
-            if all(settlement.outcome is not Outcome.UNKNOWN for settlement in settled.values()):
+            if not any(address in settled for address in wanted):
                 raise
-            raise Unclear("cut_short") from None  # one that may still land must be told of, before why the others waited
+            raise Unclear("cut_short") from None  # what became of the first ones must be told of, before why the others waited

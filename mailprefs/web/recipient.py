@@ -69,7 +69,7 @@ async def stop(request: web.Request) -> web.Response:
         return _ends_here()
     form = _fields(body)
     try:
-        if "undo" in form:
+        if "undo" in form and b"One-Click" not in body:  # no body vetoes a mailbox provider's press
             return await _undo(request, press, form["undo"])
         if "form" in form:
             return await _page(request, press, form)

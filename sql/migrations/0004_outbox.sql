@@ -23,12 +23,13 @@ $$;
 -- the bucket of whatever is due the longest, and all that is due in it: in a backlog a batch is of few buckets, at half the cost of one
 -- that is of many. A go never stands in a batch with stops, and waits until nobody has spoken for its address for a while.
 -- A lease found expired is a dead worker: what it sent may still land, so the row is unsure for as long as the account settles.
-create function lease(p_account smallint, p_scopes int[], p_stop boolean, p_most int, p_lease uuid, p_until timestamptz,
+create function lease(p_account smallint, p_scopes int[], p_called text[], p_stop boolean, p_most int, p_lease uuid, p_until timestamptz,
   p_settle interval, p_quiet interval, p_now timestamptz)
 returns setof push language plpgsql set plan_cache_mode = force_generic_plan set enable_seqscan = off as $$
 declare
   tellable int[] := array(
-    select s.scope from unnest(p_scopes) s(scope)
+    select s.scope from unnest(p_scopes, p_called) s(scope, called)
+    join mapping m on m.account = p_account and m.scope = s.scope and m.called = s.called  -- not what a newer release tells otherwise
     left join closed x on x.account = p_account and x.scope = s.scope and x.until > p_now
     where x.scope is null);
   lacking int := p_most;

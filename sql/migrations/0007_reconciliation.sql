@@ -68,7 +68,10 @@ returns table (bucket smallint, key uuid, kind text, cause text, at timestamptz)
     case
       when exists (
         select from push p where p.bucket = d.bucket and p.account = p_account and p.key = d.key and p.scope = p_scope and p.since <= p_now)
-        or last.confirmed_at >= p_began then 'unsettled'
+        or last.confirmed_at >= p_began
+        or exists (  -- somebody spoke for them meanwhile: they may have left there a moment after their page was read
+          select from consent c where c.bucket = d.bucket and c.key = d.key and c.received_at >= p_began)
+        then 'unsettled'
       when d.kind <> 'ours' and d.cause <> 'bounce' and coalesce(d.stopped_at, last.sent_at) <= last.sent_at then 'stale'
       else d.kind end,
     d.cause,

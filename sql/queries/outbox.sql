@@ -45,18 +45,18 @@ update gate set not_before = '-infinity', barred = false where account = :accoun
 -- name: lease
 -- What is due in one direction, now leased (sql/migrations/0004_outbox.sql).
 select bucket, key, scope
-from lease(:account, :scopes, :stop, :most, :lease, :until, :settle, :quiet, :now)
+from lease(:account, :scopes, :called, :stop, :most, :lease, :until, :settle, :quiet, :now)
 order by due_at, bucket, key, scope;
 
 -- name: read
 -- What must be sent for the rows that are still ours until then: state and text as they are now, and the want that they stand for.
--- Nothing about a scope that is mapped no longer, and nobody whom the account, which may have changed its provider, reaches no longer.
+-- Nothing about a scope that is mapped no longer, or under another id than the asker's, and nobody whom the account, which may have changed its provider, reaches no longer.
 select p.bucket, p.key, p.scope, p.want, withheld(a.stops, a.goes, a.goes_below, a.pauses, m.path, :now) stop, a.plaintext text,
   case when p.refused is null then 0 else greatest(p.attempts - 1, 1) end refusals
-from unnest(:bucket::smallint[], :key::uuid[], :scope::int[]) with ordinality u(bucket, key, scope, n)
+from unnest(:bucket::smallint[], :key::uuid[], :scope::int[], :called::text[]) with ordinality u(bucket, key, scope, called, n)
 join push p on p.bucket = u.bucket and p.account = :account and p.key = u.key and p.scope = u.scope
 join account n on n.account = p.account
-join mapping m on m.account = p.account and m.scope = p.scope
+join mapping m on m.account = p.account and m.scope = p.scope and m.called = u.called
 join address a on a.bucket = p.bucket and a.key = p.key and a.channel = n.channel
 where p.lease = :lease and p.lease_until > :until
 order by u.n;

@@ -35,8 +35,8 @@ where name = :name and owner = :owner;
 select name, attempts, due_at, failing_since, delivered_at, position::text position, bucket, address as key, evidence from webhook order by name;
 
 -- name: replay!
--- Hears everything once more from there, and at once.
+-- Hears everything once more from there, and at once. Whoever tells it now has lost it, so that what it acknowledges moves nothing.
 update webhook
 set position = :position::text::xid8, bucket = 0, address = '00000000-0000-0000-0000-000000000000', evidence = '',
-  attempts = 0, due_at = '-infinity', failing_since = null
+  attempts = 0, due_at = '-infinity', failing_since = null, owner = null, owned_until = '-infinity'
 where name = :name;

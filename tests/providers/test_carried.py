@@ -115,6 +115,9 @@ class World:
         return {scope: found for scope in groups if (found := there[scope] ^ here[scope])}
 
 
+CALLED = {NEWSLETTER: "sendgrid/12345", OFFERS: "sendgrid/12346"}  # how the database knows what is mapped, whoever is told
+
+
 @pytest.fixture(params=TOLD)
 async def world(
     request: pytest.FixtureRequest, database: str, conn: asyncpg.Connection, addresses: Addresses, now: datetime
@@ -125,7 +128,7 @@ async def world(
         box = Box.at(str(server.make_url("")).rstrip("/"), http, teller)
         groups = dict(zip((NEWSLETTER, OFFERS), teller.groups, strict=False))
         await conn.execute("update account set channel = $1 where account = $2", teller.provider.channel, ACCOUNT)
-        route = Route("sendgrid-main", ACCOUNT, hurried(teller.provider), box.credential, groups, SETTLE)
+        route = Route("sendgrid-main", ACCOUNT, hurried(teller.provider), box.credential, groups, CALLED, SETTLE)
         yield World(conn, addresses, clock, box, Courier(route, pool, http, clock))
     await pool.close()
 

@@ -408,6 +408,14 @@ async def test_a_press_under_a_brand_that_nobody_knows_stops_every_brand_and_its
     assert await stops(conn) is None
 
 
+async def test_an_undo_beside_a_one_click_vetoes_nothing(base: str, http: ClientSession, conn: asyncpg.Connection, path: str) -> None:
+    value = way_back(await pressed(http, base + path, "this"))
+    for body in (b"undo=x&List-Unsubscribe=One-Click", b"List-Unsubscribe=One-Click&undo=" + value.encode()):
+        async with http.post(base + path, data=body, headers={"Content-Type": "application/x-www-form-urlencoded"}) as answer:
+            assert (answer.status, await answer.read()) == (200, b"")
+    assert [door for _, door, _ in await rows(conn)] == ["page", "link"]
+
+
 async def test_a_flood_of_presses_of_one_page_turns_no_other_away(
     base: str, http: ClientSession, conn: asyncpg.Connection, path: str, links: Links, addresses: Addresses, shared_catalogue: Catalogue
 ) -> None:
