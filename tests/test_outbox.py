@@ -362,6 +362,27 @@ async def test_a_mind_changed_twice_while_it_is_sent_is_told_again(conn: asyncpg
     assert await lease(conn, now) is not None
 
 
+async def test_a_go_that_is_being_recorded_while_its_stop_is_settled_is_not_lost(
+    conn: asyncpg.Connection, database: str, jane: Address, now: datetime
+) -> None:
+    await stop(conn, jane, now)
+    held = await leased(conn, now)
+    ready = await read(conn, held, now)
+    other = await asyncpg.connect(database)
+    async with other.transaction():
+        await go(other, jane, now)
+        settling = asyncio.create_task(answer(conn, held, ready, Fate.DONE, now, sent_at=now))
+        while not await other.fetchval(
+            "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')"
+        ):
+            assert not settling.done()
+            await asyncio.sleep(0.01)
+    await other.close()
+    assert await settling == {Verdict.MOVED: 1}
+    assert await told(conn) == []
+    assert [push.key for push in (await leased(conn, now + QUIET, stop=False)).pushes] == [jane.key]
+
+
 async def test_a_settlement_under_an_old_lease_changes_nothing(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
     await stop(conn, jane, now)
     mine = await leased(conn, now)
@@ -505,6 +526,28 @@ async def test_only_who_is_refused_at_that_moment_is_put_off(conn: asyncpg.Conne
         await answer(conn, held, ready, Fate.REFUSED, later, sent_at=now, detail="http_400")
         rows = {r["key"]: (r["refused"], r["due_at"]) for r in await conn.fetch("select * from push where account = $1", MAIN)}
         assert rows == {ann.key: (None, now), bob.key: ("http_400", now + outbox.REFUSED[0])}
+
+
+async def test_who_was_refused_under_another_lease_is_not_put_off_by_a_late_settlement(
+    conn: asyncpg.Connection, addresses: Addresses, now: datetime
+) -> None:
+    bob, ann = [await introduce(conn, addresses, f"{name}@example.org") for name in ("bob", "ann")]
+    for n, each in enumerate((bob, ann)):
+        await stop(conn, each, now + n * TICK)
+        await end(conn, await leased(conn, now + n * TICK), Fate.REFUSED, now + n * TICK, detail="http_400")
+    later = now + HOUR
+    mine = await leased(conn, later)
+    ready = await read(conn, mine, later)
+    assert {each.push.key for each in ready} == {bob.key, ann.key}
+    theirs = await lease(conn, later + LEASE, most=1)
+    assert theirs is not None
+    assert await end(conn, theirs, Fate.REFUSED, later + LEASE, detail="http_400") == {Verdict.QUARANTINED: 1}
+    before = await conn.fetchrow("select * from push where account = $1 and key = $2", MAIN, bob.key)
+    end_of_mine = later + LEASE + TICK
+    assert await answer(conn, mine, ready, Fate.REFUSED, end_of_mine, sent_at=later, detail="http_400") == {Verdict.QUARANTINED: 1}
+    assert await conn.fetchrow("select * from push where account = $1 and key = $2", MAIN, bob.key) == before
+    due_at = await conn.fetchval("select due_at from push where account = $1 and key = $2", MAIN, ann.key)
+    assert due_at == end_of_mine + outbox.REFUSED[1], "the control: hers was settled, and she is put off"
 
 
 async def test_a_new_wish_leaves_quarantine(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
