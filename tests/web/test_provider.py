@@ -121,3 +121,24 @@ async def test_a_delivery_whose_commit_no_standby_confirmed_is_asked_for_again(
     )
     assert await posted(http, base, signing[0], [event("unsubscribe", "b@example.org", "2")]) == 503
     assert await conn.fetchval("select count(*) from consent") == 2, "it is committed here, and would be lost with this server"
+
+
+async def test_of_a_delivery_that_fails_half_way_nothing_is_kept_and_the_next_attempt_keeps_all_of_it(
+    base: str, http: ClientSession, conn: asyncpg.Connection, signing: tuple[str, str]
+) -> None:
+    told = [event("bounce", "soft@example.org", f"s{n}", type="expired") for n in range(5)]  # as many as put an address on hold
+    told += [event("unsubscribe", "gone@example.org", "u")]
+    await conn.execute(
+        """create function full_disk() returns trigger language plpgsql as $$ begin
+             raise exception 'no space left' using errcode = 'disk_full';
+           end $$;
+           create trigger full_disk before insert on consent for each row execute function full_disk()"""
+    )
+    assert await posted(http, base, signing[0], told) == 503
+    halves = "select (select count(*) from soft_bounce), (select count(*) from address), (select count(*) from heard)"
+    assert tuple(await conn.fetchrow(halves) or ()) == (0, 0, 0)
+    await conn.execute("drop trigger full_disk on consent")
+    assert await posted(http, base, signing[0], told) == 200
+    rows = await conn.fetch("select scope, cause from consent order by scope")
+    assert [tuple(row) for row in rows] == [(0, "soft"), (257, "choice")]
+    assert await conn.fetchval("select count(*) from soft_bounce") == 5
