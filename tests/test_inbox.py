@@ -398,6 +398,47 @@ async def test_start_lifts_no_other_choice_than_its_own_stop(
     assert [tuple(row) for row in await conn.fetch("select stops, goes, grants from address")] == [(held, None, None)]
 
 
+async def test_start_lifts_no_stop_that_is_being_recorded_at_that_moment(
+    conn: asyncpg.Connection, database: str, shared_catalogue: Catalogue, addresses: Addresses, ring: KeyRing, now: datetime
+) -> None:
+    account = Account(name="texts", provider="twilio", brand="connective", stops="offers")
+    texts = Inbox(account, shared_catalogue, addresses, ring, Channel.SMS)
+    phone, minute = addresses.read("+12025550123"), timedelta(minutes=1)
+    await kept(conn, texts, now, event(Kind.UNSUBSCRIBED, now, "s1", "+12025550123"))
+    pressed = Change(phone, OFFERS, Cause.CHOICE, Effect.STOP, Door.PAGE, "p", now + minute)
+    start = event(Kind.RESUBSCRIBED, now + 2 * minute, "s2", "+12025550123")
+    other = await asyncpg.connect(database)
+    async with other.transaction():
+        await ledger.record(other, [pressed], now=now + minute)
+        starting = asyncio.create_task(kept(conn, texts, now + 2 * minute, start))
+        while not await other.fetchval(
+            "select exists (select from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock')"
+        ):
+            assert not starting.done()
+            await asyncio.sleep(0.01)
+    await other.close()
+    assert await starting == 1
+    assert await conn.fetchval("select effect from consent where evidence like '%/s2/%'") == "note"
+    assert await stops(conn, phone) == [OFFERS]
+
+
+async def test_start_lifts_its_own_stop_though_somebody_else_is_recorded_at_that_moment(
+    conn: asyncpg.Connection, database: str, shared_catalogue: Catalogue, addresses: Addresses, ring: KeyRing, now: datetime
+) -> None:
+    """The control."""
+    account = Account(name="texts", provider="twilio", brand="connective", stops="offers")
+    texts = Inbox(account, shared_catalogue, addresses, ring, Channel.SMS)
+    await kept(conn, texts, now, event(Kind.UNSUBSCRIBED, now, "s1", "+12025550123"))
+    later = now + timedelta(minutes=2)
+    other = await asyncpg.connect(database)
+    async with other.transaction():
+        pressed = Change(addresses.read("+12025550124"), OFFERS, Cause.CHOICE, Effect.STOP, Door.PAGE, "p", now)
+        await ledger.record(other, [pressed], now=now)
+        assert await kept(conn, texts, later, event(Kind.RESUBSCRIBED, later, "s2", "+12025550123")) == 1
+    await other.close()
+    assert await stops(conn, addresses.read("+12025550123")) is None
+
+
 async def test_a_proof_that_counts_once_is_taken_again_with_the_same_body_alone(
     conn: asyncpg.Connection, inbox: Inbox, jane: Address, now: datetime, alarms: Alarms
 ) -> None:
