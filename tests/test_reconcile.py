@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from aiohttp import ClientSession
 
-from mailprefs import ledger, outbox
+from mailprefs import db, ledger, outbox
 from mailprefs.addresses import Addresses
 from mailprefs.errors import Busy
 from mailprefs.outbox import End, Fate
@@ -195,6 +195,29 @@ async def test_a_stop_that_they_lost_is_told_again(case: Case) -> None:
     assert (row["stop"], row["since"]) == (True, case.now)
 
 
+@pytest.mark.parametrize("text_known", [True, False])
+async def test_a_stop_that_they_lost_of_an_address_known_by_key_alone_is_no_drift(case: Case, text_known: bool) -> None:
+    """They told us of it themselves, and nothing can be told them of somebody whose text we do not know."""
+    who = await case.known("heard") if text_known else case.addresses.read("heard@example.org")
+    left = Change(who, NEWSLETTER, Cause.CHOICE, Effect.STOP, Door.PROVIDER, "sendgrid-main/e1", case.now - 9 * DAY, by="sendgrid-main")
+    await ledger.record(case.conn, [left], now=case.now - 9 * DAY)
+    report = await case.compare(heal=True)
+    expected = {"ours": 1} if text_known else {}  # the control: of whom it is known, they are told again
+    assert {kind: people for kind, people in report.found.items() if people} == expected
+    assert await case.conn.fetchval("select count(*) from push where account = $1", MAIN) == len(expected)
+
+
+async def test_a_pause_that_they_lost_is_found_although_its_end_waits_to_be_told(case: Case) -> None:
+    who = await case.known("paused")
+    end = case.now + DAY
+    paused = Change(who, NEWSLETTER, Cause.PAUSE, Effect.STOP, Door.PAGE, "p", case.now - 9 * DAY, end)
+    await ledger.record(case.conn, [paused], now=case.now - 9 * DAY)
+    await case.told(case.now - 8 * DAY)
+    assert await case.conn.fetchval("select since from push where account = $1", MAIN) == end
+    report = await case.compare()
+    assert {kind: people for kind, people in report.found.items() if people} == {"ours": 1}
+
+
 @pytest.mark.parametrize("dated", [None, -8 * DAY])
 async def test_whoever_was_let_go_is_not_stopped_again_by_our_own_echo(case: Case, dated: timedelta | None) -> None:
     await case.change(who := await case.known("stale"), Effect.STOP, case.now - 9 * DAY)
@@ -243,6 +266,20 @@ async def test_a_listing_that_was_cut_off_is_refused(case: Case) -> None:
     assert (await case.compare(shrunk=True)).found["ours"] == 10  # who says that it is right is believed
 
 
+async def test_a_listing_is_measured_by_the_newest_before_it_and_not_by_the_first(case: Case) -> None:
+    await agreeing(case, 80)
+    everybody = case.lister.entries[:]
+    del case.lister.entries[40:]
+    await case.compare(now=case.now - 2 * DAY)
+    case.lister.entries = everybody
+    await case.compare(now=case.now - DAY)
+    case.lister.entries = everybody[:50]
+    with pytest.raises(Shrunk, match="lists 50 where it listed 80"):
+        await case.compare()
+    await case.compare(shrunk=True)
+    assert (await case.compare(now=case.now + DAY)).listed == 50  # and who was believed once need not say it again
+
+
 async def test_a_listing_that_breaks_off_heals_nothing(case: Case) -> None:
     for n in range(5):
         case.lists(await case.known(f"theirs{n}"))
@@ -261,3 +298,19 @@ async def test_two_do_not_compare_one_account_at_once(case: Case, database: str)
         assert await another_account.compare(heal=False) == []
     await other.close()
     await case.compare()
+
+
+async def test_a_comparison_that_is_over_keeps_nobody_out_who_has_another_session_of_its_pool(case: Case, database: str) -> None:
+    pool = await db.pool(database, size=2, command_timeout=20, purpose="test")
+    async with pool.acquire() as one, pool.acquire() as two:
+        for connection in (one, two):
+            (report,) = await replace(case.books(), connection=connection).compare(heal=False)
+            assert not report.drifted
+        case.lists(await case.known("theirs"))
+        case.lister.cut_after = 0
+        with pytest.raises(Unclear):
+            await replace(case.books(), connection=one).compare(heal=False)
+        case.lister.cut_after = None
+        (report,) = await replace(case.books(), connection=two).compare(heal=False)
+        assert report.drifted, "not even one that broke off"
+    pool.terminate()
