@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +16,8 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 from aiohttp import ClientConnectorError, ClientSession, web
+from aiohttp.abc import ResolveResult
+from aiohttp.resolver import ThreadedResolver
 from standardwebhooks import Webhook as Official
 
 from mailprefs import catalogue, db, ledger, webhooks
@@ -22,7 +25,7 @@ from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue, Webhook
 from mailprefs.errors import Misconfigured
 from mailprefs.settings import Settings
-from mailprefs.webhooks import Herald
+from mailprefs.webhooks import Herald, Public
 from mailprefs.words import Address, Cause, Change, Door, Effect
 
 NEWSLETTER, RECOVERY = 272, 276
@@ -30,11 +33,16 @@ SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 Answer = Callable[[dict[str, object]], int]
 
 
+async def nothing() -> None:
+    """Nothing happens before an answer."""
+
+
 @dataclass
 class Crm:
     """A system of the sender's own, that answers as a test says."""
 
     answer: Answer = lambda _told: 200
+    meanwhile: Callable[[], Awaitable[None]] = nothing  # before the next answer
     heard: list[tuple[str, dict[str, object]]] = field(default_factory=list)  # id and message, of what was answered with 200
     asked: Counter[str] = field(default_factory=Counter)
     headers: dict[str, str] = field(default_factory=dict)
@@ -45,6 +53,7 @@ class Crm:
         self.body, self.headers = await request.read(), {name.lower(): value for name, value in request.headers.items()}
         told = json.loads(self.body)
         self.asked[self.headers["webhook-id"]] += 1
+        await self.meanwhile()
         status = self.answer(told)
         if status == 200:
             self.heard.append((self.headers["webhook-id"], told["data"]))
@@ -238,6 +247,32 @@ async def test_two_workers_tell_everything_once(
     assert max(crm.asked.values()) == 1
 
 
+async def test_a_worker_that_lost_its_place_to_another_moves_nothing_when_it_is_answered_late(
+    conn: asyncpg.Connection, pool: db.Pool, crm: Crm, shared_catalogue: Catalogue, addresses: Addresses, record: Record
+) -> None:
+    jane, kim = [addresses.read(f"{name}@example.org") for name in ("jane", "kim")]
+    async with herald(pool, crm, shared_catalogue) as slow:
+        quick = replace(slow, owner=uuid4(), ahead=set(), clock=lambda: datetime.now(UTC) + webhooks.OWNED)
+
+        async def overtaken() -> None:
+            crm.meanwhile = nothing
+            await record(change(kim))
+            assert await quick.round(), "the other one tells both"
+            nonlocal place
+            place = await conn.fetchrow("select * from webhook")
+
+        place: asyncpg.Record | None = None
+        await record(change(jane))
+        crm.meanwhile = overtaken
+        await slow.round()
+        assert place is not None
+        assert place["owner"] == quick.owner, "the control: it was lost meanwhile"
+        assert await conn.fetchrow("select * from webhook") == place
+        await slow.round()
+    told = Counter(str(data["key"]) for _, data in crm.heard)
+    assert told == {jane.key.hex: 2, kim.key.hex: 1}
+
+
 async def test_everything_since_a_time_can_be_heard_again(
     conn: asyncpg.Connection, pool: db.Pool, crm: Crm, shared_catalogue: Catalogue, addresses: Addresses, record: Record
 ) -> None:
@@ -265,6 +300,34 @@ async def test_nobody_inside_is_called_by_a_name_that_leads_there(crm: Crm) -> N
         http.post(f"http://localhost:{port}/", json={"data": {}}, headers={"webhook-id": "control"}) as answer,
     ):
         assert answer.status == 200
+
+
+class Names(ThreadedResolver):
+    """What a name leads to is what a test says."""
+
+    def __init__(self, *leads_to: str) -> None:
+        self.leads_to = leads_to
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
+        return [
+            ResolveResult(hostname=host, host=each, port=port, family=socket.AF_INET6 if ":" in each else socket.AF_INET, proto=0, flags=0)
+            for each in self.leads_to
+        ]
+
+
+@pytest.mark.parametrize(
+    "inside",
+    ["127.0.0.1", "::1", "10.0.0.1", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
+     "fd00::1", "fe80::1", "::", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a00:1", "2002:a00:1::1", "224.0.0.1", "ff0e::1"],
+)  # fmt: skip
+async def test_a_name_that_leads_inside_is_no_endpoint_whichever_inside_it_is(inside: str) -> None:
+    public = Public()
+    public._all = Names(inside)
+    with pytest.raises(OSError, match="no public address"):
+        await public.resolve("crm.example.com", 443)
+    public._all = Names(inside, "8.8.8.8", "2606:4700:4700::1111")
+    found = [each["host"] for each in await public.resolve("crm.example.com", 443)]
+    assert found == ["8.8.8.8", "2606:4700:4700::1111"], "the control: what is outside is found"
 
 
 @pytest.mark.parametrize(
