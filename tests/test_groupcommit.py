@@ -175,6 +175,17 @@ async def test_one_link_pressed_a_hundred_times_at_once_is_one_row_and_nobodys_o
     assert await presses.record(stop(people[1], now), now=now), "the control: alone, it is"
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+async def test_presses_that_share_a_row_count_from_the_latest_of_them(
+    conn: asyncpg.Connection, presses: GroupCommit, people: list[Address], now: datetime, order: tuple[int, ...]
+) -> None:
+    """Whoever came back in between, elsewhere, and pressed again, is stopped."""
+    times = [now + n * timedelta(minutes=1) for n in range(3)]
+    await asyncio.gather(*(presses.record(stop(people[0], times[n], id=str(n)), now=times[n]) for n in order))
+    (row,) = await conn.fetch("select at, received_at from consent")
+    assert (row["at"], row["received_at"]) == (times[2], times[2])
+
+
 async def test_one_link_pressed_endlessly_has_one_row_waiting_and_shuts_nobody_out(
     conn: asyncpg.Connection, database: str, pool: db.Pool, people: list[Address], now: datetime
 ) -> None:
