@@ -10,13 +10,15 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from email import message_from_bytes
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from mailprefs import bodies, letters
+from mailprefs import addresses, bodies, letters
+from mailprefs.errors import Unreadable
 from mailprefs.letters import Opened, field_of, fields, moment
 from mailprefs.links import KeyRing
 from mailprefs.providers.base import Heard, Kept
@@ -221,13 +223,21 @@ def _heard(
     token = letters.sure(ring, _places(opened)) if len(told) == 1 else None
     if told and token is None and letters.tokenish(opened.letter.recipient):
         return Heard(kept=(aside(opened, "token_unreadable"),), counted=counted or {})
-    events = [
-        Event(each.kind, f"{each.kind}-{n}-{opened.digest}", each.happened_at, each.address, token, detail=each.detail)
-        for n, each in enumerate(told)
-        if token or each.address
-    ]
-    why = [*(reasons or {}), *(["no_recipient"] if len(events) < len(told) else [])]
-    return Heard(tuple(events), tuple(aside(opened, reason) for reason in why[:1]), counted or {})
+    events: dict[tuple[Kind, str], Event] = {}  # one for each kind and address: a letter that says a thing a hundred times says it once
+    for n, each in enumerate(told):
+        if token or each.address:
+            event = Event(each.kind, f"{each.kind}-{n}-{opened.digest}", each.happened_at, each.address, token, detail=each.detail)
+            events.setdefault((each.kind, _canonical(each.address)), event)
+    nobody = any(token is None and not each.address for each in told)
+    why = [*(reasons or {}), *(["no_recipient"] if nobody else [])]
+    return Heard(tuple(events.values()), tuple(aside(opened, reason) for reason in why[:1]), counted or {})
+
+
+def _canonical(address: str | None) -> str:
+    """Return what an address is known by, however it is spelled."""
+    with suppress(Unreadable):
+        return addresses.email(address or "")
+    return (address or "").casefold()
 
 
 def _places(opened: Opened) -> Iterator[Sequence[str]]:

@@ -342,6 +342,22 @@ async def test_a_report_about_more_recipients_than_a_message_has_stops_none(
     assert await aside(conn) == ["too_many_recipients"]
 
 
+async def test_a_report_that_names_one_person_a_hundred_times_is_one_row(
+    conn: asyncpg.Connection, room: Mailroom, addresses: Addresses, now: datetime
+) -> None:
+    """However it spells that person, and soft bounces too: else one letter would come to the hold that several days should."""
+    spelled = ("jane@example.org", "Jane@example.org", "jane@EXAMPLE.org", "JANE@Example.Org")
+    for code in ("5.1.1", "5.2.2"):
+        groups = "".join(f"\nFinal-Recipient: rfc822; {spelled[n % 4]}\nAction: failed\nStatus: {code}\n" for n in range(99))
+        groups += "\nFinal-Recipient: rfc822; other@example.org\nAction: failed\nStatus: 5.1.1\n"
+        raw = f"Message-ID: <{code}@example.net>\nContent-Type: message/delivery-status\n\nReporting-MTA: dns; x\n{groups}"
+        await sent(conn, room, Letter(raw.encode(), "bounces@go.example.com", ""), now)
+    jane, other = (addresses.heard(whose).key for whose in ("jane@example.org", "other@example.org"))
+    assert sorted(row[0] for row in await conn.fetch("select key from consent")) == sorted([jane, other, other])  # a row for each letter
+    assert await conn.fetchval("select count(*) from soft_bounce where key = $1", jane) == 1
+    assert await aside(conn) == []
+
+
 async def test_a_letter_touches_no_transactional_mail_unless_the_mailbox_is_gone(
     conn: asyncpg.Connection, room: Mailroom, box: Postbox, now: datetime
 ) -> None:
