@@ -8,7 +8,7 @@ it. Nobody is ever let go because of a difference.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -61,9 +61,9 @@ class Report:
         return any(people for kind, people in self.found.items() if kind != "unsettled")
 
 
-async def is_due(connection: Connection, account: int, *, before: datetime) -> bool:
-    """Return whether an account's list was last compared before a time, or never."""
-    return bool(await queries("reconcile").is_due(connection, account=account, before=before))
+async def due(connection: Connection, account: int, scopes: Iterable[int], *, before: datetime) -> list[int]:
+    """Return the scopes whose list was last compared, and healed, before a time, or never."""
+    return [row["scope"] async for row in queries("reconcile").due(connection, account=account, scopes=list(scopes), before=before)]
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Books:
 
     async def _remember(self, scope: int, report: Report) -> None:
         for kind, people in report.found.items():
-            telemetry.gauge("drift", people, account=self.account, kind=kind)
+            telemetry.gauge("drift", people, account=self.account, scope=str(scope), kind=kind)
         if report.found["ours"]:  # they had confirmed it, or told us so themselves
             telemetry.alarm("provider_lost_stops", account=self.account)
         await queries("reconcile").remember(

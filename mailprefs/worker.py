@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,7 +18,7 @@ from mailprefs import courier, db, inbox, lmtp, numbers, outbox, reconcile, sile
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
 from mailprefs.courier import Clock, Courier, Route, Timing
-from mailprefs.errors import Unavailable
+from mailprefs.errors import Busy, Unavailable
 from mailprefs.links import KeyRing
 from mailprefs.mailroom import Mailroom
 from mailprefs.providers import PROVIDERS, engaged
@@ -33,6 +33,7 @@ TOLD_EVERY = 1  # seconds between two looks for what an endpoint of the sender's
 FORGOTTEN_EVERY = 3600  # seconds
 COMPARED_EVERY = timedelta(days=1)  # each provider's list with ours
 ASKED_EVERY = 600  # seconds between two looks whether that is due
+LONGEST = timedelta(hours=12)  # that one list may take
 WATCHED_EVERY = 60  # seconds: what is learnt of silences is as exact as that
 PATIENCE = 5  # times the usual pause after a turn that failed
 
@@ -75,8 +76,9 @@ async def work(
                 loops.create_task(_supervised(each.route.name, each.round, stop, idle=each.timing.poll.total_seconds()))
             for endpoint in heralds:
                 loops.create_task(_supervised(endpoint.webhook.name, endpoint.round, stop, idle=TOLD_EVERY))
-            for comparison in [Comparison(each.route, catalogue, ring, unhurried, clock) for each in couriers] if unhurried else ():
-                loops.create_task(_supervised(comparison.route.name, comparison.round, stop, idle=ASKED_EVERY))
+            if unhurried:
+                nightly = Nightly([each.route for each in couriers], catalogue, Addresses(ring.digest), unhurried, clock, stop)
+                loops.create_task(_supervised("", nightly.round, stop, idle=ASKED_EVERY))
             loops.create_task(_supervised("", lambda: _measure(pool, clock), stop, idle=MEASURED_EVERY))
             loops.create_task(_supervised("", lambda: _forget(pool, catalogue, clock), stop, idle=FORGOTTEN_EVERY))
             loops.create_task(_supervised("", lambda: _watch(pool, catalogue, clock), stop, idle=WATCHED_EVERY))
@@ -159,30 +161,53 @@ async def _heralds(stack: AsyncExitStack, pool: db.Pool, catalogue: Catalogue, s
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Once a day, lays an account's list beside ours and heals. One that does not come whole is alarmed about, and asked for again soon."""
+class Nightly:
+    """Once a day, lays each provider's lists beside ours and heals: one after the other, so that one connection is enough.
 
-    route: Route
+    A list that does not come whole is alarmed about and asked for again at the next look; the others go on.
+    """
+
+    routes: Sequence[Route]
     catalogue: Catalogue
-    ring: KeyRing
+    addresses: Addresses
     unhurried: db.Pool
     clock: Clock
+    stop: asyncio.Event
 
     async def round(self) -> bool:
-        """Compare, if it is time."""
-        try:
-            async with db.acquired(self.unhurried) as connection, session(1) as http:
-                if await reconcile.is_due(connection, self.route.number, before=self.clock() - COMPARED_EVERY):
-                    await self._books(connection, http).compare(heal=True)
-        except (Slow, Barred, Unsafe, Unclear, Shrunk) as error:
-            telemetry.alarm("list_not_compared", account=self.route.name, why=type(error).__name__)
+        """Compare what is due."""
+        for route in self.routes:
+            async with db.acquired(self.unhurried) as connection:
+                scopes = await reconcile.due(connection, route.number, route.groups, before=self.clock() - COMPARED_EVERY)
+            for scope in scopes:
+                await _unless(self.stop, self._compare(route, scope))
         return False
 
-    def _books(self, connection: db.Connection, http: ClientSession) -> Books:
-        route, addresses = self.route, Addresses(self.ring.digest)
-        names = {number: self.catalogue.by_number[number].name for number in route.groups}
-        said = route.provider, route.credential, route.groups, names
-        return Books(route.name, route.number, *said, connection, http, addresses, self.clock)
+    async def _compare(self, route: Route, scope: int) -> None:
+        try:
+            async with asyncio.timeout(LONGEST.total_seconds()), db.acquired(self.unhurried) as connection, session(1) as http:
+                with suppress(Busy):  # another worker does it
+                    await self._books(route, scope, connection, http).compare(heal=True)
+        except (Slow, Barred, Unsafe, Unclear, Shrunk, TimeoutError) as error:
+            telemetry.alarm("list_not_compared", account=route.name, why=type(error).__name__)
+
+    def _books(self, route: Route, scope: int, connection: db.Connection, http: ClientSession) -> Books:
+        said = route.provider, route.credential, {scope: route.groups[scope]}, {scope: self.catalogue.by_number[scope].name}
+        return Books(route.name, route.number, *said, connection, http, self.addresses, self.clock)
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None:
+    """Work to the end, or until ``stop`` is set: then the work is broken off."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        broken_off = not working.done()
+        for task in (working, stopping):
+            task.cancel()
+        await asyncio.wait({working, stopping})
+    if not broken_off:
+        working.result()
 
 
 async def _supervised(account: str, turn: Callable[[], Awaitable[bool]], stop: asyncio.Event, *, idle: float) -> None:

@@ -20,7 +20,7 @@ from aiohttp import ClientError, ClientSession, DummyCookieJar, web
 from aiohttp.test_utils import TestServer
 from prometheus_client import REGISTRY
 
-from mailprefs import courier, db, ledger, numbers, outbox, worker
+from mailprefs import courier, db, ledger, numbers, outbox, reconcile, worker
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue, Webhook
 from mailprefs.courier import Timing
@@ -435,6 +435,34 @@ async def test_each_provider_s_list_is_compared_once_a_day_and_healed(house: Hou
         await until(compared)
     await unhurried.close()
     assert not await house.conn.fetchval("select count(*) from push where account = 1")
+
+
+async def test_a_worker_that_is_told_to_stop_waits_for_no_listing(house: House, database: str) -> None:
+    unhurried = await db.pool(database, size=1, command_timeout=60, purpose="lists")
+    await house.main.faults({"fault": "slow", "seconds": 60, "listing": True})
+    async with house.working(unhurried=unhurried):  # it must stop within seconds of being told
+        await asyncio.sleep(1)
+    assert await house.conn.fetchval("select count(*) from reconciliation where account = 1 and scope = 272") == 0
+    await unhurried.close()
+
+
+async def test_one_list_that_does_not_come_whole_holds_up_no_other(house: House, database: str) -> None:
+    unhurried = await db.pool(database, size=1, command_timeout=60, purpose="lists")
+    before = alarms("list_not_compared")
+    await house.main.faults({"fault": "401", "listing": True})
+
+    async def compared() -> bool:
+        return bool(await house.conn.fetchval("select count(*) = 2 from reconciliation"))
+
+    async with house.working(unhurried=unhurried):
+        await until(compared)
+    assert {tuple(row) for row in await house.conn.fetch("select account, scope from reconciliation")} == {(1, 273), (2, 272)}
+    assert alarms("list_not_compared") > before
+    now = worker.wall_clock()
+    assert await reconcile.due(house.conn, 1, [272, 273], before=now - timedelta(hours=1)) == [272]
+    await house.conn.execute("update reconciliation set healed = false")  # somebody only looked
+    assert await reconcile.due(house.conn, 1, [272, 273], before=now - timedelta(hours=1)) == [272, 273]
+    await unhurried.close()
 
 
 async def test_the_sender_s_own_systems_hear_of_it(house: House) -> None:

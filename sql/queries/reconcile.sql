@@ -46,5 +46,9 @@ insert into reconciliation (account, scope, began_at, ended_at, listed, found, h
 values (:account, :scope, :began, :now, :listed, :found::jsonb, :healed)
 on conflict do nothing;
 
--- name: is_due$
-select not exists (select from reconciliation where account = :account and began_at >= :before);
+-- name: due
+select s.scope
+from unnest(:scopes::int[]) s(scope)
+where not exists (
+  select from reconciliation r where r.account = :account and r.scope = s.scope and r.began_at >= :before and r.healed)
+order by s.scope;
