@@ -9,7 +9,7 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from aiohttp import ClientSession
@@ -33,6 +33,7 @@ TOLD_EVERY = 1  # seconds between two looks for what an endpoint of the sender's
 FORGOTTEN_EVERY = 3600  # seconds
 COMPARED_EVERY = timedelta(days=1)  # each provider's list with ours
 ASKED_EVERY = 600  # seconds between two looks whether that is due
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 LONGEST = timedelta(hours=12)  # that one list may take
 WATCHED_EVERY = 60  # seconds: what is learnt of silences is as exact as that
 PATIENCE = 5  # times the usual pause after a turn that failed
@@ -164,7 +165,8 @@ async def _heralds(stack: AsyncExitStack, pool: db.Pool, catalogue: Catalogue, s
 class Nightly:
     """Once a day, lays each provider's lists beside ours and heals: one after the other, so that one connection is enough.
 
-    A list that does not come whole is alarmed about and asked for again at the next look; the others go on.
+    A list that does not come whole is alarmed about and asked for again at the next look, one that is not there the next day; the others
+    go on.
     """
 
     routes: Sequence[Route]
@@ -173,6 +175,7 @@ class Nightly:
     unhurried: db.Pool
     clock: Clock
     stop: asyncio.Event
+    futile: dict[tuple[int, int], datetime] = field(default_factory=dict)  # (account, scope) → when it was asked for in vain
 
     async def round(self) -> bool:
         """Compare what is due."""
@@ -180,7 +183,8 @@ class Nightly:
             async with db.acquired(self.unhurried) as connection:
                 scopes = await reconcile.due(connection, route.number, route.groups, before=self.clock() - COMPARED_EVERY)
             for scope in scopes:
-                await _unless(self.stop, self._compare(route, scope))
+                if self.clock() - self.futile.get((route.number, scope), _LONG_AGO) > COMPARED_EVERY:
+                    await _unless(self.stop, self._compare(route, scope))
         return False
 
     async def _compare(self, route: Route, scope: int) -> None:
@@ -190,6 +194,8 @@ class Nightly:
                     await self._books(route, scope, connection, http).compare(heal=True)
         except (Slow, Barred, Unsafe, Unclear, Shrunk, TimeoutError) as error:
             telemetry.alarm("list_not_compared", account=route.name, why=type(error).__name__)
+            if isinstance(error, Unsafe | Shrunk):
+                self.futile[route.number, scope] = self.clock()
 
     def _books(self, route: Route, scope: int, connection: db.Connection, http: ClientSession) -> Books:
         said = route.provider, route.credential, {scope: route.groups[scope]}, {scope: self.catalogue.by_number[scope].name}

@@ -68,6 +68,7 @@ class Opening:
         if not embedded.is_made(home):
             if not make:
                 raise Misconfigured(_NO_DATABASE.format(home=home))
+            _ = self.catalogue, self.ring  # nothing is made where one of them is missing: it is the wrong place
             tell(f"a new database is made in {home}")
         async with embedded.running(home) as url:
             await self._ready(url)

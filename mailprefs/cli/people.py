@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
@@ -140,17 +140,21 @@ def _told(whole: dict[str, Any]) -> None:
     show(whole["address"])
     for decision in whole["decisions"]:
         show(f"  {'yes' if decision.allowed else 'no ':<4} {decision.topic:<32} {_because(decision)}".rstrip())
-    for title, entries in (("history", whole["history"]), ("told", whole["told"])):
-        if entries:
-            click.echo(f"\n{title}")
+    _head("history", whole["history"])
     for row in whole["history"]:
         show(f"  {row['at']:%Y-%m-%d %H:%M:%S}Z  {row['effect']:<9} {row['cause']:<10} {row['scope']:<28} {row['evidence']}")
         if "source" in row:
             shown = f", with the words {row['notice']!r}" if row["notice"] else ""
             show(f"  {'':<22} given at {row['source']!r}{shown}")
+    _head("told", whole["told"])
     for row in whole["told"]:
         state = f"confirmed {row['confirmed_at']:%Y-%m-%d %H:%M:%S}Z" if row["confirmed_at"] else "waiting"
         show(f"  {row['account']:<20} {row['scope']:<28} asked {row['asked_at']:%Y-%m-%d %H:%M:%S}Z, {state}")
+
+
+def _head(title: str, rows: Sequence[object]) -> None:
+    if rows:
+        click.echo(f"\n{title}")
 
 
 def _because(decision: Decision) -> str:

@@ -150,11 +150,18 @@ async def _in_turn(house: House, read: Callable[[str], Found], texts: Sequence[s
         async with house.slices:
             until = monotonic() + SLICE  # the loop's own time stands still meanwhile
             for text in left:
-                found.append(read(text))
+                found.append(_read(read, text, len(found)))
                 if monotonic() >= until:
                     break
             await asyncio.sleep(0)
     return found
+
+
+def _read(read: Callable[[str], Found], text: str, n: int) -> Found:
+    try:
+        return read(text)
+    except Unreadable as error:
+        raise Unreadable(f"address {n}, counted from 0: {error}") from None
 
 
 def patient(write: Sink, seconds: float) -> Sink:
