@@ -253,6 +253,7 @@ async def test_a_worker_that_lost_its_place_to_another_moves_nothing_when_it_is_
     jane, kim = [addresses.read(f"{name}@example.org") for name in ("jane", "kim")]
     async with herald(pool, crm, shared_catalogue) as slow:
         quick = replace(slow, owner=uuid4(), ahead=set(), clock=lambda: datetime.now(UTC) + webhooks.OWNED)
+        place: asyncpg.Record | None = None
 
         async def overtaken() -> None:
             crm.meanwhile = nothing
@@ -261,7 +262,6 @@ async def test_a_worker_that_lost_its_place_to_another_moves_nothing_when_it_is_
             nonlocal place
             place = await conn.fetchrow("select * from webhook")
 
-        place: asyncpg.Record | None = None
         await record(change(jane))
         crm.meanwhile = overtaken
         await slow.round()
