@@ -16,7 +16,7 @@ from mailprefs.catalogue import Account, Catalogue
 from mailprefs.db import Connection, queries
 from mailprefs.errors import Forged
 from mailprefs.links import KeyRing, Token
-from mailprefs.providers.base import Heard, Kept
+from mailprefs.providers.base import MOST_KEPT, Heard, Kept, Once
 from mailprefs.softbounces import Policy, SoftBounce
 from mailprefs.words import MARKETING, ROOT, Address, Cause, Change, Channel, Door, Effect, Event, Kind
 
@@ -60,6 +60,24 @@ def _policy(catalogue: Catalogue) -> Policy:
     return Policy(wanted.threshold, wanted.window, wanted.hold)
 
 
+def few(kept: list[Kept]) -> list[Kept]:
+    """Return what is kept aside, in one piece if it is more than a person looks through: a row for each would be an attacker's to make."""
+    return kept if len(kept) <= MOST_KEPT else [Kept("too_many", b"\n".join(one.raw for one in kept))]
+
+
+@dataclass(slots=True)
+class Placed:
+    """What one delivery asks, of whom and where; nothing of it is said or recorded yet."""
+
+    once: Once | None
+    kept: list[Kept]
+    changes: list[Change] = field(default_factory=list)
+    bounces: list[SoftBounce] = field(default_factory=list)
+    kinds: Counter[str] = field(default_factory=Counter)  # how many of each were told
+    alarms: Counter[str] = field(default_factory=Counter)
+    foreign_tokens: int = 0
+
+
 @dataclass(frozen=True)
 class Inbox:
     """Places what one account tells: whose it is, and which scope of ours it means."""
@@ -72,54 +90,76 @@ class Inbox:
     door: Door = Door.PROVIDER  # through which it tells; what plain mail reports comes through its own
 
     async def keep(self, connection: Connection, heard: Heard, *, now: datetime) -> int:
-        """Record a delivery in the caller's transaction and return how many rows the ledger gained.
+        """Record a delivery in the caller's transaction and return how many rows the ledger gained, as ``record`` does."""
+        return await self.record(connection, self.placed(heard), now=now)
 
-        What cannot be placed is kept aside and alarmed; nothing else of the delivery is lost by it. Raises Forged for a proof that came
-        before with another body.
+    def placed(self, heard: Heard) -> Placed:
+        """Return what a delivery asks, of whom and where. Nothing is said or waited for: a thread may do it."""
+        found = Placed(once=heard.once, kept=list(heard.kept))
+        for event in heard.events:
+            if event.kind is Kind.BOUNCED_SOFT:
+                token = self._token(event, found)
+                bounces = (SoftBounce(each, self._id(event, ROOT), event.happened_at) for each in self._whose(event, token, found))
+                found.bounces.extend(bounces)
+            elif event.kind in _EFFECTS:
+                found.changes.extend(self._changes(event, found))
+        found.kinds.update(heard.counted)
+        found.kinds.update(str(event.kind) for event in heard.events)
+        found.kept = few(found.kept)
+        return found
+
+    async def record(self, connection: Connection, placed: Placed, *, now: datetime) -> int:
+        """Record what was placed in the caller's transaction and return how many rows the ledger gained.
+
+        What could not be placed is kept aside and alarmed; nothing else of the delivery is lost by it. Raises Forged for a proof that
+        came before with another body.
         """
-        await self._first_use(connection, heard, now)
-        placed = [each for event in heard.events if event.kind in _EFFECTS for each in self._placed(event)]
-        changes = await self._lifting(connection, [change for change in placed if isinstance(change, Change)])
-        changes += await self._softly(connection, heard, now)
-        kept = [*heard.kept, *(one for one in placed if isinstance(one, Kept))]
+        await self._first_use(connection, placed.once, now)
+        self._say(placed)
+        changes = await self._lifting(connection, placed.changes)
+        if placed.bounces:
+            policy = _policy(self.catalogue)
+            changes += await softbounces.count(connection, placed.bounces, policy, door=self.door, by=self.account.name, now=now)
         added = await ledger.record(connection, changes, now=now)
-        await self._aside(connection, kept, now)
-        await self._tally(connection, heard, now)
+        await self._aside(connection, placed.kept, now)
+        await self._tally(connection, placed.kinds, now)
         return sum(added)
 
-    def _placed(self, event: Event) -> list[Change | Kept]:
+    def _changes(self, event: Event, found: Placed) -> list[Change]:
         """Return what an event asks, of each whom it names and on each node that it may mean."""
-        token = self._token(event)
-        whose = self._whose(event, token)
+        token = self._token(event, found)
+        whose = self._whose(event, token, found)
         cause, effect = _EFFECTS[event.kind]
         door = self.door
         if self.channel is Channel.SMS and event.kind in _BY_TEXT:
             door, effect = Door.SMS, _BY_TEXT[event.kind]
         if effect is Effect.GO and len(whose) > 1:
             effect = Effect.NOTE  # nothing opens in doubt
+        if not whose:
+            found.kept.append(Kept("no_recipient", f"{event.kind} {event.id}".encode("utf-8", "replace")))
         return [
             Change(address, scope, cause, effect, door, self._id(event, scope), event.happened_at, by=self.account.name)
-            for scope in self._scopes(event, cause, token)
+            for scope in self._scopes(event, cause, token, found)
             for address in whose
-        ] or [Kept("no_recipient", f"{event.kind} {event.id}".encode("utf-8", "replace"))]
+        ]
 
-    def _token(self, event: Event) -> Token | None:
+    def _token(self, event: Event, found: Placed) -> Token | None:
         try:
             return links.read(self.ring, event.token) if event.token else None
         except Forged:
-            telemetry.count("foreign_tokens", account=self.account.name)
+            found.foreign_tokens += 1
             return None
 
-    def _whose(self, event: Event, token: Token | None) -> list[Address]:
+    def _whose(self, event: Event, token: Token | None, found: Placed) -> list[Address]:
         """Return whom an event is about: who our own token says, and who the provider's field says. Where they disagree, in doubt both."""
         said = self.addresses.heard(event.address, self.channel) if event.address and event.address.strip() else None
         sent = Address(token.address, self.channel) if token else None
         if sent and said and sent.key != said.key:
-            telemetry.alarm("token_and_address_disagree", account=self.account.name)
+            found.alarms["token_and_address_disagree"] += 1
             return [sent, said]
         return [address for address in (sent or said,) if address]
 
-    def _scopes(self, event: Event, cause: Cause, token: Token | None) -> tuple[int, ...]:
+    def _scopes(self, event: Event, cause: Cause, token: Token | None, found: Placed) -> tuple[int, ...]:
         if cause is Cause.BOUNCE:
             return (ROOT,)
         if cause is Cause.CHOICE and self.channel is Channel.SMS:  # one number carries what its account names, and STOP stops just that
@@ -128,7 +168,7 @@ class Inbox:
             scope = self.catalogue.heard(self.account).get(event.group)
             if scope is not None:
                 return (scope,)
-            telemetry.alarm("unmapped_group", account=self.account.name)  # stopping too much is the safe reading of a group nobody mapped
+            found.alarms["unmapped_group"] += 1  # stopping too much is the safe reading of a group nobody mapped
         return self._marketing(token)
 
     def _marketing(self, token: Token | None) -> tuple[int, ...]:
@@ -161,29 +201,24 @@ class Inbox:
         notes = set(starts) - lifting
         return [replace(change, effect=Effect.NOTE) if n in notes else change for n, change in enumerate(changes)]
 
-    async def _softly(self, connection: Connection, heard: Heard, now: datetime) -> list[Change]:
-        """Count the soft bounces, and return the holds that they come to."""
-        told = [event for event in heard.events if event.kind is Kind.BOUNCED_SOFT]
-        bounces = [
-            SoftBounce(address, self._id(event, ROOT), event.happened_at)
-            for event in told
-            for address in self._whose(event, self._token(event))
-        ]
-        if not bounces:
-            return []
-        return await softbounces.count(connection, bounces, _policy(self.catalogue), door=self.door, by=self.account.name, now=now)
-
-    async def _first_use(self, connection: Connection, heard: Heard, now: datetime) -> None:
-        if heard.once is None:
+    async def _first_use(self, connection: Connection, once: Once | None, now: datetime) -> None:
+        if once is None:
             return
-        proof = {"account": self.account.name, "nonce": heard.once.nonce, "digest": heard.once.digest}
+        proof = {"account": self.account.name, "nonce": once.nonce, "digest": once.digest}
         if not await queries("inbox").first_use(connection, **proof, now=now):
             telemetry.alarm("proof_used_again", account=self.account.name)
             raise Forged
 
+    def _say(self, placed: Placed) -> None:
+        """Alarm each trouble once, with how often it came: a delivery may hold it a hundred thousand times."""
+        for name, times in placed.alarms.items():
+            telemetry.alarm(name, times, account=self.account.name)
+        for reason, times in Counter(one.reason for one in placed.kept).items():
+            telemetry.alarm("kept_aside", times, account=self.account.name, reason=reason)
+        if placed.foreign_tokens:
+            telemetry.count("foreign_tokens", placed.foreign_tokens, account=self.account.name)
+
     async def _aside(self, connection: Connection, kept: list[Kept], now: datetime) -> None:
-        for one in kept:
-            telemetry.alarm("kept_aside", account=self.account.name, reason=one.reason)
         if kept:
             await queries("inbox").set_aside(
                 connection,
@@ -194,8 +229,7 @@ class Inbox:
                 now=now,
             )
 
-    async def _tally(self, connection: Connection, heard: Heard, now: datetime) -> None:
-        kinds = Counter(heard.counted) + Counter(str(event.kind) for event in heard.events)
+    async def _tally(self, connection: Connection, kinds: Counter[str], now: datetime) -> None:
         for kind, events in kinds.items():
             telemetry.count("events", events, account=self.account.name, kind=kind)
         if kinds:

@@ -48,20 +48,20 @@ def gauge(name: str, value: float, **labels: str) -> None:
     (shown.labels(*_values(labels)) if labels else shown).set(value)
 
 
-def alarm(name: str, **labels: str) -> None:
-    """Say that a person should look: a counter that an alert watches, and a line in the log.
+def alarm(name: str, times: int = 1, **labels: str) -> None:
+    """Say that a person should look: a counter that an alert watches, and a line in the log, with how many ``times`` it came.
 
     What comes again within a minute is one line at its end, with how many ``times`` it came: a mapping that is wrong raises one for
     each event, and its flood would hide every other.
     """
-    count("alarms", alarm=name, account=labels.get("account", ""))
+    count("alarms", times, alarm=name, account=labels.get("account", ""))
     loop = _running()
     about: _About = (name, *sorted(labels.items()))
     known = _repeats.get(about)
     if known is not None and known.loop is loop:
-        known.times += 1
+        known.times += times
         return
-    _say(name, 1, labels)
+    _say(name, times, labels)
     if loop is not None:
         _repeats[about] = repeats = _Repeats(loop, name, labels)
         loop.call_later(QUIET, _again, about, repeats)

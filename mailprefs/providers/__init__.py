@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from asyncio import get_running_loop
+from collections.abc import Callable, Container, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from itertools import combinations
+from typing import ParamSpec, TypeVar
 
 from aiohttp import ClientSession
 
 from mailprefs.catalogue import Account
 from mailprefs.errors import Misconfigured
 from mailprefs.providers import mending
-from mailprefs.providers.base import Bound, Credential, Delivery, Ear, Fetching, Heard, Provider, Resolving, Sealed
+from mailprefs.providers.base import MOST_KEPT, Bound, Credential, Delivery, Ear, Fetching, Heard, Kept, Provider, Resolving, Sealed
 from mailprefs.providers.brevo import Brevo
 from mailprefs.providers.calling import base_of
 from mailprefs.providers.customerio import CustomerIo
@@ -50,6 +55,11 @@ PROVIDERS: Mapping[str, Ear] = {
         Twilio(),
     )
 }
+LARGE = 16 * 1024  # bytes of a delivery: up to here it takes some milliseconds, whatever it holds
+_APART = ThreadPoolExecutor(1, "mailprefs-delivery")
+Asked = ParamSpec("Asked")
+Found = TypeVar("Found")
+
 CHANNELS: Mapping[str, Channel] = {name: each.channel for name, each in PROVIDERS.items()}
 
 
@@ -99,13 +109,23 @@ async def listen(provider: Ear, credential: Credential, delivery: Delivery, http
     """Return what a delivery says, once it is proven. Raises Forged, or Unavailable if what its proof or its ids want does not come."""
     if isinstance(provider, Fetching):
         await provider.fetch(http, credential, delivery)
-    provider.verify(credential, delivery)
+    await apart(delivery, provider.verify, credential, delivery)
     heard = await _read(provider, credential, delivery, http)
-    if heard.kept and (again := mending.mended(delivery)):
-        return mending.with_stops(heard, await _read(provider, credential, again, http))
-    return heard
+    if heard.kept:
+        for again in await apart(delivery, mending.readings, delivery):
+            heard = await apart(delivery, mending.with_stops, heard, await _read(provider, credential, again, http))
+    return heard if len(heard.kept) <= MOST_KEPT else replace(heard, kept=(Kept("too_many", delivery.body),))
 
 
 async def _read(provider: Ear, credential: Credential, delivery: Delivery, http: ClientSession) -> Heard:
-    heard = provider.parse(delivery)
+    heard = await apart(delivery, provider.parse, delivery)
     return await provider.resolve(http, credential, heard) if isinstance(provider, Resolving) else heard
+
+
+async def apart(delivery: Delivery, work: Callable[Asked, Found], *args: Asked.args, **kwargs: Asked.kwargs) -> Found:
+    """Return what a pure function comes to. What a large delivery asks for is done in a thread: the loop serves everybody else meanwhile.
+
+    One at a time, for two would only take each other's turns; and not among the loop's own threads, which look up names.
+    """
+    whole = partial(work, *args, **kwargs)
+    return await get_running_loop().run_in_executor(_APART, whole) if len(delivery.body) > LARGE else whole()

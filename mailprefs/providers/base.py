@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from aiohttp import ClientSession
 
 OURS = "mailprefs"  # the name under which our token travels in a provider's custom arguments
+MOST_KEPT = 1_000  # of one delivery that are kept aside one by one: more are kept in one piece
 MOVING = frozenset(  # the kinds that can change a standing: they become Events, the others are counted
     {
         Kind.BOUNCED_HARD,

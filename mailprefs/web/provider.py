@@ -9,7 +9,7 @@ from aiohttp import web
 
 from mailprefs import db, telemetry
 from mailprefs.errors import Forged, MailprefsError, Unavailable
-from mailprefs.providers import listen, unproven
+from mailprefs.providers import apart, listen, unproven
 from mailprefs.providers.base import Delivery
 from mailprefs.web import problems
 from mailprefs.web.keys import ARRIVALS, FORGERIES, HOOKS, HOUSE, HTTP, Hearing
@@ -65,8 +65,9 @@ async def _keep(request: web.Request, hearing: Hearing, delivery: Delivery) -> N
     """Verify, read, and commit. Raises Forged, or Unavailable for trouble of ours or of what the proof wants."""
     now = delivery.received_at
     heard = await listen(hearing.provider, hearing.credential, delivery, request.app[HTTP])
+    placed = await apart(delivery, hearing.inbox.placed, heard)  # before there is a connection that others wait for
     async with db.acquired(request.app[HOOKS]) as connection, db.sure(connection), connection.transaction():
-        await hearing.inbox.keep(connection, heard, now=now)
+        await hearing.inbox.record(connection, placed, now=now)
 
 
 def _delivery(request: web.Request, body: bytes, now: datetime) -> Delivery:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from time import perf_counter
 from urllib.parse import urlencode
 
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from mailprefs.errors import Unreadable
 from mailprefs.providers import PROVIDERS, reading
 from mailprefs.providers.base import MOVING, Delivery, Heard
-from mailprefs.providers.mending import STOPS, mended, with_stops
+from mailprefs.providers.mending import NAMED, STOPS, readings, with_stops
 from mailprefs.words import Event, Kind
 
 from .cases import RECEIVED, Case, case_of, unsigned
@@ -49,9 +48,9 @@ def told(case: Case, events: Sequence[bytes]) -> tuple[Heard, Heard]:
     heard, whole = Heard(), Heard()
     for body in case.bodies(events):
         delivery = case.unsigned(body)
-        one = case.provider.parse(delivery)
-        again = mended(delivery)
-        both = with_stops(one, case.provider.parse(again)) if again else one
+        one = both = case.provider.parse(delivery)
+        for again in readings(delivery):
+            both = with_stops(both, case.provider.parse(again))
         heard = Heard((*heard.events, *one.events), (*heard.kept, *one.kept))
         whole = Heard((*whole.events, *both.events), (*whole.kept, *both.kept))
     return heard, whole
@@ -83,7 +82,7 @@ def test_all_that_was_read_already_stays_as_it_was(case: Case) -> None:
 
 def test_a_sound_delivery_is_not_read_again(case: Case) -> None:
     for body in case.bodies(list(case.documented.values())):
-        assert mended(case.unsigned(body)) is None
+        assert readings(case.unsigned(body)) == []
 
 
 def test_of_what_is_mended_nothing_but_a_stop_counts(case: Case) -> None:
@@ -111,13 +110,22 @@ def one(name: str, event: object) -> Sequence[Event]:
     return told(case, [text])[1].events
 
 
+def told_body(name: str, body: bytes) -> Sequence[Event]:
+    case = case_of(name)
+    heard = case.provider.parse(case.unsigned(body))
+    for again in readings(case.unsigned(body)):
+        heard = with_stops(heard, case.provider.parse(again))
+    return heard.events
+
+
 @pytest.mark.parametrize(
     ("members", "kind"),
     [
         (b'"event": "spamreport", "event": "spamreport", "email": "alex@example.com"', Kind.COMPLAINED),
         (b'"event": "spamreport", "event": "delivered", "email": "alex@example.com"', None),
         (b'"event": "delivered", "event": "spamreport", "event": "delivered", "email": "alex@example.com"', None),
-        (b'"event": "spamreport", "email": "alex@example.com", "email": "rob@example.com"', None),
+        (b'"event": "spamreport", "email": "alex@example.com", "email": null', Kind.COMPLAINED),
+        (b'"event": "group_resubscribe", "asm_group_id": 5, "email": "alex@example.com", "email": "rob@example.com"', None),
         (b'"event": "spamreport", "email": "al\\u0000ex@example.com"', None),
         (b'"event": "spamreport", "email": "alex\\ud83d@example.com"', None),
         (b'"event": "spam\\ud83dreport", "email": "alex@example.com"', None),
@@ -136,6 +144,32 @@ def test_a_group_that_cannot_be_read_is_one_that_nobody_mapped() -> None:
     assert event.group == ""
 
 
+@pytest.mark.parametrize("event", ["unsubscribe", "spamreport", "group_resubscribe", "open"])
+def test_a_key_twice_that_names_two_stops_both(event: str) -> None:
+    """In doubt both, and nothing but a stop: whoever was meant has left."""
+    people = [f'"email": "{name}@example.com"' for name in ("alex", "rob", "rob", "kim")]
+    found = one("sendgrid", ("{" + ", ".join([*people, f'"event": "{event}", "sg_event_id": "e1"']) + "}").encode())
+    stops = {"unsubscribe": Kind.UNSUBSCRIBED, "spamreport": Kind.COMPLAINED}
+    assert {(each.kind, each.address) for each in found} == (
+        {(stops[event], f"{name}@example.com") for name in ("alex", "rob", "kim")} if event in stops else set()
+    )
+
+
+def test_each_element_that_names_two_stops_both_and_the_others_once() -> None:
+    told_twice = [f'{{"event": "unsubscribe", "email": "{a}@example.com", "email": "{a}@example.net"}}'.encode() for a in "abc"]
+    body = b"[" + b",".join([*told_twice, b'{"event": "unsubscribe", "email": "d@example.com", "x": NaN}']) + b"]"
+    found = told_body("sendgrid", body)
+    assert sorted(str(each.address) for each in found) == sorted(
+        [f"{a}@example.{end}" for a in "abc" for end in ("com", "net")] + ["d@example.com"]
+    )
+
+
+def test_more_than_a_few_under_one_key_are_not_read_for_ever() -> None:
+    """Each is one reading of the whole body more."""
+    many = b",".join(b'"email": "a%d@example.com"' % n for n in range(50_000))
+    assert len(readings(unsigned(b'{"event": "unsubscribe", ' + many + b"}"))) == NAMED
+
+
 def test_a_text_that_is_json_is_mended_inside() -> None:
     [event] = one("ses", case_of("ses").tokened.replace(b'"feedbackId": "f"', b'"feedbackId": "f", "userAgent": "\\ud83d"'))
     assert (event.kind, event.address) == (Kind.COMPLAINED, "alex@example.com")
@@ -147,15 +181,14 @@ def test_a_text_message_that_stops_stops_whatever_else_its_form_holds(odd: bytes
     for said, kinds in (("Stop", [Kind.UNSUBSCRIBED]), ("Start", []), ("Hello", [])):
         form = urlencode({b"MessageSid": b"SM1", b"From": b"+12025550123", b"Body": said.encode(), b"FromCity": odd}).encode()
         delivery = Delivery([("Content-Type", FORM)], form, RECEIVED)
-        heard, again = case.provider.parse(delivery), mended(delivery)
+        heard, [again] = case.provider.parse(delivery), readings(delivery)
         assert not heard.events
-        assert again
         assert [event.kind for event in with_stops(heard, case.provider.parse(again)).events] == kinds
 
 
 def test_what_is_no_form_and_no_json_is_left() -> None:
     for body in (b"", b" ", b"<html>", b"\xff", b"{", b"[", b'{"a"', b"[}", b"[1,"):
-        assert mended(unsigned(body)) is None
+        assert readings(unsigned(body)) == []
 
 
 @given(
@@ -166,17 +199,15 @@ def test_what_is_no_form_and_no_json_is_left() -> None:
 )
 def test_what_is_mended_is_strict(value: object) -> None:
     body = json.dumps([value, {"x": "\ud83d"}]).encode()
-    again = mended(unsigned(body))
-    assert again
+    [again] = readings(unsigned(body))
     found = reading.value(again.body)
-    assert found[1] == {"x": ""}
+    assert found[-1] == {"x": ""}
 
 
 @given(st.binary(max_size=300))
 def test_mending_never_raises(body: bytes) -> None:
     for whole in (body, b"[" + body + b"]", b'{"data": [' + body + b"]}", b'{"a": "' + body + b'"}'):
-        again = mended(unsigned(whole))
-        assert again is None or again.body != whole
+        assert all(again.body != whole for again in readings(unsigned(whole)))
 
 
 @pytest.mark.parametrize(
@@ -193,7 +224,7 @@ def test_mending_never_raises(body: bytes) -> None:
 )
 def test_mending_takes_time_that_grows_with_the_body(body: bytes) -> None:
     began = perf_counter()
-    mended(unsigned(body))
+    readings(unsigned(body))
     assert perf_counter() - began < 5
 
 
@@ -203,7 +234,7 @@ def test_json_in_json_is_mended_once() -> None:
     for _ in range(18):
         text = json.dumps([("[" * 1_200), text])
     began = perf_counter()
-    mended(replace(unsigned(text.encode())))
+    readings(unsigned(text.encode()))
     assert perf_counter() - began < 5
 
 
