@@ -29,6 +29,7 @@ UNSUBSCRIBED = {  # the event of a recipient who left, and the scope that it sto
     "postmark": ("SubscriptionChange/ManualSuppression/Recipient", 272),
     "sparkpost": ("list_unsubscribe", 257),
 }
+LEFT = {"mailjet": "1"}  # the group that was left, where the payload names one
 
 
 def account(case: Case) -> Account:
@@ -38,7 +39,7 @@ def account(case: Case) -> Account:
         provider=case.provider.name,
         brand="connective",
         secrets=secrets,
-        **{**case.credential.options, "scopes": {"newsletter": case.credential.groups[0]}},
+        **{**case.credential.options, "scopes": {"newsletter": LEFT.get(case.provider.name, case.credential.groups[0])}},
     )
 
 
