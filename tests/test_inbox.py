@@ -20,7 +20,7 @@ from mailprefs.catalogue import Account, Brand, Catalogue
 from mailprefs.errors import Forged
 from mailprefs.inbox import Inbox
 from mailprefs.links import KeyRing, Links
-from mailprefs.providers.base import Heard, Kept, Once
+from mailprefs.providers.base import MOST_KEPT, Heard, Kept, Once
 from mailprefs.words import Address, Cause, Change, Channel, Door, Effect, Event, Kind
 
 ROOT, MARKETING, NEWSLETTER, OFFERS, RECOVERY, CARE = 0, 257, 272, 273, 276, 289
@@ -508,6 +508,28 @@ async def test_no_alarm_and_no_metric_says_who(
     assert "unmapped_group" in said.err, "the control: the alarms were written"
     assert secret not in said.out + said.err
     assert not any(secret in str(sample) for metric in REGISTRY.collect() for sample in metric.samples)
+
+
+async def test_a_flood_of_one_trouble_is_one_row_and_one_alarm_that_says_how_often_it_came(
+    conn: asyncpg.Connection, inbox: Inbox, now: datetime, alarms: Alarms
+) -> None:
+    many = MOST_KEPT + 1
+    before = _counted("mailprefs_alarms_total", alarm="unmapped_group", account="sendgrid-main")
+    nobody = [event(Kind.COMPLAINED, now, f"n{n}", None) for n in range(many)]
+    strange = [event(Kind.UNSUBSCRIBED, now, f"g{n}", f"p{n}@example.org", group="777") for n in range(many)]
+    assert await kept(conn, inbox, now, *nobody, *strange) == many
+    [row] = await conn.fetch("select reason, raw from event")
+    assert (row["reason"], len(row["raw"].split(b"\n"))) == ("too_many", many), "nothing of it is lost"
+    assert [(line["event"], line["times"]) for line in alarms] == [("unmapped_group", many), ("kept_aside", 1)]
+    assert _counted("mailprefs_alarms_total", alarm="unmapped_group", account="sendgrid-main") == before + many
+    await kept(conn, inbox, now, *nobody[:MOST_KEPT])
+    assert await conn.fetchval("select count(*) from event") == 1 + MOST_KEPT, "the control: up to the bound each has its row"
+
+
+def test_placing_says_nothing_so_that_a_thread_may_do_it(inbox: Inbox, now: datetime, alarms: Alarms) -> None:
+    placed = inbox.placed(Heard((event(Kind.UNSUBSCRIBED, now, group="777", token="x"),), (Kept("unreadable", b"x"),)))
+    assert alarms == []
+    assert (placed.alarms, placed.foreign_tokens, len(placed.changes), len(placed.kept)) == ({"unmapped_group": 1}, 1, 1, 1)
 
 
 def _counted(name: str, **labels: str) -> float:

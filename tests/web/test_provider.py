@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 import time
-from typing import Any
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, ClassVar
 
 import asyncpg
-from aiohttp import ClientSession
+import pytest
+from aiohttp import ClientSession, web
 
+from mailprefs.providers import LARGE, apart, listen
+from mailprefs.providers.base import Answers, Credential, Delivery, Ear, Heard
 from mailprefs.sandbox import sendgrid
+from mailprefs.web.keys import HOUSE
+from mailprefs.words import Channel, Kind
 
 WHEN = 1_790_000_000  # seconds
 
@@ -142,3 +150,77 @@ async def test_of_a_delivery_that_fails_half_way_nothing_is_kept_and_the_next_at
     rows = await conn.fetch("select scope, cause from consent order by scope")
     assert [tuple(row) for row in rows] == [(0, "soft"), (257, "choice")]
     assert await conn.fetchval("select count(*) from soft_bounce") == 5
+
+
+FLOODS = {  # a body, and what its one row says of it
+    "objects that say nothing": b"[" + b",".join([b"{}"] * 20_000) + b"]",
+    "arrays behind one that is not strict": b'[{"y":NaN},' + b",".join([b"[[],[],[],[]]"] * 5_000) + b"]",
+}
+
+
+@pytest.mark.parametrize("body", FLOODS.values(), ids=FLOODS)
+async def test_more_than_a_thousand_things_aside_are_kept_whole_and_once(
+    base: str, http: ClientSession, conn: asyncpg.Connection, signing: tuple[str, str], body: bytes
+) -> None:
+    stop = b'[{"event":"unsubscribe","email":"left@example.org","x":NaN},'
+    assert await posted(http, base, signing[0], stop + body[1:]) == 200
+    [row] = await conn.fetch("select reason, raw from event")
+    assert (row["reason"], row["raw"]) == ("too_many", stop + body[1:])
+    assert await conn.fetchval("select count(*) from consent where effect = 'stop'") == 1, "whoever left among them is stopped"
+
+
+async def test_one_element_that_names_two_people_stops_both(
+    base: str, http: ClientSession, conn: asyncpg.Connection, signing: tuple[str, str]
+) -> None:
+    for n, (one, other, stopped) in enumerate((("a@example.org", "A@EXAMPLE.ORG", 1), ("b@example.org", "c@example.org", 3))):
+        body = f'[{{"event":"unsubscribe","sg_event_id":"e{n}","email":"{one}","email":"{other}"}}]'.encode()
+        assert await posted(http, base, signing[0], body) == 200
+        assert await conn.fetchval("select count(*) from address where stops = '{257}'") == stopped
+
+
+@pytest.mark.parametrize(("padding", "beside"), [(0, False), (LARGE, True)], ids=["small", "large"])
+async def test_only_a_large_delivery_is_worked_on_beside_the_loop(padding: int, beside: bool) -> None:
+    delivery = Delivery((), b" " * (padding + 1), datetime.now(UTC))
+    found = await apart(delivery, threading.current_thread)
+    assert (found is not threading.current_thread()) is beside
+
+
+async def test_the_loop_goes_on_while_a_large_delivery_is_read() -> None:
+    """The one that works waits for what the loop does meanwhile."""
+    delivery, gone_on = Delivery((), b" " * (LARGE + 1), datetime.now(UTC)), threading.Event()
+    asyncio.get_running_loop().call_later(0.05, gone_on.set)
+    assert await apart(delivery, gone_on.wait, 30)
+
+
+async def test_all_that_takes_long_of_a_large_delivery_is_done_beside_the_loop(app: web.Application, http: ClientSession) -> None:
+    """From its proof to its place; what wants the loop or the database is not among it."""
+    hearing, seen = app[HOUSE].hearings["sendgrid-main"], dict[str, threading.Thread]()
+    watched = Watched(hearing.provider, seen)
+    body = b'[{"event":"unsubscribe","email":"a@example.org","x":NaN,"y":"%b"}]' % (b"y" * LARGE)
+    heard = await listen(watched, hearing.credential, Delivery((), body, datetime.now(UTC)), http)
+    assert len(heard.events) == 1, "the control: it was mended and read again"
+    assert set(seen) == {"verify", "parse"}
+    assert threading.current_thread() not in seen.values()
+
+
+class Watched:
+    """A provider that notes which thread each of its parts was asked in, and takes any proof."""
+
+    name: ClassVar[str] = "watched"
+    channel: ClassVar[Channel] = Channel.EMAIL
+    answers: ClassVar[Answers] = Answers()
+    kinds: ClassVar[Mapping[str, Kind | str]] = {}
+    secrets_in: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, provider: Ear, seen: dict[str, threading.Thread]) -> None:
+        self.provider, self.seen = provider, seen
+
+    def check(self, credential: Credential) -> None:
+        self.provider.check(credential)
+
+    def verify(self, credential: Credential, delivery: Delivery) -> None:
+        self.seen["verify"] = threading.current_thread()
+
+    def parse(self, delivery: Delivery) -> Heard:
+        self.seen["parse"] = threading.current_thread()
+        return self.provider.parse(delivery)
