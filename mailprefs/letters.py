@@ -14,6 +14,7 @@ from email import message_from_bytes, message_from_string, policy
 from email.header import decode_header, make_header
 from email.message import Message
 from email.utils import parsedate_to_datetime
+from functools import cached_property
 from hashlib import sha256
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -30,13 +31,25 @@ READ = 256 * 1024  # octets that are looked at: what a mail system reports stand
 NESTED = 50  # boundaries named in them: the parser holds every line against all that are open
 PARTS = 100  # of a message, outside of those it carries
 LONGEST_FIELD = 4096  # characters of a field that are looked at
-CANDIDATES = 100  # words of one text that may be tokens
+LONGEST_SUBJECT = 1000  # characters: the library takes the square of their number over encoded words that do not end
+CANDIDATES = 100  # words of one place that may be tokens
 
 FORM = r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{26}\.[A-Za-z0-9_-]{18}(?![A-Za-z0-9_-])"  # of a token, whoever made it
 _TOKEN = re.compile(FORM)
 _MESSAGE_ID = re.compile(r"<[^<>@\s]+@[^<>@\s]+>")
 _HEADERS_ALONE = ("text/rfc822-headers", "message/global-headers")
 _REPORTS = ("message/delivery-status", "message/global-delivery-status", "message/feedback-report", "message/disposition-notification")
+
+
+class _Cut(policy.Compat32):
+    """The library's oldest policy, for which a field ends where we stop looking: it takes the square of the number of parameters."""
+
+    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
+        name, value = super().header_source_parse(sourcelines)
+        return name, value[:LONGEST_FIELD]
+
+
+CUT = _Cut()  # what hostile messages are parsed by
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +61,12 @@ class Letter:
     sender: str | None = field(default=None, repr=False)  # "": the null path; None: not known
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # no slots: what has been read in it is kept
 class Opened:
-    """A letter, parsed."""
+    """A letter, parsed, whoever of its recipients it came to."""
 
-    letter: Letter
+    raw: bytes = field(repr=False)
+    sender: str | None = field(repr=False)  # as in Letter
     top: Part
     parts: tuple[Part, ...]  # the top and what stands in it, but not in the messages it carries
     carried: tuple[Part, ...]  # the messages it returns or forwards; of some the headers alone
@@ -61,22 +75,22 @@ class Opened:
         """Return the first part of one of these content types."""
         return next((part for part in self.parts if part.get_content_type() in kinds), None)
 
-    @property
+    @cached_property
     def texts(self) -> tuple[str, ...]:
         """The texts that its reader is shown."""
         return tuple(bodies.text_of(part) for part in islice(bodies.shown(self.top), PARTS))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """What the letter is known by: a digest of its Message-ID, or of its octets where it has none of its own."""
         named = fields(self.top, "message-id")
-        own = named[0].encode("utf-8", "surrogateescape") if len(named) == 1 and _MESSAGE_ID.fullmatch(named[0]) else self.letter.raw
+        own = named[0].encode("utf-8", "surrogateescape") if len(named) == 1 and _MESSAGE_ID.fullmatch(named[0]) else self.raw
         return sha256(own).hexdigest()[:32]
 
     @property
     def comes_back(self) -> bool:
         """True if it came from no mailbox: a mail server wrote it (RFC 5321 §4.5.5)."""
-        paths = fields(self.top, "return-path")[:1] if self.letter.sender is None else [self.letter.sender]
+        paths = fields(self.top, "return-path")[:1] if self.sender is None else [self.sender]
         return any(path in ("", "<>") for path in paths)
 
 
@@ -86,11 +100,11 @@ def opened(letter: Letter) -> Opened:
     if head.lower().count(b"boundary") > NESTED:
         raise Unreadable("more boundaries than any letter needs")
     try:
-        top = message_from_bytes(head, policy=policy.compat32)
+        top = message_from_bytes(head, policy=CUT)
     except RecursionError:
         raise Unreadable("messages in messages beyond reason") from None
     parts = tuple(islice(_flat(top), PARTS))
-    return Opened(letter, top, parts, tuple(found for part in parts if (found := _carried(part)) is not None))
+    return Opened(letter.raw, letter.sender, top, parts, tuple(found for part in parts if (found := _carried(part)) is not None))
 
 
 def _flat(top: Part) -> Iterator[Part]:
@@ -105,13 +119,13 @@ def _flat(top: Part) -> Iterator[Part]:
 def _carried(part: Part) -> Part | None:
     kind = part.get_content_type()
     if kind in _HEADERS_ALONE:
-        return message_from_string(_text(part))
+        return message_from_string(_text(part), policy=CUT)
     if part.get_content_maintype() != "message" or kind in _REPORTS:
         return None
     inside = _inside(part)
     if not inside:
         return None
-    return message_from_string(_text(part)) if _is_encoded(part) else inside[0]
+    return message_from_string(_text(part), policy=CUT) if _is_encoded(part) else inside[0]
 
 
 def blocks(part: Part) -> list[Part]:
@@ -120,7 +134,7 @@ def blocks(part: Part) -> list[Part]:
         found = _inside(part)
     else:
         texts = (text.strip("\r\n") for text in re.split(r"\r?\n[ \t]*\r?\n", _text(part)))
-        found = [message_from_string(text) for text in texts if ":" in text]
+        found = [message_from_string(text, policy=CUT) for text in texts if ":" in text]
     return [block for block in found if block.keys()]
 
 
@@ -176,10 +190,10 @@ def _readable(text: str) -> str:
 
 
 def decoded(value: str) -> str:
-    """Return a field's value without encoded words (RFC 2047); as it stands where they cannot be read."""
+    """Return the beginning of a field's value without encoded words (RFC 2047); as it stands where they cannot be read."""
     with suppress(Exception):  # the library raises what it likes on hostile words
-        return str(make_header(decode_header(value)))
-    return value
+        return str(make_header(decode_header(value[:LONGEST_SUBJECT])))
+    return value[:LONGEST_SUBJECT]
 
 
 def moment(value: str, received_at: datetime) -> datetime:
@@ -200,7 +214,7 @@ def sure(ring: KeyRing, places: Iterable[Iterable[str]]) -> str | None:
     """Return the token in the first place where tokens of ours name one person alone. A place that names several cannot tell whose."""
     for place in places:
         found: dict[object, str] = {}
-        for word in (word for text in place for word in tokenish(text)):
+        for word in islice((word for text in place for word in tokenish(text)), CANDIDATES):
             with suppress(Forged):
                 found.setdefault(links.read(ring, word).address, word)
         if len(found) == 1:

@@ -20,7 +20,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from mailprefs import db, telemetry
 from mailprefs.errors import Misconfigured, Unavailable
 from mailprefs.letters import Letter
-from mailprefs.mailroom import Mailroom
+from mailprefs.mailroom import Mailroom, Read
 
 HOST = "127.0.0.1"  # whoever can reach it can have mail stopped
 LARGEST = 16 * 1024 * 1024  # octets of a letter
@@ -55,9 +55,18 @@ class _Line(LMTP):
         self._open.difference_update({self.transport})
         super().connection_lost(error)
 
+    def hush(self) -> None:
+        """Wait for no word of the client until something is said: while a letter is recorded the silence is ours."""
+        if self._timeout_handle:
+            self._timeout_handle.cancel()
+
     async def push(self, status: AnyStr) -> None:
-        """Say something; what became of a letter that was too large, once for each recipient (RFC 2033 §4.2)."""
+        """Say something, from when on the client may keep silent for a while.
+
+        What became of a letter that was too large is said once for each recipient (RFC 2033 §4.2).
+        """
         times = len(self.envelope.rcpt_tos) if self.envelope and str(status) == _TOO_LARGE else 1
+        self._reset_timeout()
         for _ in range(times):
             await super().push(status)
 
@@ -84,23 +93,28 @@ class _Clerk:
         envelope.rcpt_tos.append(address)
         return "250 2.1.5 ok"
 
-    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
-        """Answer for each recipient, in order (RFC 2033 §4.2)."""
-        raw = envelope.original_content or b""
-        sender = (envelope.mail_from or "").strip("<>")
-        return "\r\n".join([await self._kept(Letter(raw, recipient, sender)) for recipient in envelope.rcpt_tos])
+    async def handle_DATA(self, line: _Line, _session: Session, envelope: Envelope) -> str:  # noqa: N802
+        """Answer for each recipient, in order and as soon as it is done (RFC 2033 §4.2)."""
+        line.hush()
+        letter = Letter(envelope.original_content or b"", sender=(envelope.mail_from or "").strip("<>"))
+        async with self.places:
+            read = await asyncio.to_thread(self.room.opened, letter, now=self.clock())
+        *others, last = envelope.rcpt_tos
+        for recipient in others:
+            await line.push(await self._kept(read, recipient))
+            line.hush()
+        return await self._kept(read, last)
 
     async def handle_exception(self, error: Exception) -> str:
         telemetry.log.error("lmtp_failed", exc_info=error)
         return LATER
 
-    async def _kept(self, letter: Letter) -> str:
-        now = self.clock()
+    async def _kept(self, read: Read, recipient: str) -> str:
         try:
             async with self.places:
-                said = await asyncio.to_thread(self.room.read, letter, now=now)
+                said = await asyncio.to_thread(self.room.said, read, recipient)
                 async with db.acquired(self.pool) as connection:
-                    await self.room.record(connection, said, now=now)
+                    await self.room.record(connection, said, now=read.now)
         except Unavailable:
             telemetry.count("letters_not_kept")
             return LATER

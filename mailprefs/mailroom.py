@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
 from hashlib import sha256
+from itertools import islice
 from uuid import UUID
 
 from mailprefs import db, ledger, letters, links, reports, senders, telemetry, wishes
@@ -23,9 +24,11 @@ from mailprefs.catalogue import MAIL, Account, Brand, Catalogue
 from mailprefs.db import Connection
 from mailprefs.errors import Unreadable
 from mailprefs.inbox import Inbox
-from mailprefs.letters import Letter, Opened, fields
+from mailprefs.letters import Letter, Opened, field_of, fields
 from mailprefs.links import KeyRing, KeyState, Links, Token
 from mailprefs.providers.base import Heard, Kept
+from mailprefs.reports import Report
+from mailprefs.wishes import Wish
 from mailprefs.words import MARKETING, Address, Cause, Change, Channel, Door, Effect, Kind, Stream
 
 NAME = MAIL  # of the account under which mail is counted and kept aside
@@ -45,6 +48,15 @@ class Said:
     heard: tuple[tuple[Brand, Heard], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """A letter, read once for all whom it came to."""
+
+    letter: Letter
+    now: datetime  # when it came
+    found: tuple[Opened, Report | Wish] | None = None  # None: it cannot be read
+
+
 @dataclass(frozen=True)
 class Mailroom:
     """Reads letters to our addresses and records what they say."""
@@ -59,13 +71,22 @@ class Mailroom:
         return bool(self._addressed(recipient))
 
     def read(self, letter: Letter, *, now: datetime) -> Said:
-        """Return what a letter says. Never raises, whatever it holds. May take a second of processor time: call it in a thread."""
+        """Return what a letter says to its one recipient. Never raises, whatever it holds."""
+        return self.said(self.opened(letter, now=now), letter.recipient)
+
+    def opened(self, letter: Letter, *, now: datetime) -> Read:
+        """Return a letter, read. Never raises. May take a good part of a second of processor time: call it in a thread."""
         try:
-            return self._read(letters.opened(letter), now)
+            return self._opened(letter, now)
         except Exception as error:  # the mail library raises what it likes on hostile bytes, RecursionError among it
-            if not isinstance(error, Unreadable):
-                telemetry.log.warning("mail_unreadable", exc_info=error)
-            return self._unread(letter, now)
+            return self._unreadable(error, letter, now)
+
+    def said(self, read: Read, recipient: str) -> Said:
+        """Return what a letter says to one of its recipients. Never raises. Takes milliseconds."""
+        try:
+            return self._said(read, recipient)
+        except Exception as error:  # as above
+            return self._unread(self._unreadable(error, read.letter, read.now), recipient)
 
     async def record(self, connection: Connection, said: Said, *, now: datetime) -> None:
         """Record what a letter says, in a transaction of its own; on return it has committed.
@@ -92,30 +113,42 @@ class Mailroom:
         account = Account(name=NAME, provider=NAME, brand=brand.name)
         return Inbox(account, self.catalogue, self.addresses, self.ring, Channel.EMAIL, Door.MAIL)
 
-    def _unread(self, letter: Letter, now: datetime) -> Said:
+    def _unreadable(self, error: Exception, letter: Letter, now: datetime) -> Read:
+        if not isinstance(error, Unreadable):
+            telemetry.log.warning("mail_unreadable", exc_info=error)
+        return Read(letter, now)
+
+    def _unread(self, read: Read, recipient: str) -> Said:
         """What cannot be read is kept aside. If it came to the very address that stops, it stops: nothing else is ever sent there."""
-        said = self._aside(letter.raw, "unreadable")
-        token = self._token([[letter.recipient]]) if self._stops(letter.recipient) else None
-        return replace(said, stops=tuple(self._of(token, sha256(letter.raw).hexdigest()[:32], now))) if token else said
+        raw = read.letter.raw
+        said = self._aside(raw, "unreadable")
+        token = self._token([[recipient]]) if self._stops(recipient) else None
+        return replace(said, stops=tuple(self._of(token, sha256(raw).hexdigest()[:32], read.now))) if token else said
 
     def _aside(self, raw: bytes, reason: str) -> Said:
         return Said(raw, (), ((self.catalogue.brand[0], Heard(kept=(Kept(reason, raw[: reports.RAW]),))),))
 
-    def _read(self, opened: Opened, now: datetime) -> Said:
-        heard = reports.read(opened, self.ring, now=now)
-        if heard is not None:
-            return Said(opened.letter.raw, (), tuple(self._of_brands(opened, heard)))
-        wish = wishes.read(opened)
-        if not self._is_pressed(opened, wish):
+    def _opened(self, letter: Letter, now: datetime) -> Read:
+        opened = letters.opened(letter)
+        return Read(letter, now, (opened, reports.read(opened, now=now) or wishes.read(opened)))
+
+    def _said(self, read: Read, recipient: str) -> Said:
+        if read.found is None:
+            return self._unread(read, recipient)
+        opened, found = read.found
+        if isinstance(found, Report):
+            heard = reports.heard(opened, found, recipient, self.ring)
+            return Said(opened.raw, (), tuple(self._of_brands(opened, heard, recipient)))
+        if not self._is_pressed(recipient, found):
             if reports.is_return(opened):
-                return self._aside(opened.letter.raw, "unreadable_return")
+                return self._aside(opened.raw, "unreadable_return")
             if wishes.is_automatic(opened):
-                return Said(opened.letter.raw, (), ((self.catalogue.brand[0], Heard(counted={"automatic": 1})),))
-        return self._wished(opened, wish, now)
+                return Said(opened.raw, (), ((self.catalogue.brand[0], Heard(counted={"automatic": 1})),))
+        return self._wished(opened, found, recipient, read.now)
 
     # Whose report
 
-    def _of_brands(self, opened: Opened, heard: Heard) -> Iterator[tuple[Brand, Heard]]:
+    def _of_brands(self, opened: Opened, heard: Heard, recipient: str) -> Iterator[tuple[Brand, Heard]]:
         """Yield what was heard, with each brand that a complaint is about: its token's, else those that are written to there.
 
         Where there is a token it alone says whom: a report is written by anybody, who could name anyone in it.
@@ -123,15 +156,15 @@ class Mailroom:
         heard = replace(heard, events=tuple(replace(event, address=None) if event.token else event for event in heard.events))
         tokens = [links.read(self.ring, event.token) for event in heard.events if event.token]
         about = [brand for token in tokens if (brand := self.catalogue.brand_of(token.scope))]
-        first, *others = about or self._brands(opened)
+        first, *others = about or self._brands(opened, recipient)
         yield first, heard
         again = tuple(event for event in heard.events if event.kind in _BY_BRAND)
         for brand in others if again else ():
             yield brand, Heard(again)
 
-    def _brands(self, opened: Opened) -> Sequence[Brand]:
+    def _brands(self, opened: Opened, recipient: str) -> Sequence[Brand]:
         """Return the brands that a letter was written to; where no address of ours shows, every one: the doubt is how much to stop."""
-        for text in (opened.letter.recipient, *self._shown(opened)):
+        for text in (recipient, *self._shown(opened)):
             if found := self._addressed(text):
                 return found
         return self.catalogue.brand
@@ -156,64 +189,64 @@ class Mailroom:
         """True for an address that a person writes to in order to leave, false for the one that bounces come back to."""
         return _name(recipient) != BOUNCES or any(brand.mailto.startswith(f"{BOUNCES}@") for brand in self.catalogue.brand)
 
-    def _is_pressed(self, opened: Opened, wish: wishes.Wish) -> bool:
+    def _is_pressed(self, recipient: str, wish: Wish) -> bool:
         """True if it came to the very address that stops, and says no more than that: then it counts even if a machine sent it."""
-        recipient = opened.letter.recipient
         return self._stops(recipient) and self._token([[recipient]]) is not None and wish.leaves and not wish.says_more
 
-    def _wished(self, opened: Opened, wish: wishes.Wish, now: datetime) -> Said:
-        token = self._token(self._pressed(opened)) or self._lowered(opened)
+    def _wished(self, opened: Opened, wish: Wish, recipient: str, now: datetime) -> Said:
+        pressed = list(self._pressed(opened, recipient))
+        token = self._token(pressed) or self._lowered(opened, pressed)
         sender = None
         if token is None and wish.leaves:
             token = self._token(head for message in opened.carried for head in letters.in_headers(message))
             sender = None if token else self._sender(opened)
             if token is None and sender is None:  # whoever quotes a link holds it; but a proven sender speaks for the sender first
-                token = self._token([opened.texts, [opened.letter.recipient]])
+                token = self._token([opened.texts, [recipient]])
         stops: list[Change] = []
         if token is not None:
             stops = self._of(token, opened.digest, now)
         elif sender is not None:
-            stops = self._changes(opened.digest, sender, [brand.number * 256 + MARKETING for brand in self._brands(opened)], now)
-        reason = self._remains(opened, wish, bool(stops), sender)
+            stops = self._changes(opened.digest, sender, [brand.number * 256 + MARKETING for brand in self._brands(opened, recipient)], now)
+        reason = self._remains(pressed, wish, bool(stops), sender)
         heard = Heard(kept=(reports.aside(opened, reason),) if reason else (), counted={Kind.UNSUBSCRIBED: 1} if stops else {})
-        return Said(opened.letter.raw, tuple(stops), ((self._brands(opened)[0], heard),))
+        return Said(opened.raw, tuple(stops), ((self._brands(opened, recipient)[0], heard),))
 
-    def _remains(self, opened: Opened, wish: wishes.Wish, stopped: bool, sender: Address | None) -> str | None:
+    def _remains(self, pressed: Iterable[Iterable[str]], wish: Wish, stopped: bool, sender: Address | None) -> str | None:
         """Return why a person should look at a letter; None if all was done that it asked."""
         if wish.says_more:
             return "words"
         if not stopped:
             return "sender_not_proven"
-        lost = sender is not None and any(letters.tokenish(text) for place in self._pressed(opened) for text in place)
+        lost = sender is not None and any(letters.tokenish(text) for place in pressed for text in place)
         return "token_unreadable" if lost else None  # somebody else's, it may be
 
     def _token(self, places: Iterable[Iterable[str]]) -> Token | None:
         word = letters.sure(self.ring, places)
         return links.read(self.ring, word) if word else None
 
-    def _pressed(self, opened: Opened) -> Iterator[Sequence[str]]:
+    def _pressed(self, opened: Opened, recipient: str) -> Iterator[Sequence[str]]:
         """Yield where a token says by itself that its holder leaves: the address that stops, and the subject.
 
         In the address that bounces come back to it says nothing of the kind: notices of absence are sent there too.
         """
-        yield [text for text in (opened.letter.recipient,) if self._stops(text)]
+        yield [text for text in (recipient,) if self._stops(text)]
         yield [text for text in self._shown(opened) if self._stops(text)]
-        yield [letters.decoded(text) for text in fields(opened.top, "subject")]
+        yield [letters.decoded(field_of(opened.top, "subject"))]
 
     def _shown(self, opened: Opened) -> list[str]:
         """Return the addresses in the fields that say whom a letter is to."""
         return [address for name in _TO for text in fields(opened.top, name) for address in _ADDRESS.findall(text)][: letters.CANDIDATES]
 
-    def _lowered(self, opened: Opened) -> Token | None:
+    def _lowered(self, opened: Opened, pressed: Iterable[Iterable[str]]) -> Token | None:
         """Return the token that a relay wrote in small letters: its letters are those of one that we make for the very sender.
 
         Nobody else could know them: what is left of the tag has more than 90 bits.
         """
-        words = {word for place in self._pressed(opened) for text in place for word in letters.tokenish(text)}
-        lowered = {word for word in words if word == word.lower()}
+        words = (word for place in pressed for text in place for word in letters.tokenish(text))
+        lowered = {word for word in islice(words, letters.CANDIDATES) if word == word.lower()}
         if not lowered:
             return None
-        for text in senders.claimed(opened.top, opened.letter.sender):
+        for text in senders.claimed(opened.top, opened.sender):
             key = self.addresses.heard(text, Channel.EMAIL).key
             for minted in self._minted(key):
                 if any(hmac.compare_digest(minted.lower(), word) for word in lowered):

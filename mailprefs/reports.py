@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from email import message_from_bytes
 from itertools import islice
@@ -76,33 +76,41 @@ class _Told:
     detail: str = ""
 
 
-def read(opened: Opened, ring: KeyRing, *, now: datetime) -> Heard | None:
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a mail system reports in a letter, whoever of its recipients it came to."""
+
+    told: Sequence[_Told] = ()
+    counted: Mapping[str, int] = field(default_factory=dict)
+    aside: Sequence[str] = ()  # why a person should look at it
+
+
+def read(opened: Opened, *, now: datetime) -> Report | None:
     """Return what a mail system reports in a letter; None for a letter in which no report can be found."""
     if opened.part("message/feedback-report"):
-        return _complaint(opened, ring, now)
+        return _complaint(opened, now)
     if opened.part(*_STATUS_PARTS):
-        return _bounces(opened, ring, now)
+        return _bounces(opened, now)
     if opened.part("message/disposition-notification"):
-        return Heard(counted={"disposition": 1})
+        return Report(counted={"disposition": 1})
     if to := [address for message in opened.carried for address in fields(message, _MICROSOFT)]:
-        told = [_Told(Kind.COMPLAINED, _whole(to), _sent(opened, now))]
-        return _heard(opened, ring, told)
-    return _guessed(opened, ring, now) if is_return(opened) else None
+        return Report([_Told(Kind.COMPLAINED, _whole(to), _sent(opened, now))])
+    return _guessed(opened, now) if is_return(opened) else None
 
 
 def aside(opened: Opened, reason: str) -> Kept:
     """Return the letter as it is kept aside."""
-    return Kept(reason, opened.letter.raw[:RAW])
+    return Kept(reason, opened.raw[:RAW])
 
 
 # Bounces, RFC 3464
 
 
-def _bounces(opened: Opened, ring: KeyRing, now: datetime) -> Heard:
+def _bounces(opened: Opened, now: datetime) -> Report:
     groups = [group for part in opened.parts if part.get_content_type() in _STATUS_PARTS for group in letters.blocks(part)]
     recipients = [group for group in groups if field_of(group, "final-recipient") or field_of(group, "original-recipient")]
     if len(recipients) > RECIPIENTS:
-        return Heard(kept=(aside(opened, "too_many_recipients"),))
+        return Report(aside=["too_many_recipients"])
     told, counted, reasons = list[_Told](), Counter[str](), Counter[str]()
     for group in recipients:
         action = field_of(group, "action").partition(" ")[0].strip(";()").lower()
@@ -114,7 +122,7 @@ def _bounces(opened: Opened, ring: KeyRing, now: datetime) -> Heard:
             reasons["unknown_action"] += 1
     if not recipients:
         reasons["no_recipient"] += 1
-    return _heard(opened, ring, told, counted, reasons)
+    return Report(told, counted, list(reasons))
 
 
 def _failed(group: Part, opened: Opened, now: datetime) -> _Told:
@@ -151,17 +159,17 @@ def _recipient(group: Part) -> str | None:
 # Complaints, RFC 5965
 
 
-def _complaint(opened: Opened, ring: KeyRing, now: datetime) -> Heard:
+def _complaint(opened: Opened, now: datetime) -> Report:
     part = opened.part("message/feedback-report")
     groups = letters.blocks(part) if part else []
     report = groups[0] if groups else opened.top
     meant = _FEEDBACK.get(field_of(report, "feedback-type").lower())
     if meant is None:  # also "virus" and "other": a person should look
-        return Heard(kept=(aside(opened, "unknown_feedback"),))
+        return Report(aside=["unknown_feedback"])
     if not isinstance(meant, Kind):
-        return Heard(counted={meant: 1})
+        return Report(counted={meant: 1})
     to = fields(report, "original-rcpt-to") or [to for message in opened.carried[:1] for to in fields(message, "to")]
-    return _heard(opened, ring, [_Told(meant, _whole(to), _sent(opened, now))])
+    return Report([_Told(meant, _whole(to), _sent(opened, now))])
 
 
 def _whole(to: Sequence[str]) -> str | None:
@@ -183,7 +191,7 @@ def is_return(opened: Opened) -> bool:
     return any(_POSTMASTERS.match(found) for found in _ADDRESS.findall(field_of(opened.top, "from")))
 
 
-def _guessed(opened: Opened, ring: KeyRing, now: datetime) -> Heard | None:
+def _guessed(opened: Opened, now: datetime) -> Report | None:
     """Count the recipients that flufl.bounce finds as soft bounces: it takes a 4.x.x for permanent, so its word alone stops nobody."""
     gone, delayed = _found(opened)
     if not gone and not delayed:
@@ -191,15 +199,15 @@ def _guessed(opened: Opened, ring: KeyRing, now: datetime) -> Heard | None:
     codes = {code for text in opened.texts for code in _CODE.findall(_COPY.split(text, maxsplit=1)[0])}
     hard = len(gone | delayed) == 1 and bool(codes) and codes <= NO_SUCH_MAILBOX
     kind, detail = (Kind.BOUNCED_HARD, min(codes)) if hard else (Kind.BOUNCED_SOFT, "")
-    return _heard(opened, ring, [_Told(kind, address, _sent(opened, now), detail) for address in sorted(gone | delayed)[:RECIPIENTS]])
+    return Report([_Told(kind, address, _sent(opened, now), detail) for address in sorted(gone | delayed)[:RECIPIENTS]])
 
 
 def _found(opened: Opened) -> tuple[set[str], set[str]]:
     from flufl.bounce import all_failures
 
-    head = b"\n".join(line[:LONGEST_LINE] for line in opened.letter.raw[:GUESSED].splitlines())
+    head = b"\n".join(line[:LONGEST_LINE] for line in opened.raw[:GUESSED].splitlines())
     try:
-        delayed, gone = all_failures(message_from_bytes(head))
+        delayed, gone = all_failures(message_from_bytes(head, policy=letters.CUT))
     except Exception:  # its detectors raise what they like on hostile bytes
         return set(), set()
     return _addresses(gone, head), _addresses(delayed, head)
@@ -213,24 +221,24 @@ def _addresses(found: frozenset[bytes], head: bytes) -> set[str]:
 # All of them
 
 
-def _heard(
-    opened: Opened, ring: KeyRing, told: Sequence[_Told], counted: Mapping[str, int] | None = None, reasons: Mapping[str, int] | None = None
-) -> Heard:
-    """Return the Events of a report. Where it is about one recipient, our token names whose mail it was; of several, each is its own.
+def heard(opened: Opened, report: Report, recipient: str, ring: KeyRing) -> Heard:
+    """Return the Events of a report that came to this recipient.
 
+    Where it is about one person, our token names whose mail it was; of several, each is its own.
     What comes back to an address with a token was sent to one person, and only the token says to whom: else anybody could report anyone.
     """
-    token = letters.sure(ring, _places(opened)) if len(told) == 1 else None
-    if told and token is None and letters.tokenish(opened.letter.recipient):
-        return Heard(kept=(aside(opened, "token_unreadable"),), counted=counted or {})
+    told = report.told
+    token = letters.sure(ring, _places(opened, recipient)) if len(told) == 1 else None
+    if told and token is None and letters.tokenish(recipient):
+        return Heard(kept=(aside(opened, "token_unreadable"),), counted=report.counted)
     events: dict[tuple[Kind, str], Event] = {}  # one for each kind and address: a letter that says a thing a hundred times says it once
     for n, each in enumerate(told):
         if token or each.address:
             event = Event(each.kind, f"{each.kind}-{n}-{opened.digest}", each.happened_at, each.address, token, detail=each.detail)
             events.setdefault((each.kind, _canonical(each.address)), event)
     nobody = any(token is None and not each.address for each in told)
-    why = [*(reasons or {}), *(["no_recipient"] if nobody else [])]
-    return Heard(tuple(events.values()), tuple(aside(opened, reason) for reason in why[:1]), counted or {})
+    why = [*report.aside, *(["no_recipient"] if nobody else [])]
+    return Heard(tuple(events.values()), tuple(aside(opened, reason) for reason in why[:1]), report.counted)
 
 
 def _canonical(address: str | None) -> str:
@@ -240,9 +248,9 @@ def _canonical(address: str | None) -> str:
     return (address or "").casefold()
 
 
-def _places(opened: Opened) -> Iterator[Sequence[str]]:
+def _places(opened: Opened, recipient: str) -> Iterator[Sequence[str]]:
     """Yield where our token may stand, the surest first: the address that the report came back to, the head that it returns, the body."""
-    yield [opened.letter.recipient]
+    yield [recipient]
     for message in opened.carried[:1]:
         yield from letters.in_headers(message)
         yield [bodies.text_of(part) for part in islice(bodies.shown(message), letters.PARTS)]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _MAILBOX = r'[^\s<>"(),:;@\\]+@[^\s<>"(),:;@\\]+'
 _FROM = re.compile(rf'(?:"(?:[^"\\]|\\.)*"|[^"<>(),:;@\\])*<\s*({_MAILBOX})\s*>|({_MAILBOX})')  # one mailbox, RFC 5322 §3.4
-_WRITTEN = re.compile(_MAILBOX)
+_WRITTEN = re.compile(rf'(?<![^\s<>"(),:;@\\]){_MAILBOX}')  # not begun within a word: a long one would be read from each of its letters
 
 _OUTSIDE = re.compile(r'\s+|"(?:[^"\\]|\\.)*"|[^\s();"\\]+|[();]')
 _COMMENT = re.compile(r"[^()\\]+|\\.|[()]")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from html import unescape
 from itertools import islice
@@ -15,7 +16,8 @@ from itertools import islice
 from mailprefs import bodies, letters
 from mailprefs.letters import Opened, decoded, field_of
 
-LONGEST = 20_000  # characters of a body that are read
+LONGEST = 20_000  # characters of a letter's words that are read
+AT_ONCE = 500  # characters that are normalised at once: the library takes the square of the number of marks on one letter
 MANY = 60  # words in which nobody asks for one thing alone
 FEW = 8  # words in which a single "stop" is about our mail
 
@@ -49,7 +51,8 @@ _SIGNED = re.compile(
     re.MULTILINE,
 )
 _QUOTED_HTML = re.compile(r"<blockquote|class=.?(?:gmail_quote|moz-cite-prefix)|id=.?(?:divRplyFwdMsg|appendonsend)", re.IGNORECASE)
-_MARKUP = re.compile(r"<(style|script|title)\b.*?</\1|<[^<>]*>", re.IGNORECASE | re.DOTALL)
+_UNSEEN = re.compile(r"<(style|script|title)\b.*?(</\1|\Z)", re.IGNORECASE | re.DOTALL)  # one that is open to the end is sought once
+_TAG = re.compile(r"<[^<>]*>|&#[0-9]{9,};?")  # also a number that is no letter's: int() raises for one of thousands of digits
 _NAMES_A_PLACE = re.compile(rf"[@/]|{letters.FORM}")  # an address, a link and a token ask nothing
 _END = re.compile(r"[.!?]+")
 _NO_LETTER = re.compile(r"[^\w\s.'’-]")
@@ -65,7 +68,7 @@ class Wish:
 
 def read(opened: Opened) -> Wish:
     """Return what a letter asks for: its subject, and what its writer wrote in it rather than quoted."""
-    return wish(f"{decoded(field_of(opened.top, 'subject')[:1000])}\n{_written(opened)}")
+    return wish(f"{decoded(field_of(opened.top, 'subject'))}\n{_written(opened)}")
 
 
 def wish(text: str) -> Wish:
@@ -91,16 +94,32 @@ def is_automatic(opened: Opened) -> bool:
 def _written(opened: Opened) -> str:
     """Return what the writer wrote, above what is quoted: of plain text and HTML, the plain text."""
     shown = list(islice(bodies.shown(opened.top), letters.PARTS))
-    plain = [bodies.text_of(part)[:LONGEST] for part in shown if part.get_content_type() == "text/plain"]
+    plain = [part for part in shown if part.get_content_type() == "text/plain"]
     if plain:
-        return "\n".join(_QUOTED.sub("", _BELOW.split(_folded(text), maxsplit=1)[0]) for text in plain)
-    return "\n".join(_words(bodies.text_of(part)[:LONGEST]) for part in shown)
+        return _joined(_QUOTED.sub("", _BELOW.split(_folded(bodies.text_of(part)), maxsplit=1)[0]) for part in plain)
+    return _joined(_words(bodies.text_of(part)) for part in shown)
+
+
+def _joined(texts: Iterable[str]) -> str:
+    """Return texts one below the other, as far as they are read; those behind are not asked for."""
+    left, kept = LONGEST, list[str]()
+    for text in texts:
+        kept.append(text[:left])
+        left -= len(kept[-1])
+        if not left:
+            break
+    return "\n".join(kept)
 
 
 def _folded(text: str) -> str:
-    return unicodedata.normalize("NFKC", text[:LONGEST]).casefold()
+    whole = text[:LONGEST]
+    return "".join(unicodedata.normalize("NFKC", whole[n : n + AT_ONCE]) for n in range(0, len(whole), AT_ONCE)).casefold()
 
 
 def _words(page: str) -> str:
-    """Return about what an HTML page says above what it quotes. The library's parser takes seconds over pages that are meant to hurt."""
-    return unescape(_MARKUP.sub(" ", _QUOTED_HTML.split(page, maxsplit=1)[0]))
+    """Return about what an HTML page says above what it quotes. The library's parser takes seconds over pages that are meant to hurt.
+
+    A style that is open to the end counts as words: so a person reads them.
+    """
+    seen = _UNSEEN.sub(lambda found: " " if found[2] else found[0], _QUOTED_HTML.split(page, maxsplit=1)[0])
+    return unescape(_TAG.sub(" ", seen))

@@ -97,6 +97,32 @@ async def test_an_answer_is_given_for_each_recipient_after_its_commit(port: int,
         assert (await server.say("QUIT"))[0].startswith("221")
 
 
+async def test_each_recipient_is_answered_as_soon_as_it_is_done(port: int, conn: asyncpg.Connection, box: Postbox) -> None:
+    """Also where the next one has to wait: what was answered is not sent again."""
+    await conn.execute("begin; lock table event in exclusive mode")  # where what a person should read is kept aside
+    async with connected(port) as server:
+        to = [f"u+{box.token}@go.example.com", "u@go.example.com"]
+        await server.say("MAIL FROM:<jane@example.org>", *(f"RCPT TO:<{each}>" for each in to), "DATA")
+        assert await server.send(b"Subject: unsubscribe\n\n", 1) == [lmtp.KEPT]
+        await conn.execute("commit")
+        assert await server.hear() == lmtp.KEPT
+    assert await aside(conn) == ["sender_not_proven"]
+
+
+async def test_a_client_is_not_hung_up_on_while_its_letter_is_recorded(
+    room: Mailroom, pool: db.Pool, conn: asyncpg.Connection, box: Postbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The silence is ours. The control: a client that says nothing of its own is hung up on."""
+    monkeypatch.setattr(lmtp, "PATIENCE", 0.5)
+    async with lmtp.listening(room, pool, 0, clock) as port, connected(port) as server:
+        await conn.execute("begin; lock table consent in exclusive mode")
+        sending = asyncio.create_task(server.deliver(box.letter(BOUNCE).raw, [OURS] * 3))
+        await asyncio.sleep(1)
+        await conn.execute("commit")
+        assert await sending == [lmtp.KEPT] * 3
+        assert await asyncio.wait_for(server.reader.read(), 10) == b""
+
+
 async def test_another_client_is_understood(port: int, conn: asyncpg.Connection, box: Postbox) -> None:
     def send() -> dict[str, tuple[int, bytes]]:
         with smtplib.LMTP("127.0.0.1", port, local_hostname="mx.example.com") as client:

@@ -11,6 +11,7 @@ from flufl.bounce import all_failures
 from mailprefs import reports
 from mailprefs.letters import Letter, opened
 from mailprefs.links import KeyRing
+from mailprefs.providers.base import Heard
 from mailprefs.words import Kind
 
 from .postbox import ENTRIES, FOLDER, Postbox
@@ -31,9 +32,15 @@ def test_only_a_code_that_blames_the_address_is_a_hard_bounce(code: str, kind: K
     assert reports.severity(code) is kind
 
 
+def read(letter: Letter, ring: KeyRing) -> Heard | None:
+    top = opened(letter)
+    report = reports.read(top, now=NOW)
+    return reports.heard(top, report, letter.recipient, ring) if report else None
+
+
 def heard(ring: KeyRing, *groups: str, head: str = "") -> list[tuple[Kind, str | None, str]]:
     raw = f"{head}Return-Path: <>\nContent-Type: message/delivery-status\n\nReporting-MTA: dns; x\n\n" + "\n\n".join(groups)
-    found = reports.read(opened(Letter(raw.encode(), sender="")), ring, now=NOW)
+    found = read(Letter(raw.encode(), sender=""), ring)
     assert found is not None
     return [(event.kind, event.address, event.detail) for event in found.events]
 
@@ -87,7 +94,7 @@ def test_what_comes_back_to_a_token_is_about_the_one_whom_it_names_or_nobody(box
         (f"bounces+{box.token.lower()}@go.example.com", 1, [], ["token_unreadable"]),
         ("bounces@go.example.com", 1, [None], []),  # the control
     ):
-        found = reports.read(opened(Letter((raw + group * (many - 1)).encode(), recipient, "")), ring, now=NOW)
+        found = read(Letter((raw + group * (many - 1)).encode(), recipient, ""), ring)
         assert found
         assert [event.token for event in found.events] == tokens
         assert [one.reason for one in found.kept] == kept
@@ -97,7 +104,7 @@ def test_the_trap_is_there_flufl_bounce_calls_an_expired_message_permanent_and_w
     entry = next(entry for entry in ENTRIES if entry["file"] == "bounce-postfix-expired.eml")
     raw = (FOLDER / entry["file"]).read_bytes()
     assert all_failures(message_from_bytes(raw)) == (frozenset(), frozenset({b"jane@example.org"}))
-    found = reports.read(opened(box.letter(entry)), ring, now=NOW)
+    found = read(box.letter(entry), ring)
     assert found
     assert [event.kind for event in found.events] == [Kind.BOUNCED_SOFT]
 
@@ -106,9 +113,6 @@ def test_every_repetition_of_a_report_has_the_same_names_whatever_its_trace(box:
     for entry in ENTRIES:
         letter = box.letter(entry)
         again = Letter(b"Received: by another\n" + letter.raw, letter.recipient, letter.sender)
-        names = [
-            {event.id for event in found.events} if (found := reports.read(opened(each), ring, now=NOW)) else set()
-            for each in (letter, again)
-        ]
+        names = [{event.id for event in found.events} if (found := read(each, ring)) else set() for each in (letter, again)]
         assert names[0] == names[1] or "qmail" in entry["file"]  # which has no Message-ID
         assert all(len(name) < 100 for name in names[0])

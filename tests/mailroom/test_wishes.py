@@ -93,6 +93,26 @@ def test_html_is_read_without_its_markup_and_plain_text_instead_of_it() -> None:
     assert read_from(both, "--b\nContent-Type: text/plain\n\nunsubscribe\n--b\nContent-Type: text/html\n\n<p>sms</p>\n--b--") == LEAVES
 
 
+def test_a_style_that_is_open_to_the_end_is_for_a_person_to_read() -> None:
+    page = "Content-Type: text/html"
+    assert read_from(page, "<style>p {}<p>When do you open?</p>") == MORE
+    assert read_from(page, "<title>x</title><p>unsubscribe</p><script>sms") == LEAVES_AND_MORE
+
+
+def test_words_below_a_long_style_are_read() -> None:
+    style = "<style>" + "p { color: red } " * 5000 + "</style>"
+    assert read_from("Content-Type: text/html", f"{style}<p>When do you open?</p>") == MORE
+    assert read_from("Content-Type: text/html", f"{style}<p>unsubscribe</p>") == LEAVES
+
+
+def test_no_more_is_read_of_many_parts_than_of_one() -> None:
+    for kind in ("plain", "html"):
+        part = f"--b\nContent-Type: text/{kind}\n\n{'hello ' * 3000}\n"
+        head = 'Content-Type: multipart/mixed; boundary="b"'
+        assert read_from(head, f"{part}--b\nContent-Type: text/{kind}\n\nunsubscribe\n--b--") == LEAVES_AND_MORE  # the control
+        assert read_from(head, f"{part * 4}--b\nContent-Type: text/{kind}\n\nunsubscribe\n--b--") == MORE
+
+
 def test_an_encoded_subject_is_read() -> None:
     assert read_from("Subject: =?utf-8?b?ZMOpc2Fib25uZXItbW9p?=", "") == LEAVES
     assert read_from("Subject: =?utf-8?q?d=C3=A9sabonner?=", "") == LEAVES
