@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from contextlib import suppress
 
 import click
@@ -39,6 +40,15 @@ async def _told(once: bool) -> int:
         if stop.is_set():  # whoever was told with us may have ended first
             return INTERRUPTED
         raise
+    finally:
+        _deaf()
+
+
+def _deaf() -> None:
+    """Heed nobody any more: all is put away, and who tells it once more, as make does, must not change how it ended."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
 
 
 async def _played(stage: Stage, once: bool, stop: asyncio.Event) -> int:

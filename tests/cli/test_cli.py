@@ -124,11 +124,13 @@ async def test_a_catalogue_that_is_wrong_is_told_by_line_and_key(alone: Shell) -
     (await alone("link", "jane@example.org", "newsletter")).said(2, r"mailprefs\.toml line \d+: brand\[0\]\.topic\[1\]\.number")
 
 
+PLAIN = {"LC_ALL": "C"}  # bash says when it has no such locale
+
+
 async def test_a_reader_that_has_enough_is_no_error(alone: Shell) -> None:
     many = b"address\n" + b"".join(b"p%d@example.org\n" % n for n in range(20_000))
-    done = await alone(
-        "-c", '"$0" -m mailprefs links newsletter | head -1; exit "${PIPESTATUS[0]}"', sys.executable, stdin=many, command=("bash",)
-    )
+    piped = '"$0" -m mailprefs links newsletter | head -1; exit "${PIPESTATUS[0]}"'
+    done = await alone("-c", piped, sys.executable, stdin=many, command=("bash",), env=PLAIN)
     assert done.said(0).out.startswith("address,url,")
     assert done.err == ""
 
@@ -136,7 +138,7 @@ async def test_a_reader_that_has_enough_is_no_error(alone: Shell) -> None:
 async def test_what_cannot_be_written_is_said_once(alone: Shell) -> None:
     for rows in (1, 20_000):  # what is written while it runs, and what only its end would write
         many = b"address\n" + b"p@example.org\n" * rows
-        done = await alone("-c", '"$0" -m mailprefs links newsletter > /dev/full', sys.executable, stdin=many, command=("bash",))
+        done = await alone("-c", '"$0" -m mailprefs links newsletter > /dev/full', sys.executable, stdin=many, command=("bash",), env=PLAIN)
         assert done.said(1, "No space left on device").err.count("\n") == 1
 
 
