@@ -17,12 +17,15 @@ from jiter import from_json
 from mailprefs.errors import Unreadable
 
 _SPACE = b" \t\r\n"
-_NUL = re.compile(rb"(?<!\\)(?:\\\\)*+\\u0000")  # escaped by an odd number of backslashes; no other spelling decodes to NUL
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[][{},"]', re.DOTALL)  # a lone quote is a string that never ends
-_MEMBER = re.compile(rb'"((?:[^"\\]++|\\.)*+)"[ \t\r\n]*+:[ \t\r\n]*+(.*+)', re.DOTALL)
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # escaped by an odd number of backslashes; no other spelling decodes to NUL
+# No group is repeated possessively, single characters alone: Python up to 3.11.4, which Debian 12 has, misreads the others (gh-106052).
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*"'
+_TOKEN = re.compile(rb'%b|[][{},"]' % _STRING, re.DOTALL)  # a lone quote is a string that never ends
+_MEMBER = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*)"[ \t\r\n]*+:[ \t\r\n]*+(.*+)', re.DOTALL)
 _ARRAY = re.compile(rb"[ \t\r\n]*+\[")
-_ENTRIES = re.compile(rb'(?:[ \t\r\n]*+\{(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+\}[ \t\r\n]*+,)*+', re.DOTALL)  # of flat objects
-_STRINGS = re.compile(rb'(?:[ \t\r\n]*+"(?:[^"\\]++|\\.)*+"[ \t\r\n]*+,)*+', re.DOTALL)
+_FLAT = rb'\{[^"{}\[\]]*+(?:%b[^"{}\[\]]*+)*\}' % _STRING
+_ENTRIES = re.compile(rb"(?:[ \t\r\n]*+%b[ \t\r\n]*+,)*" % _FLAT, re.DOTALL)  # of flat objects
+_STRINGS = re.compile(rb"(?:[ \t\r\n]*+%b[ \t\r\n]*+,)*" % _STRING, re.DOTALL)
 LONGEST = 1 << 20  # bytes that one element of a streamed array may take, with the space around it
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
+from pathlib import Path
 from random import Random
 from time import process_time
 from typing import Any
@@ -452,3 +455,18 @@ async def test_a_listing_of_objects_is_not_held_in_memory() -> None:
     tracemalloc.stop()
     assert count == 100_001  # 6 MB of text
     assert peak < 500_000
+
+
+def test_no_pattern_repeats_a_group_possessively() -> None:
+    """Python 3.11.0 to 3.11.4 misread them (gh-106052): a list of two came out as broken."""
+    package = Path(reading.__file__).parent.parent
+    risky = re.compile(r"\)[*+?]\+|\(\?>")
+    assert risky.search(r"(?:[^\"]++|\\.)*+"), "the control"
+    found = [
+        f"{path.name}: {node.value!r}"
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)
+        if risky.search(node.value if isinstance(node.value, str) else node.value.decode("latin-1"))
+    ]
+    assert found == []
