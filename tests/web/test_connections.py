@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from shlex import quote
 
 import asyncpg
 import pytest
@@ -137,7 +138,7 @@ async def test_who_sends_no_whole_head_in_time_is_cut_off() -> None:
 
 def test_the_process_opens_as_many_files_as_it_may() -> None:
     def with_limits(words: str) -> str:
-        script = f"ulimit {words} && exec {sys.executable} -c 'from mailprefs.web import connections as c; print(c.places())'"
+        script = f"ulimit {words} && exec {quote(sys.executable)} -c 'from mailprefs.web import connections as c; print(c.places())'"
         done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
         return done.stdout.strip() or done.stderr.splitlines()[-1]
 
@@ -164,7 +165,7 @@ def limited(settings: Settings, ring: KeyRing, tmp_path: Path) -> Iterator[str]:
     keys.chmod(0o600)
     catalogue = Path(__file__).parents[1] / "catalogue.toml"
     environment = {**os.environ, "MAILPREFS_CONFIG": str(catalogue), "MAILPREFS_KEYS": str(keys), "HOST": "127.0.0.1", "PORT": "0"}
-    words = ["sh", "-c", f"ulimit -n 1024 && exec {sys.executable} -m mailprefs serve --json-log"]
+    words = ["sh", "-c", f"ulimit -n 1024 && exec {quote(sys.executable)} -m mailprefs serve --json-log"]
     with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
         said = next(line for line in process.stderr if "serves on" in line)
