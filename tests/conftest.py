@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -71,21 +72,38 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def template(server: str, shared_catalogue: Catalogue, ring: KeyRing) -> str:
+def template(server: str, shared_catalogue: Catalogue, ring: KeyRing) -> Iterator[str]:
     """The name of a migrated database that knows the shared catalogue."""
+    with asyncio.Runner() as runner:
+        known = _knowing(server, shared_catalogue, ring)
+        yield runner.run(known.__aenter__())
+        runner.run(known.__aexit__(None, None, None))
+
+
+@pytest.fixture(scope="session")
+def knowing(server: str) -> Callable[[Catalogue, KeyRing], AbstractAsyncContextManager[str]]:
+    """Make a migrated database of its own that knows some other catalogue, and give its URL while it stands."""
+
+    @asynccontextmanager
+    async def url(known: Catalogue, ring: KeyRing) -> AsyncIterator[str]:
+        async with _knowing(server, known, ring) as name:
+            yield database_url(server, name)
+
+    return url
+
+
+@asynccontextmanager
+async def _knowing(server: str, known: Catalogue, ring: KeyRing) -> AsyncIterator[str]:
     name = f"template_{uuid4().hex}"
-
-    async def make() -> None:
-        await _admin(server, f'create database "{name}"')
-        connection = await asyncpg.connect(database_url(server, name))
-        try:
-            await db.migrate(connection)
-            await numbers.register(connection, shared_catalogue, [key.id for key in ring.keys], CHANNELS, now=NOW)
-        finally:
-            await connection.close()
-
-    asyncio.run(make())
-    return name
+    await _admin(server, f'create database "{name}"')
+    connection = await asyncpg.connect(database_url(server, name))
+    try:
+        await db.migrate(connection)
+        await numbers.register(connection, known, [key.id for key in ring.keys], CHANNELS, now=NOW)
+    finally:
+        await connection.close()
+    yield name
+    await _admin(server, f'drop database "{name}" with (force)')
 
 
 @pytest.fixture
