@@ -96,10 +96,7 @@ class CustomerIo:
 
     def parse(self, delivery: Delivery) -> Heard:
         """Read a verified delivery, which tells one event. Never raises; a change of preferences is an event for each topic turned off."""
-        batch = reading.one_or_more(delivery.body)
-        apart = [(one, batch.raw(n)) for n, told in enumerate(batch.values) for one in _apart(told)]
-        pieces = reading.Batch([one for one, _ in apart], batch.aside, pieces=[raw for _, raw in apart])
-        return sort(pieces, lambda told: _read(told, delivery))
+        return sort(reading.one_or_more(delivery.body).apart(_apart), lambda told: _read(told, delivery))
 
     def sample(self, told: Sample) -> bytes:
         """Return the body in which Customer.io would tell this: of a message, or of a person who left everything."""

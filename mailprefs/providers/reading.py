@@ -7,7 +7,7 @@ more than 200 levels, an integer of more than 4,300 digits. Nothing here recurse
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qsl
@@ -71,6 +71,11 @@ class Batch:
         if self.pieces is None:
             self.pieces, _ = cut(self.whole)
         return self.pieces[n]
+
+    def apart(self, parts: Callable[[Any], Iterable[Any]]) -> Batch:
+        """Return it with each value in its parts, every part with the bytes of the whole value."""
+        found = [(part, self.raw(n)) for n, value in enumerate(self.values) for part in parts(value)]
+        return Batch([part for part, _ in found], self.aside, pieces=[raw for _, raw in found])
 
 
 def batch(body: bytes) -> Batch:

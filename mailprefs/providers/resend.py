@@ -51,7 +51,12 @@ WORDS: Mapping[str, Kind | str] = {
     "contact.created/subscribed": "to be in a list is no consent",
     "contact.updated/unsubscribed": Kind.UNSUBSCRIBED,
     "contact.updated/subscribed": Kind.RESUBSCRIBED,
+    "contact.topics.updated/opt_out": Kind.UNSUBSCRIBED,
+    "contact.topics.updated/opt_in": Kind.RESUBSCRIBED,
     "contact.deleted": "to be in no list says nothing of what a person wants",
+    "topic.created": "it is about a topic, and no recipient",
+    "topic.updated": "it is about a topic, and no recipient",
+    "topic.deleted": "it is about a topic, and no recipient",
     "domain.created": "it is about a domain, and no recipient",
     "domain.updated": "it is about a domain, and no recipient",
     "domain.deleted": "it is about a domain, and no recipient",
@@ -99,9 +104,9 @@ class Resend(Attempted):
         base_of(credential, self.hosts)
 
     def parse(self, delivery: Delivery) -> Heard:
-        """Read a verified delivery, which tells one event. Never raises."""
+        """Read a verified delivery, which tells one event. Never raises; a change of topics is an event for each of them."""
         attempt = attempts.of(delivery)
-        return sort(reading.one_or_more(delivery.body), lambda told: _read(told, delivery, attempt))
+        return sort(reading.one_or_more(delivery.body).apart(_by_topic), lambda told: _read(told, delivery, attempt))
 
     def sample(self, told: Sample) -> bytes:
         """Return the body in which Resend would tell this."""
@@ -144,6 +149,14 @@ class Resend(Attempted):
 # In
 
 
+def _by_topic(told: Any) -> list[Any]:
+    """Return an event as it came, but a change of several topics in an event for each."""
+    topics = facts.within(told, "data", "topics")
+    if facts.within(told, "type") != "contact.topics.updated" or not isinstance(topics, list):
+        return [told]
+    return [told | {"data": told["data"] | {"topics": topic}} for topic in topics] or [told]
+
+
 def _read(told: Mapping[str, Any], delivery: Delivery, attempt: Attempt | None) -> Event | Counted | str:
     """Return what one event says, or the reason why it is kept aside."""
     word, part = facts.text(told.get("type")) or "", told.get("data")
@@ -159,13 +172,22 @@ def _read(told: Mapping[str, Any], delivery: Delivery, attempt: Attempt | None) 
     address, token, lacking = _whose(word, part, kind)
     if not (address or token):
         return lacking
+    group = _topic_of(word, part)
     named = attempt.id if attempt else [told.get("created_at"), facts.within(part, "email_id"), facts.within(part, "id")]
+    one_of_several = [] if group is None else [group]
     happened_at = facts.instant(told.get("created_at"), delivery.received_at)
-    return Event(kind, facts.name_of(None, kind, named, address or token), happened_at, address, token, None, status)
+    return Event(kind, facts.name_of(None, kind, named, address or token, *one_of_several), happened_at, address, token, group, status)
+
+
+def _topic_of(word: str, part: object) -> str | None:
+    """Return the topic that an event is about, None for all of them, and "" for one that cannot be read."""
+    return facts.text(facts.within(part, "topics", "id")) or "" if word == "contact.topics.updated" else None
 
 
 def _whole(word: str, part: object) -> str:
     """Return what the event is called in ``kinds``: a contact's says its state now, not what changed."""
+    if word == "contact.topics.updated":
+        return f"{word}/{facts.text(facts.within(part, 'topics', 'subscription'))}"
     if word not in ("contact.created", "contact.updated"):
         return word
     unsubscribed = facts.within(part, "unsubscribed")

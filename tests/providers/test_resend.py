@@ -113,6 +113,33 @@ def test_a_contact_says_its_state_and_no_other_kind_of_true_is_one() -> None:
         assert (told.events, [kept.reason for kept in told.kept]) == ((), ["unknown_kind"])
 
 
+def test_a_change_of_several_topics_is_an_event_for_each_of_them() -> None:
+    one, two = "b6d24b8e-af0b-4c3c-be0c-359bbd97381e", "07d84122-7224-4881-9c31-1c048e204602"
+    topics = [{"id": one, "subscription": "opt_out"}, {"id": two, "subscription": "opt_in"}, {"id": two, "subscription": "opt_out"}]
+    told = heard(with_part("contact.topics.updated/opt_out", topics=topics))
+    assert [(e.kind, e.group, e.address) for e in told.events] == [
+        (Kind.UNSUBSCRIBED, one, "steve@example.com"),
+        (Kind.RESUBSCRIBED, two, "steve@example.com"),
+        (Kind.UNSUBSCRIBED, two, "steve@example.com"),
+    ]
+    assert len({e.id for e in told.events}) == 3
+    late = heard(with_part("contact.topics.updated/opt_out", topics=topics), timedelta(minutes=6))
+    assert ([e.kind for e in late.events], [kept.reason for kept in late.kept]) == ([Kind.UNSUBSCRIBED] * 2, ["stale"])
+
+
+@pytest.mark.parametrize(
+    "topics", [None, [], {}, 7, [None], [{}], [{"id": "x", "subscription": "maybe"}], [{"id": "x", "subscription": None}]]
+)
+def test_a_change_of_topics_that_says_nothing_we_know_is_kept(topics: object) -> None:
+    told = heard(with_part("contact.topics.updated/opt_out", topics=topics))
+    assert (told.events, [kept.reason for kept in told.kept]) == ((), ["unknown_kind"])
+
+
+def test_a_topic_that_cannot_be_read_is_none_that_is_mapped() -> None:
+    told = heard(with_part("contact.topics.updated/opt_out", topics=[{"id": 7, "subscription": "opt_out"}]))
+    assert [(e.kind, e.group) for e in told.events] == [(Kind.UNSUBSCRIBED, "")]
+
+
 def test_what_is_late_may_stop_and_nothing_else() -> None:
     late = timedelta(minutes=6)
     for name in ("contact.updated/unsubscribed", "email.complained", "email.bounced/Permanent/NoEmail"):
