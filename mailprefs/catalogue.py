@@ -24,6 +24,7 @@ RESERVED = ("marketing", "transactional", "ads")
 MAIL = "mail"  # what comes by plain mail is counted and kept under this name
 _NAME = r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$"
 _HOST = r"^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?$"
+_SENDER = r"^(?:[^<>@\"\x00-\x1f]{1,100} <[!-~]+@[a-z0-9.-]+>|[!-~]+@[a-z0-9.-]+)$"  # of our own mails, with a name or without
 _SPAN = re.compile(r"([0-9]{1,6})(ms|s|m|h|d)")
 _WANTS = {Wanted.OPT_OUT: 0, Wanted.OPT_IN: 1, Wanted.DOUBLE_OPT_IN: 2}
 _NAT64 = IPv6Network("64:ff9b::/96")
@@ -89,7 +90,8 @@ class Brand(_Entry):
     complaint: Literal["final", "liftable"] = "final"
     logo: str | None = None
     colour: str = Field(default="#0f5f63", pattern=r"^#[0-9a-fA-F]{6}$")
-    from_: str | None = Field(default=None, alias="from")
+    from_: str | None = Field(default=None, alias="from", pattern=_SENDER)
+    mailer: Name | None = None  # the webhook that mails what we write, in place of SMTP
     page: Literal["open", "private"] = "open"
     continues: Words | None = None
     kinds: Words | None = None
@@ -228,6 +230,9 @@ class Catalogue(_Entry):
         _once([w.name for w in self.webhook], "webhook", "name")
         for n, account in enumerate(self.account):
             self._check(account, n)
+        for n, brand in enumerate(self.brand):
+            if brand.mailer and brand.mailer not in {w.name for w in self.webhook}:
+                raise mistakes.wrong(f"there is no [[webhook]] '{brand.mailer}'", "brand", n, "mailer")
         return self
 
     def _check(self, account: Account, n: int) -> None:

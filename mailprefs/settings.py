@@ -28,6 +28,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8080, alias="PORT", ge=0, le=65535)
     metrics_port: int | None = Field(default=None, alias="METRICS_PORT", ge=0, le=65535)  # of the worker; absent: it shows none
     lmtp_port: int | None = Field(default=None, alias="LMTP_PORT", ge=0, le=65535)  # absent: the worker takes no letters
+    smtp_url: SecretStr | None = Field(default=None, alias="SMTP_URL")  # absent: links cannot be mailed, and no page promises one
     authserv: str | None = Field(default=None, alias="MAIL_AUTHSERV_ID")  # as your mail server calls itself when it says who is proven
 
     def secret(self, variable: str) -> str | None:

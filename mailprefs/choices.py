@@ -1,0 +1,169 @@
+"""What one person gets, topic by topic, by e-mail and by text: what the pages show, and what may be changed on them.
+
+The rule is the one of docs/state.md §3: what is shown as coming is exactly what may be sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from mailprefs import directory
+from mailprefs.catalogue import Brand, Catalogue, Scope, Topic
+from mailprefs.db import Connection, queries
+from mailprefs.words import ADS, ROOT, Address, Cause, Channel, Door, Stream
+
+
+class State(StrEnum):
+    """How one topic stands over one channel, as a page says it."""
+
+    GETS = "gets"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    UNREACHABLE = "unreachable"  # mail to it came back
+    UNASKED = "unasked"  # it wants a consent that nobody gave
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """An address, and the others of the same person, each with what we know of it."""
+
+    address: Address
+    others: tuple[Address, ...] = ()
+    locale: str | None = None
+
+    @property
+    def everyone(self) -> tuple[Address, ...]:
+        return (self.address, *self.others)
+
+    def over(self, channel: Channel) -> tuple[Address, ...]:
+        """Return the addresses of a channel. Of the channel that this page was reached by, the one that it was reached by alone."""
+        own = self.address.channel or Channel.EMAIL
+        if channel is own:
+            return (self.address,)
+        return tuple(each for each in self.others if each.channel is channel)
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How one scope stands for one address."""
+
+    state: State
+    until: datetime | None = None
+    opens: bool = False  # its recipient may turn it on
+    complained: bool = False  # and lifts a complaint by it
+    carrier: bool = False  # stopped by a text to the sender's number: only a text can start it again
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A topic, and how it stands over each channel on which this person is known."""
+
+    topic: Topic
+    scope: Scope
+    cells: Mapping[Channel, Standing]
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """All that the page of one person at one brand shows."""
+
+    person: Person
+    rows: tuple[Row, ...]
+    channels: tuple[Channel, ...]
+    ads: Standing | None
+    paused_until: datetime | None
+
+    def cell(self, scope: int, channel: Channel) -> Standing | None:
+        return next((row.cells.get(channel) for row in self.rows if row.scope.number == scope), None)
+
+    @property
+    def anything(self) -> bool:
+        """True while anything still comes, or would after a pause."""
+        return any(cell.state in (State.GETS, State.PAUSED, State.UNREACHABLE) for row in self.rows for cell in row.cells.values())
+
+
+async def person(connection: Connection, address: Address) -> Person:
+    """Return who is behind an address: nobody but itself where no application told us of it."""
+    row = await queries("choices").own(connection, bucket=address.bucket, key=address.key)
+    if row is None:
+        return Person(address)
+    known = Address(address.key, Channel(row["channel"]) if row["channel"] else address.channel, row["plaintext"])
+    others = await directory.party(connection, address) if row["tied"] else []
+    return Person(known, tuple(others), row["locale"])
+
+
+async def sheet(connection: Connection, address: Address, brand: Brand, catalogue: Catalogue, *, now: datetime) -> Sheet:
+    """Return what a person gets of a brand, as it is recorded at this moment. Never a sensitive, retired or transactional topic."""
+    who = await person(connection, address)
+    shown = [(topic, scope) for topic in brand.topic if _shown(scope := catalogue.by_number[brand.number * 256 + topic.number])]
+    ads = catalogue.by_number.get(brand.number * 256 + ADS)
+    book = await _book(connection, who, [scope for _, scope in shown] + ([ads] if ads else []), brand, now)
+    channels = tuple(channel for channel in Channel if who.over(channel))
+    rows = tuple(
+        Row(topic, scope, {channel: book.over(channel, scope) for channel in channels if channel is Channel.EMAIL or _by_text(book, scope)})
+        for topic, scope in shown
+    )
+    pauses = [cell.until for row in rows for cell in row.cells.values() if cell.state is State.PAUSED and cell.until]
+    return Sheet(who, rows, channels, book.of(who.address, ads) if ads else None, max(pauses, default=None))
+
+
+def _shown(scope: Scope) -> bool:
+    return scope.stream is Stream.MARKETING and not scope.sensitive and not scope.retired
+
+
+def _by_text(book: _Book, scope: Scope) -> bool:
+    """True for a topic of which anything was ever said about texts: a channel that a topic does not use is an empty place."""
+    return book.over(Channel.SMS, scope).state is not State.UNASKED
+
+
+@dataclass(frozen=True, slots=True)
+class _Book:
+    """What was read of one person."""
+
+    who: Person
+    brand: Brand
+    standings: Mapping[tuple[UUID, int], Any]
+    holds: Mapping[UUID, Sequence[Any]]
+
+    def over(self, channel: Channel, scope: Scope) -> Standing:
+        """Return how a topic stands over a channel: as it does for the one of its addresses that still gets most."""
+        order = list(State)
+        return min((self.of(one, scope) for one in self.who.over(channel)), key=lambda each: order.index(each.state))
+
+    def of(self, address: Address, scope: Scope) -> Standing:
+        row = self.standings.get((address.key, scope.number))
+        holds = [hold for hold in self.holds.get(address.key, ()) if hold["scope"] in scope.path]
+        if row is None:  # nobody we ever met: nothing is on hold
+            missing = scope.is_topic and scope.wants(address.channel or Channel.EMAIL) > 0
+            return Standing(State.UNASKED, opens=True) if missing else Standing(State.GETS)
+        return self._standing(row, holds, address)
+
+    def _standing(self, row: Any, holds: Sequence[Any], address: Address) -> Standing:
+        for_good = {hold["cause"] for hold in holds if hold["until"] is None}
+        complained = Cause.COMPLAINT in for_good
+        texted = any(hold["door"] == Door.SMS for hold in holds)
+        opens = not (for_good & {Cause.STAFF, Cause.MINOR}) and (self.brand.complaint == "liftable" or not complained) and not texted
+        # a link that was mailed proves a mailbox: a phone it may start again, where texts were agreed to before, and never sign up
+        opens = opens and (address.channel is not Channel.SMS or row["consented"])
+        if row["stopped"] or any(hold["scope"] == ROOT and hold["cause"] == Cause.STAFF for hold in holds):
+            return Standing(State.STOPPED, opens=opens, complained=complained, carrier=texted)
+        if row["paused_until"]:
+            return Standing(State.PAUSED, row["paused_until"])
+        if row["unreachable"]:
+            return Standing(State.UNREACHABLE)
+        return Standing(State.GETS) if row["consented"] else Standing(State.UNASKED, opens=opens)
+
+
+async def _book(connection: Connection, who: Person, scopes: Sequence[Scope], brand: Brand, now: datetime) -> _Book:
+    whose = {"buckets": [each.bucket for each in who.everyone], "keys": [each.key for each in who.everyone]}
+    found = queries("choices").standings(connection, **whose, scopes=[scope.number for scope in scopes], now=now)
+    standings = {(row["key"], row["scope"]): row async for row in found}
+    holds: dict[UUID, list[Any]] = {}
+    async for row in queries("choices").holds(connection, **whose, now=now):
+        holds.setdefault(row["key"], []).append(row)
+    return _Book(who, brand, standings, holds)
