@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from uuid import UUID
 
 from mailprefs.db import Connection, queries
 
 NOBODY = UUID(int=0)
+EVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -39,8 +40,8 @@ class Fact:
     party: str | None
 
 
-async def after(connection: Connection, place: Place, *, most: int, now: datetime) -> list[Fact]:
-    """Return what was recorded after a place, the earliest first."""
+async def after(connection: Connection, place: Place, *, most: int, now: datetime, since: datetime = EVER) -> list[Fact]:
+    """Return what was recorded after a place, and not before a time, the earliest first."""
     where = {"position": str(place.position), "bucket": place.bucket, "key": place.key, "evidence": place.evidence}
     return [
         Fact(
@@ -57,7 +58,7 @@ async def after(connection: Connection, place: Place, *, most: int, now: datetim
             row["channel"],
             row["party"],
         )
-        async for row in queries("feed").after(connection, **where, most=most, now=now)
+        async for row in queries("feed").after(connection, **where, most=most, now=now, since=since)
     ]
 
 

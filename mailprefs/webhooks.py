@@ -10,14 +10,14 @@ import asyncio
 import ipaddress
 import json
 import socket
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 from uuid import UUID, uuid4
 
-from aiohttp import ClientError, ClientSession, ClientTimeout, DummyCookieJar, TCPConnector
+from aiohttp import ClientError, ClientSession, ClientSSLError, ClientTimeout, DummyCookieJar, TCPConnector
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
@@ -34,6 +34,7 @@ LANES = 8  # requests in flight; the rows of one address share one
 ANSWER = ClientTimeout(total=15, connect=5)  # seconds
 OWNED = timedelta(minutes=2)  # longer than a batch whose every request times out in its lane is given up after
 PATIENCE = timedelta(seconds=60)  # with one batch; what is left is told in the next
+COUNTED = 10_000  # rows of a backlog that are counted for a person
 CAP = timedelta(minutes=15)  # the longest wait between two attempts, which never cease
 
 Clock = Callable[[], datetime]
@@ -72,9 +73,41 @@ def secret(webhook: Webhook, settings: Settings) -> bytes:
         raise Misconfigured(f"webhook '{webhook.name}': the variable {webhook.secret} {what}") from None
 
 
-async def introduce(connection: Connection, catalogue: Catalogue) -> None:
+async def introduce(connection: Connection, catalogue: Catalogue, *, now: datetime) -> None:
     """Let those who are new in the catalogue hear what is recorded from now on."""
-    await queries("webhooks").introduce(connection, names=[each.name for each in catalogue.webhook])
+    await queries("webhooks").introduce(connection, names=[each.name for each in catalogue.webhook], now=now)
+
+
+async def post(http: ClientSession, webhook: Webhook, key: bytes, id: str, body: bytes, *, at: datetime) -> str:
+    """Send one message, and return what was answered: a status, or what came instead of one. Only 2xx says that it was heard."""
+    timestamp = str(int(at.timestamp()))
+    headers = {
+        "Content-Type": "application/json",
+        "webhook-id": id,
+        "webhook-timestamp": timestamp,
+        "webhook-signature": attempts.signature(key, id, timestamp, body),
+    }
+    try:
+        async with http.post(webhook.url, data=body, headers=headers, allow_redirects=False) as answer:
+            return str(answer.status)
+    except TimeoutError:
+        return "timeout"
+    except ClientSSLError:
+        return "tls"
+    except (ClientError, OSError):
+        return "unreachable"
+
+
+def taken(answer: str) -> bool:
+    """True if an answer to ``post`` says that the message was heard."""
+    return answer.startswith("2")
+
+
+def sample(webhook: Webhook, at: datetime) -> tuple[str, bytes]:
+    """Return the id and the body of a message that changes nothing, for a try-out: it is about an address of nobody's."""
+    data = dict.fromkeys(("key", "channel", "party", "scope", "cause", "door", "until"))
+    about = {"address": "mailprefs-test@example.com", **data, "effect": "test", "at": at.isoformat(), "stopped": False}
+    return f"msg_test_{uuid4().hex}", json.dumps({"type": "preference.test", "timestamp": at.isoformat(), "data": about}).encode()
 
 
 @dataclass(eq=False)
@@ -90,6 +123,7 @@ class Herald:
     owner: UUID = field(default_factory=uuid4)
     place: Place | None = None  # where it stood the last time
     ahead: set[Place] = field(default_factory=set)  # rows that were heard although one before them was not
+    trouble: str = ""  # what kept the last row that was not heard, as a code
 
     async def round(self) -> bool:
         """Tell what is next, and return whether there is more to tell at once."""
@@ -102,9 +136,9 @@ class Herald:
             if heard:
                 await self._acknowledge(connection, facts[heard - 1].place, now)
             failed = 0 if heard == len(facts) else 1 if heard else tried + 1
-            await queries("webhooks").settle(
-                connection, name=self.webhook.name, owner=self.owner, attempts=failed, wait=_wait(failed), now=now
-            )
+            settle, failure = queries("webhooks").settle, self.trouble if failed else None
+            mine = {"name": self.webhook.name, "owner": self.owner}
+            await settle(connection, **mine, attempts=failed, wait=_wait(failed), failure=failure, now=now)
         self._show(facts, heard, now)
         return not failed
 
@@ -113,19 +147,29 @@ class Herald:
         now, mine = self.clock(), {"name": self.webhook.name, "owner": self.owner}
         async with db.acquired(self.pool) as connection:
             row = await queries("webhooks").look(connection, **mine, now=now)
-            if row is None or row["away"] or not await feed.after(connection, _place(row), most=1, now=now):
+            if row is None or row["away"]:
+                return [], 0
+            if not await feed.after(connection, _place(row), most=1, now=now, since=row["since"]):
+                if row["beyond"]:
+                    await self._restart(connection, now)
                 return [], 0
             row = await queries("webhooks").own(connection, **mine, until=now + OWNED, now=now)
             if row is None:
                 return [], 0
             if _place(row) != self.place:  # somebody else told them meanwhile, or it is told once more
                 self.place, self.ahead = _place(row), set()
-            return await feed.after(connection, self.place, most=BATCH, now=now), row["attempts"]
+            return await feed.after(connection, self.place, most=BATCH, now=now, since=row["since"]), row["attempts"]
+
+    async def _restart(self, connection: Connection, now: datetime) -> None:
+        """Go on in another server than the one whose numbers it stands by: its database was restored into this one."""
+        if await queries("webhooks").restart(connection, name=self.webhook.name, now=now) != "UPDATE 0":
+            telemetry.alarm("webhook_place_beyond", webhook=self.webhook.name)
 
     async def _tell(self, facts: Sequence[Fact]) -> int:
         """Return how many of the rows, from the first on, were heard. One that was not holds up its lane and what comes after it."""
         lanes = [[fact for fact in facts if fact.place.key.int % LANES == lane] for lane in range(LANES)]
         tasks = [asyncio.create_task(self._lane(lane)) for lane in lanes if lane]
+        self.trouble = "slow"  # unless one of them says another
         _, late = await asyncio.wait(tasks, timeout=PATIENCE.total_seconds())
         for task in late:
             task.cancel()
@@ -139,6 +183,7 @@ class Herald:
             scope = self.catalogue.by_number.get(fact.scope)
             if scope is None:  # a newer release mapped it: a worker of that release tells it
                 telemetry.alarm("webhook_scope_unknown", webhook=self.webhook.name)
+                self.trouble = "scope_unknown"
                 return
             if fact.place in self.ahead or scope.sensitive or await self._post(fact):  # a sensitive topic is told to nobody
                 self.ahead.add(fact.place)
@@ -146,19 +191,10 @@ class Herald:
                 return
 
     async def _post(self, fact: Fact) -> bool:
-        body, id = self._body(fact), _id(self.webhook.name, fact.place)
-        timestamp = str(int(self.clock().timestamp()))
-        headers = {
-            "Content-Type": "application/json",
-            "webhook-id": id,
-            "webhook-timestamp": timestamp,
-            "webhook-signature": attempts.signature(self.key, id, timestamp, body),
-        }
-        try:
-            async with self.http.post(self.webhook.url, data=body, headers=headers, allow_redirects=False) as answer:
-                return 200 <= answer.status < 300
-        except (ClientError, TimeoutError, OSError):
-            return False
+        answer = await post(self.http, self.webhook, self.key, _id(self.webhook.name, fact.place), self._body(fact), at=self.clock())
+        if not taken(answer):
+            self.trouble = answer
+        return taken(answer)
 
     def _body(self, fact: Fact) -> bytes:
         data = {
@@ -214,6 +250,37 @@ def _id(name: str, place: Place) -> str:
 async def replay(connection: Connection, name: str, *, since: datetime) -> bool:
     """Let an endpoint hear everything once more that was recorded from a time on; False if there is nothing, or no such endpoint."""
     place = await feed.since(connection, since)
-    if place is None:
-        return False
-    return bool(await queries("webhooks").replay(connection, name=name, position=str(place.position)) != "UPDATE 0")
+    return place is not None and await _replay(connection, name, place, since=since)
+
+
+async def replay_from(connection: Connection, name: str, position: int) -> bool:
+    """Let an endpoint hear everything once more from a place on; False for one that was never reached, or no such endpoint."""
+    return await _replay(connection, name, Place(position), since=feed.EVER)
+
+
+async def _replay(connection: Connection, name: str, place: Place, *, since: datetime) -> bool:
+    moved = await queries("webhooks").replay(connection, name=name, position=str(place.position), since=since)
+    return bool(moved != "UPDATE 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How far one endpoint has come."""
+
+    name: str
+    position: int  # of the last transaction that it has heard from
+    behind: int  # rows that it has not heard, up to ``COUNTED``
+    oldest_at: datetime | None  # when the oldest of them was recorded
+    delivered_at: datetime | None
+    attempts: int  # in vain, since it last heard
+    failing_since: datetime | None
+    failed_at: datetime | None
+    failure: str | None  # what the last failure was
+    due_at: datetime  # it is tried again then
+    beyond: bool  # it stands where this server has not come to
+
+
+async def standings(connection: Connection, names: Iterable[str]) -> list[Standing]:
+    """Return how far these endpoints have come, by name; those that no worker has begun to tell are not among them."""
+    rows = queries("webhooks").known(connection, names=list(names), most=COUNTED)
+    return [Standing(**{**row, "position": int(row["position"])}) async for row in rows]

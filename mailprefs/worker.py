@@ -14,13 +14,14 @@ from datetime import UTC, datetime, timedelta
 
 from aiohttp import ClientSession
 
-from mailprefs import courier, db, inbox, lmtp, numbers, outbox, reconcile, silence, telemetry, webhooks
+from mailprefs import courier, db, inbox, lmtp, numbers, outbox, post, reconcile, silence, telemetry, webhooks
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
 from mailprefs.courier import Clock, Courier, Route, Timing
 from mailprefs.errors import Busy, Unavailable
 from mailprefs.links import KeyRing
 from mailprefs.mailroom import Mailroom
+from mailprefs.post import Postman
 from mailprefs.providers import PROVIDERS, engaged
 from mailprefs.providers.base import Barred, Ear, Provider, Slow, Unclear, Unsafe
 from mailprefs.providers.calling import session
@@ -30,6 +31,7 @@ from mailprefs.webhooks import Herald
 
 MEASURED_EVERY = 15  # seconds
 TOLD_EVERY = 1  # seconds between two looks for what an endpoint of the sender's own has not heard
+MAILED_EVERY = 1  # seconds between two looks for a mail that we owe
 FORGOTTEN_EVERY = 3600  # seconds
 COMPARED_EVERY = timedelta(days=1)  # each provider's list with ours
 ASKED_EVERY = 600  # seconds between two looks whether that is due
@@ -69,6 +71,7 @@ async def work(
             for route in await _routes(pool, catalogue, ring, settings, clock, providers)
         ]
         heralds = await _heralds(stack, pool, catalogue, settings, clock)
+        postman = await _postman(stack, pool, catalogue, ring, settings, clock)
         if settings.lmtp_port is not None:
             room = Mailroom(catalogue, Addresses(ring.digest), ring, settings.authserv)
             await stack.enter_async_context(lmtp.listening(room, pool, settings.lmtp_port, clock))
@@ -77,6 +80,7 @@ async def work(
                 loops.create_task(_supervised(each.route.name, each.round, stop, idle=each.timing.poll.total_seconds()))
             for endpoint in heralds:
                 loops.create_task(_supervised(endpoint.webhook.name, endpoint.round, stop, idle=TOLD_EVERY))
+            loops.create_task(_supervised("", postman.round, stop, idle=MAILED_EVERY))
             if unhurried:
                 nightly = Nightly([each.route for each in couriers], catalogue, Addresses(ring.digest), unhurried, clock, stop)
                 loops.create_task(_supervised("", nightly.round, stop, idle=ASKED_EVERY))
@@ -154,11 +158,21 @@ async def _heralds(stack: AsyncExitStack, pool: db.Pool, catalogue: Catalogue, s
     """Return who tells each endpoint of the sender's own. Raises Misconfigured for a secret that is missing or short."""
     keys = {each.name: webhooks.secret(each, settings) for each in catalogue.webhook}
     async with db.acquired(pool) as connection:
-        await webhooks.introduce(connection, catalogue)
+        await webhooks.introduce(connection, catalogue, now=clock())
     return [
         Herald(each, keys[each.name], catalogue, pool, await stack.enter_async_context(webhooks.session(each)), clock)
         for each in catalogue.webhook
     ]
+
+
+async def _postman(stack: AsyncExitStack, pool: db.Pool, catalogue: Catalogue, ring: KeyRing, settings: Settings, clock: Clock) -> Postman:
+    """Return who sends the mails that we owe. Raises Misconfigured for an SMTP_URL that is none, or a secret that is missing or short."""
+    mailers = [each for each in catalogue.webhook if each.name in {brand.mailer for brand in catalogue.brand}]
+    handed = {
+        each.name: post.Handed(each, webhooks.secret(each, settings), await stack.enter_async_context(webhooks.session(each)))
+        for each in mailers
+    }
+    return Postman(catalogue, ring, pool, post.ways(settings, catalogue, handed), clock)
 
 
 @dataclass(frozen=True)
@@ -191,7 +205,9 @@ class Nightly:
         try:
             async with asyncio.timeout(LONGEST.total_seconds()), db.acquired(self.unhurried) as connection, session(1) as http:
                 with suppress(Busy):  # another worker does it
-                    await self._books(route, scope, connection, http).compare(heal=True)
+                    (report,) = await self._books(route, scope, connection, http).compare(heal=True, unasked=True)
+                    if report.wants_a_person:
+                        self.futile[route.number, scope] = self.clock()
         except (Slow, Barred, Unsafe, Unclear, Shrunk, TimeoutError) as error:
             telemetry.alarm("list_not_compared", account=route.name, why=type(error).__name__)
             if isinstance(error, Unsafe | Shrunk):
@@ -199,7 +215,7 @@ class Nightly:
 
     def _books(self, route: Route, scope: int, connection: db.Connection, http: ClientSession) -> Books:
         said = route.provider, route.credential, {scope: route.groups[scope]}, {scope: self.catalogue.by_number[scope].name}
-        return Books(route.name, route.number, *said, connection, http, self.addresses, self.clock)
+        return Books(route.name, route.number, *said, connection, http, self.addresses, self.clock, route.settle)
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None:
@@ -256,6 +272,7 @@ async def _watch(pool: db.Pool, catalogue: Catalogue, clock: Clock) -> bool:
 async def _forget(pool: db.Pool, catalogue: Catalogue, clock: Clock) -> bool:
     async with db.acquired(pool) as connection:
         await inbox.forget(connection, catalogue, now=clock())
+        await post.forget(connection, now=clock())
     return False
 
 

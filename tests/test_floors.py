@@ -35,7 +35,7 @@ FLOORS = {
     9.2: ("demo",),
     9.9: ("cli.saying",),
     10: ("cli.opening",),
-    10.1: ("cli.drift", "cli.secrets", "cli.mint", "cli.people", "cli.operate", "cli.post", "cli.demo", "cli.tryout"),
+    10.1: ("cli.drift", "cli.endpoints", "cli.secrets", "cli.mint", "cli.people", "cli.operate", "cli.post", "cli.demo", "cli.tryout"),
     10.2: ("cli.service", "cli.hooks"),
     10.3: ("cli",),
     11: ("__main__",),

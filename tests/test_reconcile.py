@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -12,9 +13,10 @@ import asyncpg
 import pytest
 from aiohttp import ClientSession
 
-from mailprefs import db, ledger, outbox
+from mailprefs import db, ledger, outbox, reconcile
 from mailprefs.addresses import Addresses
-from mailprefs.errors import Busy
+from mailprefs.errors import Busy, Forged, Unreadable
+from mailprefs.links import KeyRing
 from mailprefs.outbox import End, Fate
 from mailprefs.providers.base import Credential, Listed, Provider, Unclear
 from mailprefs.reconcile import Books, Report, Shrunk
@@ -314,3 +316,135 @@ async def test_a_comparison_that_is_over_keeps_nobody_out_who_has_another_sessio
         (report,) = await replace(case.books(), connection=two).compare(heal=False)
         assert report.drifted, "not even one that broke off"
     pool.terminate()
+
+
+async def let_go(case: Case, name: str, *, at: datetime) -> Address:
+    """Somebody who was stopped and told, then chose to be written to again, and the account confirmed that."""
+    await case.change(who := await case.known(name), Effect.STOP, at - 2 * DAY)
+    await case.told(at - 2 * DAY + MINUTE)
+    await case.change(who, Effect.GO, at - DAY)
+    await case.told(at, stop=False)
+    return who
+
+
+def found(report: Report) -> dict[str, int]:
+    return {kind: people for kind, people in report.found.items() if people}
+
+
+async def test_whoever_left_there_again_is_stopped_although_the_list_gives_no_dates(case: Case) -> None:
+    """They were off a whole listing after they were let go, and are on a later one: no echo of ours."""
+    who = await let_go(case, "again", at=case.now - 5 * DAY)
+    assert found(await case.compare(now=case.now - DAY)) == {}
+    case.lists(who)
+    assert found(await case.compare()) == {"theirs": 1}
+    assert (await case.compare(heal=True, now=case.now + MINUTE)).found["theirs"] == 1, "and only looking at it forgets nothing"
+    assert await case.stopped(who)
+    assert found(await case.compare(heal=True, now=case.now + 2 * MINUTE)) == {}
+
+
+async def test_whoever_was_never_off_their_list_is_not_stopped_again_however_often_it_is_read(case: Case) -> None:
+    who = await let_go(case, "echo", at=case.now - 5 * DAY)
+    case.lists(who)
+    for days in range(4, -1, -1):
+        assert found(await case.compare(heal=True, now=case.now - days * DAY)) == {"stale": 1}
+    assert not await case.stopped(who)
+
+
+async def test_a_listing_in_which_they_could_not_be_seen_yet_proves_nothing(case: Case) -> None:
+    """A request of before the go may still have landed after it."""
+    who = await let_go(case, "again", at=case.now - 5 * DAY)
+    await case.compare(now=case.now - 5 * DAY + SETTLE)
+    case.lists(who)
+    assert found(await case.compare(heal=True)) == {"stale": 1}
+    assert not await case.stopped(who)
+
+
+async def test_a_listing_that_was_believed_although_it_had_shrunk_proves_nobodys_absence(case: Case) -> None:
+    await agreeing(case, 40)
+    who = await let_go(case, "echo", at=case.now - 5 * DAY)
+    everybody = case.lister.entries[:]
+    await case.compare(now=case.now - 6 * DAY)
+    del case.lister.entries[20:]
+    await case.compare(shrunk=True, now=case.now - DAY)
+    case.lister.entries = everybody
+    case.lists(who)
+    assert found(await case.compare(heal=True)) == {"stale": 1}
+    assert not await case.stopped(who)
+
+
+async def test_a_comparison_of_an_older_release_proves_nobodys_absence(case: Case) -> None:
+    """It did not write down whom it saw."""
+    who = await let_go(case, "echo", at=case.now - 5 * DAY)
+    case.lists(who)
+    await case.conn.execute(
+        "insert into reconciliation (account, scope, began_at, ended_at, listed, found, healed) values ($1, $2, $3, $3, 1, '{}', true)",
+        MAIN, NEWSLETTER, case.now - DAY,
+    )  # fmt: skip
+    assert found(await case.compare(heal=True)) == {"stale": 1}
+
+
+@pytest.mark.parametrize("spoken", [False, True])
+async def test_whoever_chose_again_since_they_were_off_the_list_is_not_stopped(case: Case, spoken: bool) -> None:
+    who = await let_go(case, "again", at=case.now - 5 * DAY)
+    await case.compare(now=case.now - DAY)
+    case.lists(who)
+    if spoken:
+        await case.change(who, Effect.GO, case.now - MINUTE)
+    assert found(await case.compare(heal=True)) == ({"stale": 1} if spoken else {"theirs": 1})
+    assert await case.stopped(who) is not spoken
+
+
+async def test_whoever_is_let_go_after_they_left_there_again_begins_anew(case: Case) -> None:
+    who = await let_go(case, "again", at=case.now - 9 * DAY)
+    await case.compare(now=case.now - 8 * DAY)
+    case.lists(who)
+    await case.compare(heal=True, now=case.now - 7 * DAY)
+    await case.change(who, Effect.GO, case.now - 6 * DAY)
+    await case.told(case.now - 5 * DAY, stop=False)
+    for days in (4, 3):
+        assert found(await case.compare(heal=True, now=case.now - days * DAY)) == {"stale": 1}
+    assert not await case.stopped(who)
+
+
+async def test_unasked_no_more_people_are_stopped_than_is_usual_and_what_they_lost_is_told_again_all_the_same(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "UNASKED", 3)
+    await agreeing(case, 20)
+    await case.change(await case.known("ours"), Effect.STOP, case.now - 9 * DAY)
+    await case.told(case.now - 8 * DAY)
+    for n in range(4):
+        case.lists(await case.known(f"theirs{n}") if n % 2 else case.addresses.read(f"stranger{n}@example.org"))
+    (report,) = await case.books().compare(heal=True, unasked=True)
+    assert (report.healed, report.wants_a_person, report.found["theirs"] + report.found["stranger"]) == (False, True, 4)
+    assert not await case.stopped(case.addresses.read("theirs1@example.org"))
+    assert await case.conn.fetchval("select count(*) from push where account = $1", MAIN) == 1
+    monkeypatch.setattr(reconcile, "SHARE", 0.2)  # of 24: the control
+    (report,) = await case.books(case.now + MINUTE).compare(heal=True, unasked=True)
+    assert (report.healed, report.wants_a_person) == (True, False)
+    assert await case.stopped(case.addresses.read("theirs1@example.org"))
+
+
+async def test_who_asks_for_healing_has_all_of_it_healed(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reconcile, "UNASKED", 0)
+    case.lists(who := await case.known("theirs"))
+    assert (await case.compare(heal=True)).healed
+    assert await case.stopped(who)
+
+
+async def test_a_report_is_proven_by_its_signature_and_by_nothing_else(case: Case, ring: KeyRing) -> None:
+    case.lists(await case.known("theirs"))
+    told = json.loads(json.dumps(reconcile.signed(ring, [await case.compare()])))
+    reports, _ = reconcile.proven(ring, told)
+    assert reports[0]["found"]["theirs"] == 1
+    for altered in (
+        told | {"reports": [reports[0] | {"listed": 2}]},
+        told | {"proof": told["proof"][:-20] + told["proof"][-20:].swapcase()},
+        told | {"proof": ring.timed("undo").dumps(reports)},
+    ):
+        with pytest.raises(Forged):
+            reconcile.proven(ring, altered)
+    nothings: tuple[object, ...] = ({}, [], "x", {"reports": reports}, {"proof": told["proof"]}, None)
+    for nothing in nothings:
+        with pytest.raises(Unreadable):
+            reconcile.proven(ring, nothing)

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import cycle
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -18,6 +19,7 @@ import pytest
 from aiohttp import ClientConnectorError, ClientSession, web
 from aiohttp.abc import ResolveResult
 from aiohttp.resolver import ThreadedResolver
+from prometheus_client import REGISTRY
 from standardwebhooks import Webhook as Official
 
 from mailprefs import catalogue, db, ledger, webhooks
@@ -30,7 +32,7 @@ from mailprefs.words import Address, Cause, Change, Door, Effect
 
 NEWSLETTER, RECOVERY = 272, 276
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-Answer = Callable[[dict[str, object]], int]
+Answer = Callable[[dict[str, Any]], int]
 
 
 async def nothing() -> None:
@@ -83,7 +85,7 @@ async def pool(database: str) -> AsyncIterator[db.Pool]:
 async def herald(pool: db.Pool, crm: Crm, known: Catalogue) -> AsyncIterator[Herald]:
     webhook = Webhook(name="crm", url=crm.url, secret="CRM_SECRET", private=True)
     async with pool.acquire() as connection:
-        await webhooks.introduce(connection, known.model_copy(update={"webhook": (webhook,)}))
+        await webhooks.introduce(connection, known.model_copy(update={"webhook": (webhook,)}), now=datetime.now(UTC))
     key = webhooks.secret(webhook, Settings().lending({"CRM_SECRET": SECRET}))
     async with webhooks.session(webhook) as http:
         yield Herald(webhook, key, known, pool, http, lambda: datetime.now(UTC))
@@ -169,7 +171,7 @@ async def test_one_who_is_not_heard_holds_up_no_other_lane(
 ) -> None:
     people = [addresses.read(f"p{n}@example.org") for n in range(40)]
     poison = people[0].key.hex
-    crm.answer = lambda told: 500 if told["data"]["key"] == poison else 200  # type: ignore[index]
+    crm.answer = lambda told: 500 if told["data"]["key"] == poison else 200
     async with herald(pool, crm, shared_catalogue) as each:
         await record(*(change(who) for who in people))
         assert await each.round() is False
@@ -287,6 +289,113 @@ async def test_everything_since_a_time_can_be_heard_again(
         assert await webhooks.replay(conn, "nobody", since=since) is False
     assert [UUID(str(data["key"])) for _, data in crm.heard[2:]] == [addresses.read("new@example.org").key]
     assert len({id for id, _ in crm.heard}) == 2
+
+
+async def test_it_can_be_heard_again_from_a_place_that_was_reached(
+    conn: asyncpg.Connection, pool: db.Pool, crm: Crm, shared_catalogue: Catalogue, addresses: Addresses, record: Record
+) -> None:
+    async with herald(pool, crm, shared_catalogue) as each:
+        (before,) = await webhooks.standings(conn, ["crm"])
+        await record(change(addresses.read("jane@example.org")))
+        await each.round()
+        assert await webhooks.replay_from(conn, "crm", before.position) is True
+        await each.round()
+        assert await webhooks.replay_from(conn, "crm", before.position + (1 << 40)) is False
+        assert await each.round() is False
+    assert [id for id, _ in crm.heard] == [crm.heard[0][0]] * 2
+
+
+async def restored(conn: asyncpg.Connection) -> None:
+    """The database was dumped elsewhere, where transactions had greater numbers, and restored here."""
+    await conn.execute("set session_replication_role = replica")
+    await conn.execute("update consent set position = (position::text::numeric + 1000000000)::text::xid8")
+    await conn.execute("update webhook set position = (position::text::numeric + 1000000000)::text::xid8")
+    await conn.execute("set session_replication_role = origin")
+
+
+@pytest.mark.parametrize("heard_before", [0, 1])
+async def test_after_a_restore_into_another_server_what_was_left_and_what_is_new_is_heard_and_nothing_of_before(
+    conn: asyncpg.Connection,
+    pool: db.Pool,
+    crm: Crm,
+    shared_catalogue: Catalogue,
+    addresses: Addresses,
+    record: Record,
+    settled: Callable[[], Awaitable[None]],
+    heard_before: int,
+) -> None:
+    old, left, new, newer = (addresses.read(f"{name}@example.org") for name in ("old", "left", "new", "newer"))
+    long_ago = datetime.now(UTC) - timedelta(days=2)
+    await ledger.record(conn, [replace(change(addresses.read("ancient@example.org")), happened_at=long_ago)], now=long_ago)
+    await settled()
+    async with herald(pool, crm, shared_catalogue) as each:
+        if heard_before:
+            await record(change(old))
+            await each.round()
+        await record(change(left))
+        await restored(conn)
+        await record(change(new))
+        assert [one.beyond for one in await webhooks.standings(conn, ["crm"])] == [True]
+        for _ in range(4):
+            await each.round()
+        await record(change(newer))
+        await each.round()
+        assert [one.beyond for one in await webhooks.standings(conn, ["crm"])] == [False]
+        assert await each.round() is False
+        assert (await webhooks.standings(conn, ["crm"]))[0].behind == 0
+    keys = [data["key"] for _, data in crm.heard[heard_before:]]
+    assert keys == [who.key.hex for who in (left, new, newer)]
+
+
+async def test_a_place_of_another_server_alarms(
+    conn: asyncpg.Connection, pool: db.Pool, crm: Crm, shared_catalogue: Catalogue, addresses: Addresses, record: Record
+) -> None:
+    def alarms() -> float:
+        return REGISTRY.get_sample_value("mailprefs_alarms_total", {"alarm": "webhook_place_beyond", "account": ""}) or 0
+
+    before = alarms()
+    async with herald(pool, crm, shared_catalogue) as each:
+        await each.round()
+        assert alarms() == before, "the control"
+        await restored(conn)
+        await each.round()
+        assert alarms() == before + 1
+        await each.round()
+        assert alarms() == before + 1
+
+
+async def test_what_failed_last_and_how_much_waits_is_known(
+    conn: asyncpg.Connection, pool: db.Pool, crm: Crm, shared_catalogue: Catalogue, addresses: Addresses, record: Record
+) -> None:
+    crm.answer = lambda _told: 503
+    async with herald(pool, crm, shared_catalogue) as each:
+        await record(*(change(addresses.read(f"p{n}@example.org")) for n in range(3)))
+        await each.round()
+        (one,) = await webhooks.standings(conn, ["crm"])
+        assert (one.failure, one.behind, one.attempts, one.failing_since is not None) == ("503", 3, 1, True)
+        crm.answer = lambda _told: 200
+        await due(conn)
+        await each.round()
+        (one,) = await webhooks.standings(conn, ["crm"])
+        assert (one.failure, one.behind, one.attempts, one.failing_since, one.oldest_at) == ("503", 0, 0, None, None)
+        assert one.failed_at is not None
+
+
+async def test_a_sample_is_signed_and_about_nobody(crm: Crm) -> None:
+    webhook = Webhook(name="crm", url=crm.url, secret="CRM_SECRET", private=True)
+    key = webhooks.secret(webhook, Settings().lending({"CRM_SECRET": SECRET}))
+    id, body = webhooks.sample(webhook, datetime.now(UTC))
+    async with webhooks.session(webhook) as http:
+        assert await webhooks.post(http, webhook, key, id, body, at=datetime.now(UTC)) == "200"
+        crm.answer = lambda _told: 410
+        assert not webhooks.taken(await webhooks.post(http, webhook, key, id, body, at=datetime.now(UTC)))
+        gone = webhook.model_copy(update={"url": "http://127.0.0.1:1/hooks"})
+        assert await webhooks.post(http, gone, key, id, body, at=datetime.now(UTC)) == "unreachable"
+    told = Official(SECRET).verify(crm.body.decode(), crm.headers)
+    assert (told["type"], told["data"]["address"]) == ("preference.test", "mailprefs-test@example.com")
+    assert set(told["data"]) == {
+        "address", "key", "channel", "party", "scope", "effect", "cause", "door", "at", "until", "stopped"
+    }  # fmt: skip
 
 
 async def test_nobody_inside_is_called_by_a_name_that_leads_there(crm: Crm) -> None:

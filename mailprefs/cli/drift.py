@@ -1,29 +1,30 @@
-"""``reconcile``: where a provider's list and ours differ, and healing it."""
+"""``reconcile`` and ``check-report``: where a provider's list and ours differ, healing it, and proving what was found."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 import click
 
-from mailprefs import outbox, telemetry
-from mailprefs.cli.opening import Opening, now, run
-from mailprefs.cli.saying import show
-from mailprefs.errors import Misconfigured, Unavailable
+from mailprefs import outbox, reconcile, telemetry
+from mailprefs.cli.opening import Opening, contents, now, run
+from mailprefs.cli.saying import show, tell
+from mailprefs.errors import Unavailable, Unreadable
 from mailprefs.providers import engaged
-from mailprefs.providers.base import Barred, Provider, Slow, Unclear, Unsafe
 from mailprefs.providers.calling import session
-from mailprefs.reconcile import Books, Report
+from mailprefs.reconcile import Report
 
 _WORDS = {  # kind → what it means, and what healing does about it
     "theirs": ("stopped there alone", "stopped here now"),
     "stranger": ("stopped there, and unknown here", "stopped here now"),
     "ours": ("stopped here, and not listed there any more", "told again"),
     "stale": ("still listed there after we said go", "left alone"),
-    "unsettled": ("told while the list was read", "left alone"),
+    "unsettled": ("still being told, or spoken for while the list was read", "left alone"),
 }
 
 
@@ -31,30 +32,49 @@ _WORDS = {  # kind → what it means, and what healing does about it
 @click.argument("account")
 @click.option("--fix", is_flag=True, help="Heal: what they hold stops here, what they lost is told again. Nobody is ever let go.")
 @click.option("--shrunk", is_flag=True, help="Believe a list that is much shorter than the last one.")
-@click.option("--json", "as_json", is_flag=True, help="For a program to read, with a signed copy of it as proof.")
+@click.option("--json", "as_json", is_flag=True, help="For a program to read, with a signed copy as proof: `check-report` checks it.")
 def reconcile_(account: str, fix: bool, shrunk: bool, as_json: bool) -> int:
     """Compare what ACCOUNT's provider lists as stopped with what we hold. Exit 1 if they differ."""
     telemetry.start(json=not sys.stderr.isatty())
     opening = Opening()
     reports = run(_compared(opening, account, fix, shrunk))
     if as_json:
-        told = [asdict(report) for report in reports]
-        text = json.dumps(told, default=lambda at: at.isoformat())
-        click.echo(json.dumps({"reports": json.loads(text), "proof": opening.ring.timed("reconciliation").dumps(json.loads(text))}))
+        click.echo(json.dumps(reconcile.signed(opening.ring, reports)))
     for report in () if as_json else reports:
-        _show(report)
+        _show(asdict(report))
     return 1 if any(report.drifted for report in reports) else 0
 
 
-def _show(report: Report) -> None:
-    twice = f", {report.twice:,} of them twice" if report.twice else ""
-    show(f"{report.scope}: {report.listed:,} listed{twice}")
-    for kind, people in report.found.items():
+@click.command("check-report")
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True))
+def check_report_(file: Path) -> int:
+    """Prove a report. FILE is what `reconcile --json` wrote, or `POST /v1/reconcile/ACCOUNT` answered; `-` is stdin.
+
+    Its words are shown only if the key ring here signed them. Exit 1 if it did not.
+    """
+    try:
+        told = json.loads(contents(file))
+    except ValueError:
+        raise Unreadable("that is no report of a comparison: no JSON") from None
+    reports, at = reconcile.proven(Opening().ring, told)
+    for report in reports:
+        show(f"{report['account']}, {report['began_at'][:19]}Z to {report['ended_at'][:19]}Z")
+        _show(report)
+    tell(f"signed {at:%Y-%m-%d %H:%M:%S}Z with a key of this ring")
+    return 0
+
+
+def _show(report: Mapping[str, Any]) -> None:
+    twice = f", {report['twice']:,} of them twice" if report["twice"] else ""
+    show(f"{report['scope']}: {report['listed']:,} listed{twice}")
+    for kind, people in report["found"].items():
         if people:
             what, cure = _WORDS[kind]
-            show(f"  {people:>9,} {what}{f': {cure}' if report.healed else ''}")
-    if not report.drifted:
+            show(f"  {people:>9,} {what}{f': {cure}' if report['healed'] else ''}")
+    if not any(report["found"].values()):
         show("  both hold the same")
+    elif not any(people for kind, people in report["found"].items() if kind != "unsettled"):
+        show("  of everybody else both hold the same")
 
 
 async def _compared(opening: Opening, name: str, fix: bool, shrunk: bool) -> Sequence[Report]:
@@ -62,27 +82,11 @@ async def _compared(opening: Opening, name: str, fix: bool, shrunk: bool) -> Seq
     if account is None:
         raise click.BadParameter(f"no such account; there are: {', '.join(each.name for each in opening.catalogue.account)}")
     provider, credential = engaged(account, opening.settings)
-    groups = opening.catalogue.mapped(account)
-    if not isinstance(provider, Provider) or not groups:
-        raise Misconfigured(
-            f"account '{name}' is told nothing, so there is no list of its to compare: map scopes to what the provider calls them"
-        )
-    names = {number: opening.catalogue.by_number[number].name for number in groups}
     async with opening.connected() as connection, session(1) as http:
         number = (await outbox.accounts(connection))[name]
-        books = Books(name, number, provider, credential, groups, names, connection, http, opening.addresses, now)
+        books = reconcile.books(opening.catalogue, account, provider, credential, number, connection, http, opening.addresses, now)
         try:
             return await books.compare(heal=fix, shrunk=shrunk)
-        except (Slow, Barred, Unsafe, Unclear) as error:
-            raise Unavailable(f"the list did not come whole ({_why(error)}). Nothing was concluded from it; try again.") from None
-
-
-def _why(error: Exception) -> str:
-    match error:
-        case Slow():
-            return f"the provider asks us to wait for {error.wait.total_seconds():.0f} s"
-        case Barred():
-            return "the provider does not accept the account's key"
-        case Unclear():
-            return error.detail
-    return str(error) or "what the account maps is not there"
+        except reconcile.TROUBLE as error:
+            why = reconcile.why(error)
+            raise Unavailable(f"the list did not come whole ({why}). Nothing was concluded from it; try again.") from None

@@ -17,7 +17,7 @@ from aiohttp import ClientError, ClientSession
 
 from mailprefs import db, inbox, mailroom, reception, shipped
 from mailprefs.catalogue import Account
-from mailprefs.cli.opening import Opening, now, run
+from mailprefs.cli.opening import Opening, contents, now, run
 from mailprefs.cli.saying import show
 from mailprefs.cli.tryout import test
 from mailprefs.errors import Forged, Unavailable, Unreadable
@@ -144,7 +144,7 @@ def replay(file: Path, account: str | None, dry_run: bool) -> int:
 
     Its signature must hold; its age does not matter.
     """
-    delivery = _captured(sys.stdin.buffer.read() if str(file) == "-" else _bytes(file))
+    delivery = _captured(contents(file))
     heard, added = run(_replayed(account or delivery.url.partition("?")[0].rpartition("/")[2], delivery, dry_run))
     for event in heard.events:
         click.echo(f"{event.kind:<18} {event.happened_at:%Y-%m-%d %H:%M:%S}Z {event.group or '-':<16} {event.detail}".rstrip())
@@ -188,7 +188,7 @@ async def _raw(account: str | None, id: str) -> bytes | None:
 @click.option("--account", required=True, help="The SES account whose topic asks.")
 def confirm(file: Path, account: str) -> int:
     """Confirm that an SNS topic may tell us. FILE is what `hook kept ACCOUNT --raw ID` wrote. The service never does it itself."""
-    run(_confirmed(account, sys.stdin.buffer.read() if str(file) == "-" else _bytes(file)))
+    run(_confirmed(account, contents(file)))
     click.echo("confirmed: the topic delivers from now on", err=True)
     return 0
 
@@ -248,10 +248,3 @@ def _captured(raw: bytes) -> Delivery:
     request = lines.pop(0).split() if lines and re.match(r"[A-Z]+ \S+ HTTP/", lines[0]) else ["POST", ""]
     headers = [(name.strip(), value.strip()) for name, colon, value in (line.partition(":") for line in lines) if colon]
     return Delivery(headers, body, now(), request[0], request[1])
-
-
-def _bytes(file: Path) -> bytes:
-    try:
-        return file.read_bytes()
-    except OSError as error:
-        raise Unreadable(f"{file} cannot be read: {error.strerror}") from None

@@ -6,18 +6,20 @@ What only a database needs is imported with it: minting waits for no provider.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mailprefs import catalogue, settings, turning
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue, Scope
 from mailprefs.cli.saying import tell
-from mailprefs.errors import Misconfigured, Unavailable
+from mailprefs.errors import Misconfigured, Unavailable, Unreadable
 from mailprefs.links import KeyRing, Links
 from mailprefs.settings import Settings
 
@@ -116,6 +118,14 @@ class Opening:
             await self.migrated(connection)
         finally:
             await connection.close()
+
+
+def contents(file: Path) -> bytes:
+    """Return what a file holds, ``-`` being standard input. Raises Unreadable, which names it."""
+    try:
+        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        raise Unreadable(f"{file} cannot be read: {error.strerror}") from None
 
 
 def now() -> datetime:

@@ -77,10 +77,32 @@ async def test_reconcile_shows_where_they_differ_and_heals_towards_more_suppress
             ("connective/newsletter", 1, 1),
             ("connective/offers", 0, 0),
         ]
-        assert asking.ring.timed("reconciliation").loads(healed["proof"], max_age=60) == healed["reports"]
+        proven = (await asking("check-report", "-", stdin=json.dumps(healed).encode())).said(0, "signed 20")
+        assert "sendgrid-main, 20" in proven.out
+        assert "        1 stopped there alone: stopped here now\n" in proven.out
+        healed["reports"][0]["listed"] += 1
+        assert (await asking("check-report", "-", stdin=json.dumps(healed).encode())).said(1, "not those that the proof").out == ""
         assert await conn.fetchval("select stops from address where key = $1", bob.key) == [NEWSLETTER]
         assert [tuple(row) for row in await conn.fetch("select key, stop from push where account = 1")] == [(ann.key, True)]
     assert "example.org" not in seen + json.dumps(healed)
+
+
+async def test_reconcile_while_something_is_being_told_says_so_and_calls_nothing_the_same(
+    asking: Shell, conn: asyncpg.Connection, addresses: Addresses, now: datetime
+) -> None:
+    ann = addresses.read("ann@example.org")
+    await directory.know(conn, [Entry(ann)], now=now)
+    await ledger.record(conn, [Change(ann, NEWSLETTER, Cause.CHOICE, Effect.STOP, Door.LINK, "1", now)], now=now)
+    async with listing(_12345=[]) as base:
+        asks(asking, base)
+        seen = (await asking("reconcile", "sendgrid-main")).said(0).out
+    assert "0 listed\n          1 still being told, or spoken for while the list was read\n  of everybody else both hold the same\n" in seen
+
+
+async def test_check_report_says_what_is_no_report(asking: Shell) -> None:
+    for text in (b"", b"[]", b'{"reports": [], "proof": 1}', b"\xff"):
+        (await asking("check-report", "-", stdin=text)).said(1, "that is no report of a comparison")
+    (await asking("check-report", "nowhere.json")).said(2, "nowhere.json")
 
 
 async def test_reconcile_says_why_there_is_nothing_to_compare(asking: Shell) -> None:
