@@ -6,7 +6,7 @@ The rule is the one of docs/state.md §3: what is shown as coming is exactly wha
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -54,7 +54,7 @@ class Standing:
 
     state: State
     until: datetime | None = None
-    opens: bool = False  # its recipient may turn it on
+    openers: tuple[Address, ...] = ()  # for which of the addresses its recipient may turn it on
     complained: bool = False  # and lifts a complaint by it
     carrier: bool = False  # stopped by a text to the sender's number: only a text can start it again
 
@@ -132,15 +132,16 @@ class _Book:
 
     def over(self, channel: Channel, scope: Scope) -> Standing:
         """Return how a topic stands over a channel: as it does for the one of its addresses that still gets most."""
-        order = list(State)
-        return min((self.of(one, scope) for one in self.who.over(channel)), key=lambda each: order.index(each.state))
+        order, each = list(State), [self.of(one, scope) for one in self.who.over(channel)]
+        most = min(each, key=lambda one: order.index(one.state))
+        return replace(most, openers=tuple(address for one in each for address in one.openers))
 
     def of(self, address: Address, scope: Scope) -> Standing:
         row = self.standings.get((address.key, scope.number))
         holds = [hold for hold in self.holds.get(address.key, ()) if hold["scope"] in scope.path]
         if row is None:  # nobody we ever met: nothing is on hold
             missing = scope.is_topic and scope.wants(address.channel or Channel.EMAIL) > 0
-            return Standing(State.UNASKED, opens=True) if missing else Standing(State.GETS)
+            return Standing(State.UNASKED, openers=(address,)) if missing else Standing(State.GETS)
         return self._standing(row, holds, address)
 
     def _standing(self, row: Any, holds: Sequence[Any], address: Address) -> Standing:
@@ -150,13 +151,14 @@ class _Book:
         opens = not (for_good & {Cause.STAFF, Cause.MINOR}) and (self.brand.complaint == "liftable" or not complained) and not texted
         # a link that was mailed proves a mailbox: a phone it may start again, where texts were agreed to before, and never sign up
         opens = opens and (address.channel is not Channel.SMS or row["consented"])
+        openers = (address,) if opens else ()
         if row["stopped"] or any(hold["scope"] == ROOT and hold["cause"] == Cause.STAFF for hold in holds):
-            return Standing(State.STOPPED, opens=opens, complained=complained, carrier=texted)
+            return Standing(State.STOPPED, openers=openers, complained=complained, carrier=texted)
         if row["paused_until"]:
             return Standing(State.PAUSED, row["paused_until"])
         if row["unreachable"]:
             return Standing(State.UNREACHABLE)
-        return Standing(State.GETS) if row["consented"] else Standing(State.UNASKED, opens=opens)
+        return Standing(State.GETS) if row["consented"] else Standing(State.UNASKED, openers=openers)
 
 
 async def _book(connection: Connection, who: Person, scopes: Sequence[Scope], brand: Brand, now: datetime) -> _Book:

@@ -1,0 +1,179 @@
+"""What the buttons of a preference page do: each is one deed, recorded at once, and for half an hour taken back by its own name.
+
+A deed is spelled in the value of its button. An undo is that spelling once more, signed with whose it was, when, and under which name:
+so it is as long for somebody we know as for a stranger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from uuid import UUID, uuid4
+
+from aiohttp import web
+from itsdangerous import BadData
+
+from mailprefs import db, ledger, proof, telemetry
+from mailprefs.catalogue import Brand, Catalogue
+from mailprefs.choices import Person, Standing
+from mailprefs.proof import Proof
+from mailprefs.web.keys import HOUSE, POOL, PRESSES, THOUGHTS, House
+from mailprefs.words import ADS, MARKETING, Address, Cause, Change, Channel, Door, Effect, Stream
+
+PAUSES = (30, 60, 90)  # days
+
+
+class Act(StrEnum):
+    """What a button does. The first four anybody may who holds a link; what opens, only who was mailed one."""
+
+    STOP = "stop"  # one topic, over one channel
+    ALL = "all"  # all marketing, of every address of this person
+    PAUSE = "pause"  # all marketing, for some days
+    ADS = "ads"
+    ON = "on"  # one topic, over one channel
+    RESUME = "resume"  # what was paused
+    ADS_ON = "ads-on"
+
+    @property
+    def opens(self) -> bool:
+        return self in (Act.ON, Act.RESUME, Act.ADS_ON)
+
+
+@dataclass(frozen=True, slots=True)
+class Deed:
+    """One press: what, where, over which channel, for how long."""
+
+    act: Act
+    scope: int
+    channel: Channel | None = None  # None: every address of the person
+    days: int = 0
+
+    @property
+    def cause(self) -> Cause:
+        return Cause.PAUSE if self.act in (Act.PAUSE, Act.RESUME) else Cause.CHOICE
+
+    def whose(self, person: Person) -> tuple[Address, ...]:
+        return person.everyone if self.channel is None else person.over(self.channel)
+
+    def changes(self, person: Person, door: Door, nonce: str, now: datetime) -> list[Change]:
+        """Return what is recorded, under names made of the nonce, so that the same form pressed twice is one press."""
+        effect = Effect.GO if self.act.opens else Effect.STOP
+        until = now + timedelta(days=self.days) if self.days else None
+        return [Change(each, self.scope, self.cause, effect, door, f"{nonce}-{self.scope}", now, until) for each in self.whose(person)]
+
+
+def spelled(text: str, brand: Brand, catalogue: Catalogue) -> Deed | None:
+    """Return the deed that the value of a button spells at a brand; None for what no button there says."""
+    act, *rest = text.split(".")
+    base = brand.number * 256
+    match act, rest:
+        case (("stop" | "on"), [topic, channel]) if channel in list(Channel) and topic.isascii() and topic.isdecimal() and len(topic) <= 3:
+            scope = catalogue.by_number.get(base + int(topic)) if int(topic) < 256 else None
+            fits = scope is not None and scope.is_topic and scope.stream is Stream.MARKETING and not scope.sensitive and not scope.retired
+            return Deed(Act(act), base + int(topic), Channel(channel)) if fits else None
+        case "all", []:
+            return Deed(Act.ALL, base + MARKETING)
+        case "pause", [days] if days in map(str, PAUSES):
+            return Deed(Act.PAUSE, base + MARKETING, days=int(days))
+        case "resume", []:
+            return Deed(Act.RESUME, base + MARKETING)
+        case (("ads" | "ads-on"), []) if brand.ads:
+            return Deed(Act(act), base + ADS)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What became of a press: ``undo`` is what takes it back, empty where nothing can, and ``refused`` one too many in a day."""
+
+    deed: Deed
+    undo: str = ""
+    refused: bool = False
+
+
+async def do(request: web.Request, text: str, deed: Deed, person: Person, door: Door, nonce: str) -> Done:
+    """Record a press. Raises Unavailable: then nothing was acknowledged."""
+    house = request.app[HOUSE]
+    now = house.clock()
+    if not request.app[THOUGHTS].allowed(person.address.key, now):  # each that can be taken back is a row: without a bound, of millions
+        if deed.act.opens or deed.days:
+            return Done(deed, refused=True)
+        await _record(request, deed.changes(person, Door.LINK, uuid4().hex, now))
+        return Done(deed)
+    made = deed.changes(person, door, nonce, now)
+    added = await _record(request, made)
+    if not added and not deed.act.opens and await _taken_back(request, made):
+        nonce = uuid4().hex  # the same form, pressed again after its undo, is a new press
+        made = deed.changes(person, door, nonce, now)
+        added = await _record(request, made)
+    undoable = added and not deed.act.opens
+    return Done(deed, _way_back(house, text, person.address.key, door, nonce, now) if undoable else "")
+
+
+async def _record(request: web.Request, changes: Sequence[Change]) -> bool:
+    """Record each and return whether all of them added rows of their own."""
+    added = [await request.app[PRESSES].record(change, now=change.happened_at) for change in changes]
+    for change, new in zip(changes, added, strict=True):
+        telemetry.count("presses", door=change.door, effect=change.effect, new=str(new).lower())
+    return all(added)
+
+
+async def _taken_back(request: web.Request, made: Sequence[Change]) -> bool:
+    async with db.acquired(request.app[POOL]) as connection:
+        return any([await ledger.taken_back(connection, change) for change in made])
+
+
+def _way_back(house: House, text: str, key: UUID, door: Door, nonce: str, at: datetime) -> str:
+    return str(house.ring.timed("change").dumps([key.hex, text, door, nonce, at.timestamp()]))
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A press that can still be taken back."""
+
+    text: str
+    door: Door
+    nonce: str
+    at: datetime
+
+    def left(self, now: datetime) -> timedelta:
+        return self.at + ledger.UNDO - now
+
+
+def made(house: House, value: str, address: Address) -> Made | None:
+    """Return the press that an undo names; None if it is odd, forged, too old, or somebody else's."""
+    try:
+        key, text, door, nonce, at = house.ring.timed("change").loads(value, max_age=int(ledger.UNDO.total_seconds()))
+        found = Made(str(text), Door(door), str(nonce), datetime.fromtimestamp(at, UTC))
+    except (BadData, ValueError, TypeError, OverflowError):
+        return None
+    return found if key == address.key.hex and found.left(house.clock()) >= timedelta() else None
+
+
+async def undo(request: web.Request, press: Made, deed: Deed, person: Person) -> None:
+    """Take back that very press; every other stop stands."""
+    now = request.app[HOUSE].clock()
+    stops = deed.changes(person, press.door, press.nonce, press.at)
+    await _record(request, [ledger.withdrawal(stop, now=now) for stop in stops])
+
+
+async def turn_on(request: web.Request, deed: Deed, standing: Standing, shown: Proof, nonce: str) -> None:
+    """Record that a recipient chose a topic, with what was shown to them. Raises Unavailable.
+
+    A complaint is lifted with it, where there is one and the brand lets that be (whoever calls has asked): then this topic opens alone.
+    """
+    now = request.app[HOUSE].clock()
+    id_ = f"{shown.digest}-{nonce}-{deed.scope}"
+    marketing = deed.scope >> 8 << 8 | MARKETING
+    made: list[Change] = []
+    for each in standing.openers:
+        if standing.complained:
+            made.append(Change(each, marketing, Cause.COMPLAINT, Effect.GO, Door.MANAGE, f"{id_}-lift", now))
+            made.append(Change(each, marketing, Cause.CHOICE, Effect.STOP, Door.MANAGE, f"{id_}-rest", now))
+        made.append(Change(each, deed.scope, Cause.CHOICE, Effect.GO, Door.MANAGE, id_, now))
+    async with db.acquired(request.app[POOL]) as connection, db.sure(connection), connection.transaction():
+        await proof.keep(connection, [shown])
+        await ledger.record(connection, made, now=now)
+    telemetry.count("presses", len(made), door=Door.MANAGE, effect=Effect.GO, new="true")
