@@ -7,11 +7,12 @@ WORKERS ?= logical
 TESTS   ?=
 export PYTHONUTF8 := 1
 
-.PHONY: help setup demo test check lock
+.PHONY: help setup demo test test-citus check lock
 
 help:
 	@echo 'make demo             everything set up, then the whole story; ONCE=1 ends after it'
 	@echo 'make test             everything set up, then every test; TESTS=tests/test_links.py runs some'
+	@echo 'make test-citus       the tests of the database on CITUS_URL=postgresql://…, a server that has Citus'
 	@echo 'make check            ruff, mypy, the floors, and the docs against the code'
 	@echo 'make setup            only the set-up, in .venv'
 	@echo 'make lock             the lock files anew, after a change of pyproject.toml (needs uv)'
@@ -42,6 +43,11 @@ test: setup
 	  MAILPREFS_TEST_BINARIES='$(SYSTEM)' $(PYTEST) -m postgres $(TESTS) || [ $$? = 5 ] || failed=1; \
 	fi; \
 	exit $${failed:-0}
+
+test-citus: setup
+	@test -n '$(CITUS_URL)' || { printf '%s\n' 'This needs a PostgreSQL server with Citus, and a role that may make databases:' '' \
+	  '    make test-citus CITUS_URL=postgresql://postgres@localhost/postgres' '' >&2; exit 2; }
+	@MAILPREFS_TEST_DATABASE_URL='$(CITUS_URL)' MAILPREFS_TEST_CITUS=1 $(PYTEST) -m postgres $(TESTS)
 
 check: setup
 	@$(PY) -m ruff check .

@@ -20,7 +20,10 @@ from mailprefs.catalogue import Catalogue
 from mailprefs.links import KeyRing, Links
 from mailprefs.words import Channel
 
+from .citus import spread
+
 HERE = Path(__file__).parent
+CITUS = os.environ.get("MAILPREFS_TEST_CITUS") == "1"  # the server has the extension: every database is spread over its cluster
 CHANNELS = {"sendgrid": Channel.EMAIL, "twilio": Channel.SMS}
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -98,7 +101,11 @@ async def _knowing(server: str, known: Catalogue, ring: KeyRing) -> AsyncIterato
     await _admin(server, f'create database "{name}"')
     connection = await asyncpg.connect(database_url(server, name))
     try:
+        if CITUS:
+            await connection.execute("create extension citus")
         await db.migrate(connection)
+        if CITUS:
+            await spread(connection)
         await numbers.register(connection, known, [key.id for key in ring.keys], CHANNELS, now=NOW)
     finally:
         await connection.close()
@@ -107,8 +114,12 @@ async def _knowing(server: str, known: Catalogue, ring: KeyRing) -> AsyncIterato
 
 
 @pytest.fixture
-async def database(server: str, template: str) -> AsyncIterator[str]:
+async def database(server: str, template: str, shared_catalogue: Catalogue, ring: KeyRing) -> AsyncIterator[str]:
     """The URL of a fresh migrated database."""
+    if CITUS:  # a copy would lack its shards
+        async with _knowing(server, shared_catalogue, ring) as made:
+            yield database_url(server, made)
+        return
     name = f"test_{uuid4().hex}"
     await _admin(server, f'create database "{name}" template "{template}"')
     yield database_url(server, name)

@@ -24,11 +24,11 @@ with kept as (
 select exists (select from kept) or exists (select from once where account = :account and nonce = :nonce and digest = :digest);
 
 -- name: hold_still!
--- Locks the addresses in key order, as the ledger will: what `lifting` sees of them stays true until it is recorded.
-select from address a
-where (a.bucket, a.key) in (select * from unnest(:bucket::smallint[], :key::uuid[]))
-order by a.bucket, a.key
-for update;
+-- Locks the addresses in key order, as the ledger does: what `lifting` sees of them stays true until it is recorded.
+insert into address as a (bucket, key)
+select distinct u.bucket, u.key from unnest(:bucket::smallint[], :key::uuid[]) u(bucket, key)
+order by u.bucket, u.key
+on conflict (bucket, key) do update set channel = a.channel;
 
 -- name: lifting
 -- Of these STARTs, by their ordinals, those whose number is held there by its own STOP to this account, and by no other choice on the
@@ -36,7 +36,7 @@ for update;
 select s.n
 from unnest(:bucket::smallint[], :key::uuid[], :scope::int[]) with ordinality s(bucket, key, scope, n)
 join scope t on t.scope = s.scope
-cross join lateral fold(array[s.bucket], array[s.key]) f
+join fold(:bucket, :key) f on f.bucket = s.bucket and f.key = s.key
 join consent c on c.bucket = s.bucket and c.key = s.key and c.scope = f.scope and c.cause = f.cause and c.effect = 'stop'
   and (f.on_at is null or c.at >= f.on_at)
 left join consent w on w.bucket = c.bucket and w.key = c.key and w.evidence = 'undo:' || c.evidence

@@ -1,0 +1,26 @@
+-- Spreads the tables over a Citus cluster: on the coordinator, as their owner, after each `mailprefs migrate`. Once more changes nothing.
+-- Every table about an address goes by its bucket, all beside one another, so that what is asked of one address is asked of one shard.
+-- Small tables that such questions look into stand whole on every node. The others stay on the coordinator.
+
+select create_distributed_table('address', 'bucket', colocate_with => 'none')
+where not exists (select from pg_dist_partition where logicalrelid = 'address'::regclass);
+
+select create_distributed_table(t.name, 'bucket', colocate_with => 'address')
+from (
+  select c.relname::text as name
+  from pg_class c
+  join pg_attribute a on a.attrelid = c.oid and a.attname = 'bucket'
+  left join pg_index i on i.indrelid = c.oid and i.indisprimary
+  where c.relkind = 'r' and pg_table_is_visible(c.oid) and coalesce(i.indkey[0] = a.attnum, true)
+    and not exists (select from pg_dist_partition p where p.logicalrelid = c.oid)
+  order by c.oid
+  offset 0) t;
+
+-- those that others refer to come first
+select create_reference_table(t.name)
+from (
+  select u.name
+  from unnest(array['scope', 'account', 'mapping', 'closed', 'proof', 'reconciliation', 'webhook']) with ordinality u(name, n)
+  where not exists (select from pg_dist_partition p where p.logicalrelid = u.name::regclass)
+  order by u.n
+  offset 0) t;

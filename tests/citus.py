@@ -1,0 +1,21 @@
+"""The way to a Citus cluster, statement by statement: it takes no two of such calls in one."""
+
+from __future__ import annotations
+
+import re
+
+import asyncpg
+
+from mailprefs import shipped
+
+
+def statements() -> list[str]:
+    """Return those of sql/citus.sql, without its comments."""
+    text = re.sub(r"--[^\n]*", "", (shipped.folder("sql") / "citus.sql").read_text(encoding="utf-8"))
+    return [each.strip() for each in text.split(";") if each.strip()]
+
+
+async def spread(connection: asyncpg.Connection) -> None:
+    """Spread the tables of a migrated database over its cluster."""
+    for each in statements():
+        await connection.execute(each)
