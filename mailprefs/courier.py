@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -23,6 +23,7 @@ from mailprefs.errors import Unavailable
 from mailprefs.jury import Jury
 from mailprefs.outbox import End, Fate, Gate, Lease, Outlook, Push, Ready, Verdict
 from mailprefs.providers.base import Barred, Credential, Outcome, Provider, Rejected, Settlement, Slow, Telling, Unclear, Unsafe
+from mailprefs.words import Clock
 
 AT_ONCE = 4  # requests of one account in flight, about different addresses
 LARGEST = 1000  # rows in a lease
@@ -32,8 +33,6 @@ POISON = 8  # single rows refused in a row, before a batch that is rejected agai
 RETRIED_AFTER = timedelta(minutes=5)  # a credential that was refused
 SAFE_AFTER = timedelta(minutes=10)  # a group that it would do harm to tell
 NOTING = (0.1, 0.3, 1.0, 3.0)  # seconds between tries to write down what became of a request
-
-Clock = Callable[[], datetime]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,15 +202,15 @@ class _Round:
         try:
             settlements = await self._assert(self.courier.route.groups[scope], ready)
         except Rejected:
-            self._jury(scope).hear(begun, refused=[each.push for each in ready if not each.refusals])
+            self._jury(scope).hear(begun, refused=[each.push for each in ready if not each.refused])
             if len(ready) > 1 and not self._hopeless:
                 return True
             settlements = [Settlement(Outcome.REFUSED if len(ready) == 1 else Outcome.UNKNOWN, "rejected")] * len(ready)
         except (Slow, Barred, Unsafe) as trouble:
             await self._broken_off(scope, ready, trouble, sent_at)
             return False
-        ends = [End(r.push, Fate(s.outcome), r.want, s.detail, r.refusals) for r, s in zip(ready, settlements, strict=True)]
-        await self._heard(scope, ends, begun, sent_at)
+        ends = [End(r.push, Fate(s.outcome), r.want, s.detail) for r, s in zip(ready, settlements, strict=True)]
+        await self._heard(scope, ends, {each.push for each in ready if each.refused}, begun, sent_at)
         return False
 
     def _jury(self, scope: int) -> Jury:
@@ -222,10 +221,10 @@ class _Round:
         """Everything is refused, one by one: it is not the rows."""
         return self.in_a_row >= POISON
 
-    async def _heard(self, scope: int, ends: Sequence[End], begun: float, sent_at: datetime) -> None:
-        """Settle what is clear, and keep for the jury what is refused for the first time."""
-        doubtful = [end for end in ends if end.fate is Fate.REFUSED and not end.refusals]
-        clear = [end for end in ends if end.fate is not Fate.REFUSED or end.refusals]
+    async def _heard(self, scope: int, ends: Sequence[End], again: Collection[Push], begun: float, sent_at: datetime) -> None:
+        """Settle what is clear, and keep for the jury what is refused for the first time: not who was refused before, ``again``."""
+        doubtful = [end for end in ends if end.fate is Fate.REFUSED and end.push not in again]
+        clear = [end for end in ends if end.fate is not Fate.REFUSED or end.push in again]
         taken = [end.push for end in clear if end.fate is Fate.DONE]
         self._jury(scope).hear(begun, taken=taken, refused=[end.push for end in doubtful])
         self.refused += doubtful

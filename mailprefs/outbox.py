@@ -16,11 +16,10 @@ from uuid import UUID, uuid4
 
 from mailprefs import clock
 from mailprefs.db import Connection, queries
-from mailprefs.words import ADS, MARKETING, Address, Channel
+from mailprefs.words import ADS, MARKETING, Channel
 
 CAP_STOP, CAP_GO = timedelta(minutes=15), timedelta(hours=6)  # the longest wait between two attempts, which never cease
 PATIENCE = timedelta(hours=72)  # with a go of which nothing is known: then once a day, and counted with the dead
-REFUSED = (timedelta(minutes=15), timedelta(hours=1), timedelta(hours=6))  # until it is tried again, the first times; then once a day
 LONGEST_WAIT = timedelta(hours=1)  # that a provider can ask of us
 
 
@@ -41,7 +40,7 @@ class Verdict(StrEnum):
     UNSURE = "unsure"  # confirmed, but an earlier request may still land: asserted again after that
     MOVED = "moved"  # the wish changed meanwhile: due at once
     POSTPONED = "postponed"
-    QUARANTINED = "quarantined"  # tried again after ``REFUSED``, then once a day
+    QUARANTINED = "quarantined"  # tried again after a while, then once a day
     RELEASED = "released"  # as if it had not been leased
 
 
@@ -73,7 +72,7 @@ class Ready:
     want: int  # the generation that this state belongs to
     stop: bool
     text: str | None  # None: the address cannot be told
-    refusals: int = 0  # how often the provider has refused this very one
+    refused: bool = False  # the provider has refused this very one, and not taken it since
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,6 @@ class End:
     fate: Fate
     want: int = 0
     detail: str = ""  # a code, never an address
-    refusals: int = 0  # before this one
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +206,7 @@ async def read(connection: Connection, lease: Lease, pushes: Sequence[Push], *, 
     rows = queries("outbox").read(
         connection, account=lease.account, lease=lease.token, until=now + margin, now=now, called=called, **_columns(pushes)
     )
-    return [Ready(Push(r["bucket"], r["key"], r["scope"]), r["want"], r["stop"], r["text"], r["refusals"]) async for r in rows]
+    return [Ready(Push(r["bucket"], r["key"], r["scope"]), r["want"], r["stop"], r["text"], r["refused"]) async for r in rows]
 
 
 async def settle(
@@ -234,35 +232,13 @@ async def settle(
             now=now,
             **_columns([end.push for end in ends]),
         )
-        verdicts = Counter([Verdict(row["verdict"]) async for row in rows])
-        if verdicts[Verdict.QUARANTINED]:
-            await _sooner(connection, lease.account, ends, now)
-    return verdicts
-
-
-async def _sooner(connection: Connection, account: int, ends: Sequence[End], now: datetime) -> None:
-    """Let a day pass only before those who were refused a few times already. The settlement has locked the rows."""
-    early = [end for end in ends if end.fate is Fate.REFUSED and end.refusals < len(REFUSED)]
-    await queries("outbox").sooner(
-        connection,
-        account=account,
-        times=[end.refusals + 1 for end in early],
-        wait=[REFUSED[end.refusals] for end in early],
-        now=now,
-        **_columns([end.push for end in early]),
-    )
+        return Counter([Verdict(row["verdict"]) async for row in rows])
 
 
 async def release(connection: Connection, lease: Lease, pushes: Sequence[Push], *, now: datetime) -> None:
     """Give back what was not sent, as it was; the direction it waits in is read anew."""
     ends = [End(push, Fate.UNSENT) for push in pushes]
     await settle(connection, lease, ends, sent_at=now, settle=timedelta(), now=now)
-
-
-async def known(connection: Connection, addresses: Sequence[Address], *, now: datetime) -> None:
-    """Make due what waited for the texts of these addresses, which are in the table now, and owe nothing to accounts of another channel."""
-    bucket, key = [address.bucket for address in addresses], [address.key for address in addresses]
-    await queries("outbox").known(connection, bucket=bucket, key=key, now=now)
 
 
 async def sync(connection: Connection, *, now: datetime) -> list[Figures]:

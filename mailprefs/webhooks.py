@@ -28,6 +28,7 @@ from mailprefs.errors import Misconfigured, Unreadable
 from mailprefs.feed import Fact, Place
 from mailprefs.providers import attempts
 from mailprefs.settings import Settings
+from mailprefs.words import Clock
 
 BATCH = 200  # rows that are read at once
 LANES = 8  # requests in flight; the rows of one address share one
@@ -36,8 +37,6 @@ OWNED = timedelta(minutes=2)  # longer than a batch whose every request times ou
 PATIENCE = timedelta(seconds=60)  # with one batch; what is left is told in the next
 COUNTED = 10_000  # rows of a backlog that are counted for a person
 CAP = timedelta(minutes=15)  # the longest wait between two attempts, which never cease
-
-Clock = Callable[[], datetime]
 
 
 class Public(AbstractResolver):

@@ -5,6 +5,7 @@ The glossary in ``docs/glossary.md`` says what each word means to a reader.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -14,6 +15,8 @@ ROOT = 0  # the scope above every brand
 MARKETING, TRANSACTIONAL, ADS = 1, 2, 3  # a brand's fixed nodes, added to brand × 256
 FIRST_TOPIC, LAST_TOPIC = 16, 255
 BUCKETS = 1024  # every table about an address is spread over this many
+
+Clock = Callable[[], datetime]  # says what time it is, in UTC; read at doors and in the worker, and handed on
 
 
 class Channel(StrEnum):

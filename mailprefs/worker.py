@@ -17,7 +17,7 @@ from aiohttp import ClientSession
 from mailprefs import courier, db, inbox, lmtp, numbers, outbox, post, reconcile, silence, telemetry, webhooks
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
-from mailprefs.courier import Clock, Courier, Route, Timing
+from mailprefs.courier import Courier, Route, Timing
 from mailprefs.errors import Busy, Unavailable
 from mailprefs.links import KeyRing
 from mailprefs.mailroom import Mailroom
@@ -28,6 +28,7 @@ from mailprefs.providers.calling import session
 from mailprefs.reconcile import Books, Shrunk
 from mailprefs.settings import Settings
 from mailprefs.webhooks import Herald
+from mailprefs.words import Clock
 
 MEASURED_EVERY = 15  # seconds
 TOLD_EVERY = 1  # seconds between two looks for what an endpoint of the sender's own has not heard

@@ -478,7 +478,7 @@ async def test_each_of_a_batch_has_its_own_outcome(house: House) -> None:
     await house.courier().round()
     bob, cat = await house.owed()
     assert (bob["refused"], cat["refused"]) == (None, "code")
-    assert cat["due_at"] == house.clock.now + outbox.REFUSED[0]
+    assert cat["due_at"] == house.clock.now + timedelta(minutes=15)
     assert len(await house.proofs()) == 1
     assert alarms("quarantined") == before + 1
 
@@ -619,7 +619,7 @@ async def test_the_one_for_which_a_batch_is_rejected_is_found_by_halving(house: 
     assert len(house.post.calls) <= 2 * 6 + 1
     assert len(house.post.held) == 63
     (row,) = await house.owed()
-    assert (row["refused"], row["due_at"]) == ("rejected", house.clock.now + outbox.REFUSED[0])
+    assert (row["refused"], row["due_at"]) == ("rejected", house.clock.now + timedelta(minutes=15))
 
 
 async def test_a_provider_that_rejects_everything_puts_nobody_aside(house: House) -> None:
@@ -738,7 +738,7 @@ async def test_who_is_refused_alone_is_put_aside_once_a_companion_was_taken(hous
     house.later(outbox.CAP_STOP)
     await rounds(one)
     (row,) = await house.owed()
-    assert (row["refused"], row["due_at"]) == ("rejected", house.clock.now + outbox.REFUSED[0])
+    assert (row["refused"], row["due_at"]) == ("rejected", house.clock.now + timedelta(minutes=15))
 
 
 async def test_who_is_in_quarantine_is_tried_again_ever_later_and_needs_no_companion_to_stay(house: House) -> None:
@@ -746,7 +746,7 @@ async def test_who_is_in_quarantine_is_tried_again_ever_later_and_needs_no_compa
     house.post.script.append(poisoned("bad"))
     one = house.courier()
     await rounds(one)
-    for wait in (*outbox.REFUSED, timedelta(days=1), timedelta(days=1)):
+    for wait in [timedelta(minutes=minutes) for minutes in (15, 60, 6 * 60, 24 * 60, 24 * 60)]:
         (row,) = await house.owed()
         assert (row["refused"], row["due_at"]) == ("rejected", house.clock.now + wait)
         house.later(wait - SECOND)
@@ -767,7 +767,7 @@ async def test_those_in_quarantine_do_not_speak_against_the_provider(house: Hous
     one = house.courier()
     await rounds(one)
     assert sum(row["refused"] == "rejected" for row in await house.owed()) == 10
-    house.later(outbox.REFUSED[0])
+    house.later(timedelta(minutes=15))
     await house.stop("new", "zoe")
     await rounds(one)
     assert sum(row["refused"] == "rejected" for row in await house.owed()) == 11

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from mailprefs import ledger, outbox
+from mailprefs import db, ledger, outbox
 from mailprefs.addresses import Addresses
 from mailprefs.outbox import End, Fate, Figures, Gate, Lease, Outlook, Push, Ready, Verdict
 from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
@@ -97,7 +97,7 @@ async def end(
 async def answer(
     conn: asyncpg.Connection, held: Lease, ready: Sequence[Ready], fate: Fate, now: datetime, *, sent_at: datetime, detail: str = ""
 ) -> Counter[Verdict]:
-    ends = [End(each.push, fate, each.want, detail, each.refusals) for each in ready]
+    ends = [End(each.push, fate, each.want, detail) for each in ready]
     return await outbox.settle(conn, held, ends, sent_at=sent_at, settle=SETTLE, now=now)
 
 
@@ -113,6 +113,11 @@ async def left(conn: asyncpg.Connection, account: int = MAIN) -> int:
 
 async def told(conn: asyncpg.Connection, account: int = MAIN) -> list[bool]:
     return [r["stop"] for r in await conn.fetch("select stop from told where account = $1 order by confirmed_at", account)]
+
+
+async def texts_known(conn: asyncpg.Connection, people: Sequence[Address], *, now: datetime) -> None:
+    """What `directory` does once it has written down their texts."""
+    await conn.fetchval("select known($1, $2, $3)", [each.bucket for each in people], [each.key for each in people], now)
 
 
 # Leases
@@ -513,6 +518,34 @@ async def test_a_row_that_the_provider_refuses_is_tried_soon_then_later_then_onc
     assert await end(conn, await leased(conn, now), Fate.DONE, now) == {Verdict.SETTLED: 1}
 
 
+async def test_what_nobody_knows_between_two_refusals_is_no_refusal(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await stop(conn, jane, now)
+    await end(conn, await leased(conn, now), Fate.REFUSED, now, detail="http_400")
+    for _ in range(3):
+        now += HOUR
+        held = await leased(conn, now)
+        assert [each.refused for each in await read(conn, held, now)] == [True]
+        assert await end(conn, held, Fate.UNKNOWN, now) == {Verdict.POSTPONED: 1}
+    now += HOUR
+    await end(conn, await leased(conn, now), Fate.REFUSED, now, detail="http_400")
+    assert (await row(conn))["due_at"] == now + HOUR  # the second refusal, and not the fifth
+
+
+async def test_a_go_that_was_put_aside_for_patience_was_not_refused(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    await chosen_back(conn, jane, now)
+    late = now + timedelta(hours=72) + TICK
+    assert await end(conn, await leased(conn, late, stop=False), Fate.UNKNOWN, late, detail="http_500") == {Verdict.QUARANTINED: 1}
+    assert ((await row(conn))["refused"], (await row(conn))["due_at"]) == ("http_500", late + DAY)
+    held = await leased(conn, late + DAY, stop=False)
+    assert [each.refused for each in await read(conn, held, late + DAY)] == [False]
+    await end(conn, held, Fate.REFUSED, late + DAY, detail="http_400")
+    assert (await row(conn))["due_at"] == late + DAY + timedelta(minutes=15)
+    held = await leased(conn, late + 2 * DAY, stop=False)
+    assert [each.refused for each in await read(conn, held, late + 2 * DAY)] == [True]  # the control
+    assert await end(conn, held, Fate.UNKNOWN, late + 2 * DAY) == {Verdict.QUARANTINED: 1}
+    assert (await row(conn))["due_at"] == late + 3 * DAY
+
+
 async def test_only_who_is_refused_at_that_moment_is_put_off(conn: asyncpg.Connection, addresses: Addresses, now: datetime) -> None:
     """Of a wish that moved meanwhile nothing was refused, and a settlement that is repeated puts nobody off again."""
     ann, bob = [await introduce(conn, addresses, f"{name}@example.org") for name in ("ann", "bob")]
@@ -525,7 +558,7 @@ async def test_only_who_is_refused_at_that_moment_is_put_off(conn: asyncpg.Conne
     for later in (now, now + HOUR):
         await answer(conn, held, ready, Fate.REFUSED, later, sent_at=now, detail="http_400")
         rows = {r["key"]: (r["refused"], r["due_at"]) for r in await conn.fetch("select * from push where account = $1", MAIN)}
-        assert rows == {ann.key: (None, now), bob.key: ("http_400", now + outbox.REFUSED[0])}
+        assert rows == {ann.key: (None, now), bob.key: ("http_400", now + timedelta(minutes=15))}
 
 
 async def test_who_was_refused_under_another_lease_is_not_put_off_by_a_late_settlement(
@@ -547,7 +580,7 @@ async def test_who_was_refused_under_another_lease_is_not_put_off_by_a_late_sett
     assert await answer(conn, mine, ready, Fate.REFUSED, end_of_mine, sent_at=later, detail="http_400") == {Verdict.QUARANTINED: 1}
     assert await conn.fetchrow("select * from push where account = $1 and key = $2", MAIN, bob.key) == before
     due_at = await conn.fetchval("select due_at from push where account = $1 and key = $2", MAIN, ann.key)
-    assert due_at == end_of_mine + outbox.REFUSED[1], "the control: hers was settled, and she is put off"
+    assert due_at == end_of_mine + HOUR, "the control: hers was settled, and she is put off"
 
 
 async def test_a_new_wish_leaves_quarantine(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
@@ -666,8 +699,50 @@ async def test_an_address_whose_text_is_gone_waits_for_it(conn: asyncpg.Connecti
     await outbox.release(conn, held, held.pushes, now=now)
     assert await lease(conn, now + 365 * DAY) is None
     await conn.execute("update address set plaintext = 'jane@example.org'")
-    await outbox.known(conn, [jane], now=now)
+    await texts_known(conn, [jane], now=now)
     assert await lease(conn, now) is not None
+
+
+async def waiting_for_a_lock(conn: asyncpg.Connection, many: int) -> None:
+    while (
+        await conn.fetchval("select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'") < many
+    ):
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("verb", ["settle", "known"])
+async def test_a_release_that_maps_anew_and_what_is_settled_meanwhile_never_wait_in_a_circle(
+    database: str, conn: asyncpg.Connection, jane: Address, now: datetime, verb: str
+) -> None:
+    """Whoever has locked a row and asks for the mappings then would wait for a release that holds these and waits for the row."""
+    await stop(conn, jane, now)
+    held = await leased(conn, now)
+    ready = await read(conn, held, now)
+    ann, release, watcher = [await asyncpg.connect(database) for _ in range(3)]
+
+    async def work() -> None:
+        async with conn.transaction():
+            if verb == "settle":
+                assert await answer(conn, held, ready, Fate.DONE, now, sent_at=now) == {Verdict.SETTLED: 1}
+            else:
+                await texts_known(conn, [jane], now=now)
+                await conn.fetchval("select count(*) from mapping")
+
+    async def map_anew() -> None:
+        async with release.transaction():
+            await db.queries("numbers").lock_mappings(release)
+            await db.queries("numbers").drop_mappings(release, accounts=[MAIN], scopes=[OFFERS])
+
+    async with ann.transaction():  # who changes her mind at this moment makes both of them wait, each where it stands
+        await ann.execute("select from push where account = $1 and key = $2 for update", MAIN, jane.key)
+        tasks = [asyncio.create_task(work())]
+        await waiting_for_a_lock(watcher, 1)
+        tasks.append(asyncio.create_task(map_anew()))
+        await waiting_for_a_lock(watcher, 2)
+    await asyncio.wait_for(asyncio.gather(*tasks), 5)
+    assert await left(conn) == 0
+    for each in (ann, release, watcher):
+        await each.close()
 
 
 # The end of a pause
@@ -872,10 +947,10 @@ async def test_an_address_known_by_key_is_leased_when_its_text_becomes_known(
     jane = addresses.read("jane@example.org")
     await stop(conn, Address(jane.key), now)
     assert await lease(conn, now + DAY) is None
-    await outbox.known(conn, [jane], now=now)  # not yet: the table does not know it either
+    await texts_known(conn, [jane], now=now)  # not yet: the table does not know it either
     assert await lease(conn, now + DAY) is None
     await conn.execute("update address set plaintext = 'jane@example.org', channel = 'email'")
-    await outbox.known(conn, [jane, addresses.read("nobody@example.org")], now=now + DAY)
+    await texts_known(conn, [jane, addresses.read("nobody@example.org")], now=now + DAY)
     assert await lease(conn, now + DAY - TICK) is None
     assert len((await leased(conn, now + DAY)).pushes) == 1
 
@@ -886,15 +961,15 @@ async def test_a_text_that_becomes_known_hurries_nobody_who_waits_for_something_
     ann, bob = [await introduce(conn, addresses, f"{name}@example.org") for name in ("ann", "bob")]
     await stop(conn, ann, now)
     await end(conn, await leased(conn, now), Fate.REFUSED, now, detail="http_400")
-    await outbox.known(conn, [ann], now=now)
-    assert (await row(conn))["due_at"] == now + outbox.REFUSED[0]
+    await texts_known(conn, [ann], now=now)
+    assert (await row(conn))["due_at"] == now + timedelta(minutes=15)
     await pause(conn, bob, now, now + DAY, OFFERS)
     held = await leased(conn, now)
     ready = await read(conn, held, now)
     await conn.execute("update address set plaintext = null where key = $1", bob.key)
     await answer(conn, held, ready, Fate.DONE, now, sent_at=now)
     await conn.execute("update address set plaintext = 'bob@example.org' where key = $1", bob.key)
-    await outbox.known(conn, [bob], now=now)
+    await texts_known(conn, [bob], now=now)
     assert (await row(conn, scope=OFFERS))["due_at"] == now + DAY  # the end of the pause
 
 
@@ -907,7 +982,7 @@ async def test_who_turns_out_to_be_a_phone_is_owed_nothing_at_an_account_for_mai
     await stop(conn, Address(phone.key), now)
     assert await conn.fetchval("select count(*) from push") == 3
     await conn.execute("update address set plaintext = '+15005550006', channel = 'sms'")
-    await outbox.known(conn, [replace(phone, channel=Channel.SMS)], now=now)
+    await texts_known(conn, [replace(phone, channel=Channel.SMS)], now=now)
     assert [r["account"] for r in await conn.fetch("select account from push")] == [9]
 
 

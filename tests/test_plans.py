@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import asyncpg
 import pytest
 
-from mailprefs import db, decisions, ledger
+from mailprefs import db, decisions, ledger, outbox
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
 from mailprefs.decisions import Question
 from mailprefs.words import Address, Cause, Change, Door, Effect
 
 GROWN = 20_000  # addresses
+MINUTE = timedelta(minutes=1)
 
 
 def stops(people: list[Address], id: str, now: datetime) -> list[Change]:
@@ -71,6 +72,37 @@ async def test_a_decision_reads_the_address_it_is_about(
         before = await read(grown)
         assert not any(answer.allowed for answer in await decisions.decide(grown, questions, shared_catalogue, now=now))
         assert await read(grown) - before < 100
+    await grown.close()
+
+
+async def lease(conn: asyncpg.Connection, now: datetime, *, stop: bool) -> int:
+    called = {272: "sendgrid/12345", 273: "sendgrid/12346"}
+    found = await outbox.lease(conn, 1, called=called, stop=stop, most=10, until=now, settle=MINUTE, quiet=MINUTE, now=now)
+    return len(found.pushes) if found else 0
+
+
+async def test_a_lease_reads_what_it_leases_whatever_waits_before_it(grown: asyncpg.Connection, now: datetime) -> None:
+    """Twenty thousand of a scope that is closed are due before the ten of another."""
+    await grown.execute("update push set due_at = $1 where scope = 272", now - MINUTE)
+    await grown.execute("insert into push select bucket, 1, key, 273, 1, true, $1, $1 from address limit 10", now)
+    await outbox.close(grown, 1, 272, until=now + MINUTE)
+    async with grown.transaction():
+        before = await read(grown)
+        assert await lease(grown, now, stop=True) == 10
+        assert await read(grown) - before < 100
+    await grown.close()
+
+
+async def test_goes_that_must_wait_for_quiet_are_looked_at_once(grown: asyncpg.Connection, now: datetime) -> None:
+    """Everybody has spoken just now: each look puts some off until they will be quiet, and the last one finds nobody to look at."""
+    await grown.execute("update push set stop = false, due_at = $1", now)
+    for _ in range(10):
+        assert await lease(grown, now, stop=False) == 0
+    async with grown.transaction():
+        before = await read(grown)
+        assert await lease(grown, now, stop=False) == 0
+        assert await read(grown) - before < 100
+    assert await lease(grown, now + MINUTE, stop=False) == 10
     await grown.close()
 
 

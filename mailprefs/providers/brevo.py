@@ -70,7 +70,6 @@ _ADVICE = "Make up both, and set them at Brevo when the webhook is made, as its 
 
 CAMPAIGNS = "campaigns"  # Brevo's one blocklist of its own for marketing, by the name that scopes gives it
 ENTRIES = 500  # contacts in one page of a listing; Brevo gives a thousand, whose attributes may be many
-_REFUSED = frozenset({400, 413, 422})
 _THEIRS = {  # what a contact's last 90 days may hold that no go of ours may undo, and how it is called
     ("statistics", "unsubscriptions", "userUnsubscription"): "left_there",
     ("statistics", "complaints"): "left_there",
@@ -208,7 +207,7 @@ async def _let_go(line: Line, address: str) -> Settlement:
 
 async def _written(line: Line, method: str, path: str, contact: Mapping[str, object], address: str) -> Settlement:
     answer = await line.call(method, path, json=contact)
-    if answer.status in _REFUSED:
+    if answer.status in telling.REFUSED:
         return Settlement(Outcome.REFUSED, f"http_{answer.status}")
     if answer.status not in (201, 204):  # made, changed
         raise answer.unclear

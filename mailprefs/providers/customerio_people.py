@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from mailprefs.errors import Misconfigured, Unreadable
-from mailprefs.providers import facts, reading
+from mailprefs.providers import facts, reading, telling
 from mailprefs.providers.base import Credential, Outcome, Settlement, Unclear, Unsafe
 from mailprefs.providers.calling import PAGE, Line, base_of, is_loopback
 from mailprefs.providers.steady import Steady
@@ -29,7 +29,6 @@ ADVICE: Mapping[str, str] = {  # secret → where it is found
 }
 PEOPLE = 100  # in one page of a listing: as many as it gives the attributes of
 PREFERENCES = "cio_subscription_preferences"
-_REFUSED = frozenset({400, 413, 422})
 _YES = frozenset({"true", "1"})  # what Customer.io takes for true in ``unsubscribed``, in any case
 _REGIONS: Mapping[object, str] = {None: "", "us": "", "eu": "-eu"}
 _WHO: Mapping[str, object] = {  # may have turned something off
@@ -114,7 +113,7 @@ class Lines:
         # The dots say that the rest of the preferences stays; the identifier says what it is, so that no address is taken for an id.
         change = {"type": "person", "identifiers": whom, "action": "identify", "attributes": {f"{PREFERENCES}.topics.{topic}": on}}
         answer = await self.track.call("POST", "/api/v2/entity", json=change)
-        if answer.status in _REFUSED:
+        if answer.status in telling.REFUSED:
             return Settlement(Outcome.REFUSED, f"http_{answer.status}")
         answer.json(200)
         return None

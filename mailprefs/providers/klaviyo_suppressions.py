@@ -27,7 +27,6 @@ PROFILES = 100  # in one page of a listing, the most it gives
 TOGETHER = 25  # addresses in one question, so that it stays a short one
 WAITS = (0.0, 0.25, 0.5, 1.0)  # seconds before each look at what became of a job; later ones are the courier's
 _FIELDS = "additional-fields%5Bprofile%5D=subscriptions&fields%5Bprofile%5D=email,subscriptions"
-_REFUSED = frozenset({400, 413, 422})
 
 Reasons = Mapping[str, str]  # why a profile is suppressed → since when
 Verdict = Callable[[Reasons], Settlement | None]  # None: not yet as it was told
@@ -94,7 +93,7 @@ async def _job(line: Line, kind: str, addresses: Sequence[str]) -> None:
     profiles = [{"type": "profile", "attributes": {"email": address}} for address in addresses]
     job = {"data": {"type": kind, "attributes": {"profiles": {"data": profiles}}}}
     answer = await line.call("POST", f"/api/{kind}s", json=job)
-    if answer.status in _REFUSED:
+    if answer.status in telling.REFUSED:
         raise Rejected(f"Klaviyo refused a request with status {answer.status}.")
     if not facts.text(facts.within(_json(answer, 202), "data", "id")):
         raise Unclear("other_shape")

@@ -63,7 +63,6 @@ OUT, IN = "unsubscribed", "subscribed"
 MEMBERS = 1000  # in one page of a listing, the most it gives
 _AUDIENCE = re.compile(r"[0-9a-f]{10}")
 _API_KEY = re.compile(r"[!-~]{16,}-([a-z]{2,4}[0-9]{1,3})")  # it ends in the data centre
-_REFUSED = frozenset({400, 413, 422})
 _TITLES = {"Member In Compliance State": "left_there", "Forgotten Email Not Subscribed": "deleted_there"}
 _API_ADVICE = "At Mailchimp, Account → Extras → API keys makes one; it ends in - and a data centre, such as -us19."
 _MAP_ADVICE = (
@@ -261,7 +260,7 @@ async def _written(line: Line, method: str, audience: str, address: str, member:
     # A field that the audience asks for is no reason to keep mailing somebody who wants no more.
     path = _path(audience, address) + ("?skip_merge_validation=true" if member else "")
     answer = await line.call(method, path, json=member, most=PAGE)
-    if answer.status in _REFUSED:
+    if answer.status in telling.REFUSED:
         return Settlement(Outcome.REFUSED, _TITLES.get(str(_title(answer)), f"http_{answer.status}"))
     if member:
         answer.json(200)

@@ -148,7 +148,7 @@ class Unsubscribes:
 
     async def _remove(self, before: Entry, tag: str) -> Settlement:
         answer = await self.line.call("DELETE", f"{self._of(before.address)}?tag={quote(tag, safe='')}")
-        if answer.status in telling.REFUSALS - {404}:
+        if answer.status in telling.REFUSED:
             return Settlement(Outcome.REFUSED, f"http_{answer.status}")
         if answer.status != 404:
             answer.json(200)

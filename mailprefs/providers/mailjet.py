@@ -59,7 +59,6 @@ _ADVICE = (
 REST = "/v3/REST"
 ENTRIES = 1000  # in one page of a listing, the most it gives
 _LIST = re.compile(r"[1-9][0-9]{0,17}")
-_REFUSED = frozenset({400, 413, 422})
 _API_ADVICE = "At Mailjet, Account settings → API key management shows both the API key and the secret key."
 _MAP_ADVICE = "A contact list is known by its number, such as 10012345: Contacts → Contact lists shows it."
 
@@ -223,7 +222,7 @@ async def _let_go(line: Line, list_: int, address: str) -> Settlement:
 
 def _refusal(answer: Answer) -> Settlement | None:
     """Return the refusal of a write, None where it was taken. Raises Unclear unless it is one or the other."""
-    if answer.status in _REFUSED:
+    if answer.status in telling.REFUSED:
         return Settlement(Outcome.REFUSED, f"http_{answer.status}")
     if not _entries(answer, 201 if answer.status == 201 else 200):  # made or changed: its guides do not say when which
         raise Unclear("other_shape")

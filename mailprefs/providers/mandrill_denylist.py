@@ -29,7 +29,6 @@ KEPT: Mapping[str, Settlement] = {  # by reason: what a go comes to where it is 
     PASSING: telling.DONE,
 }
 _STRANGE = Settlement(Outcome.REFUSED, "other_reason")
-_REFUSED = frozenset({400, 413, 422})
 
 Entry = Mapping[str, Any]
 
@@ -147,7 +146,7 @@ def _refused(answer: Answer) -> Settlement | None:
         raise Unsafe("Mandrill has no such subaccount any more. Make it under Subaccounts, or correct subaccount and scopes.")
     if name == "ValidationError":
         return Settlement(Outcome.REFUSED, "invalid")
-    return Settlement(Outcome.REFUSED, f"http_{answer.status}") if answer.status in _REFUSED else None
+    return Settlement(Outcome.REFUSED, f"http_{answer.status}") if answer.status in telling.REFUSED else None
 
 
 def _said(answer: Answer, address: str, word: str) -> bool:

@@ -68,7 +68,6 @@ _ADVICE = "At Resend, Webhooks → your endpoint → Signing Secret shows it; it
 OUT, IN = "opt_out", "opt_in"
 PAGE = 100  # entries, the most it gives
 _TOPIC = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
-_REFUSED = frozenset({400, 413, 422})
 _API_ADVICE = "At Resend, API Keys makes one (begins with re_); it needs full access."
 
 
@@ -266,7 +265,7 @@ async def _stopped(line: Line, topic: str, address: str) -> Settlement:
     if answer.status == 404:
         # Without "unsubscribed": false would take back what somebody chose who was made a contact meanwhile.
         answer = await line.call("POST", "/contacts", json={"email": address, **choice})
-    if answer.status in _REFUSED:
+    if answer.status in telling.REFUSED:
         return Settlement(Outcome.REFUSED, f"http_{answer.status}")
     answer.json(201 if answer.status == 201 else 200)  # its shape differs from page to page: what is there now is asked for
     return await _confirmed(line, topic, address, OUT)
@@ -280,7 +279,7 @@ async def _let_go(line: Line, topic: str, address: str) -> Settlement:
     if _left(contact.json(200)):
         return Settlement(Outcome.REFUSED, "left_there")  # an opt-in might undo that, and it is not only about this topic
     answer = await line.call("PATCH", f"{_path(address)}/topics", json={"topics": [{"id": topic, "subscription": IN}]})
-    if answer.status in _REFUSED:
+    if answer.status in telling.REFUSED:
         return Settlement(Outcome.REFUSED, f"http_{answer.status}")
     answer.json(200)
     return await _confirmed(line, topic, address, IN)

@@ -11,7 +11,8 @@ from mailprefs.providers.calling import tellable
 
 BUDGET = timedelta(seconds=25)  # that one tell may take; when it begins, at least 30 of the courier's lease are left
 DONE = Settlement(Outcome.DONE)
-REFUSALS = frozenset({400, 404, 413, 422})  # statuses that blame something in the request
+REFUSED = frozenset({400, 413, 422})  # statuses that blame something in the request
+REFUSALS = REFUSED | {404}  # where what is asked for is not named in the path, or is known to exist
 
 Settled = dict[str, Settlement]  # by address, filled while the provider answers
 Act = Callable[[str, bool, list[str], Settled], Awaitable[None]]  # group, stop, addresses, and where to write what became of them

@@ -73,7 +73,6 @@ _URL_ADVICE = "Set it to the webhook of the number or messaging service at Twili
 BULK = "/v1/Consents/Bulk"
 _SENDER = re.compile(r"MG[0-9a-f]{32}|\+[1-9][0-9]{1,14}")
 _SID = re.compile(r"AC[0-9a-f]{32}")
-_REFUSED = frozenset({400, 413, 422})
 _NOT_VALID = 30646  # the one error of a consent that Twilio explains: something in it is not valid
 _SID_ADVICE = "At Twilio, the Console shows the account SID beside the auth token; it begins with AC."
 _MAP_ADVICE = (
@@ -241,7 +240,7 @@ async def _settle(line: Line, sender: str, stop: bool, numbers: Sequence[str], s
     told = {"sender_id": sender, "status": "opt-out" if stop else "opt-in", "source": "others"}
     items = [json.dumps({"contact_id": number, "correlation_id": id_, **told}) for id_, number in named.items()]
     answer = await line.send("POST", BULK, urlencode([("Items", item) for item in items]).encode())
-    if answer.status in _REFUSED:
+    if answer.status in telling.REFUSED:
         raise Rejected
     results = facts.within(answer.json(201), "items")
     if not isinstance(results, list) or not all(isinstance(each, dict) for each in results):

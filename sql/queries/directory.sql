@@ -28,7 +28,7 @@ kept as (
 select count(*) filter (where is_new) from kept;
 
 -- name: wake_pushes$
--- What waited for these texts is due, and accounts of the other channels are owed nothing (sql/migrations/0004_outbox.sql).
+-- What waited for these texts is due, and accounts of the other channels are owed nothing (sql/migrations/0011_outbox.sql).
 select known(:bucket, :key, :now);
 
 -- name: party

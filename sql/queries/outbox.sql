@@ -43,7 +43,7 @@ delete from closed where account = :account;
 update gate set not_before = '-infinity', barred = false where account = :account and barred;
 
 -- name: lease
--- What is due in one direction, now leased (sql/migrations/0004_outbox.sql).
+-- What is due in one direction, now leased (sql/migrations/0011_outbox.sql).
 select bucket, key, scope
 from lease(:account, :scopes, :called, :stop, :most, :lease, :until, :settle, :quiet, :now)
 order by due_at, bucket, key, scope;
@@ -52,7 +52,7 @@ order by due_at, bucket, key, scope;
 -- What must be sent for the rows that are still ours until then: state and text as they are now, and the want that they stand for.
 -- Nothing about a scope that is mapped no longer, or under another id than the asker's, and nobody whom the account, which may have changed its provider, reaches no longer.
 select p.bucket, p.key, p.scope, p.want, withheld(a.stops, a.goes, a.goes_below, a.pauses, m.path, :now) stop, a.plaintext text,
-  case when p.refused is null then 0 else greatest(p.attempts - 1, 1) end refusals
+  p.refused is not null and p.refusals > 0 refused
 from unnest(:bucket::smallint[], :key::uuid[], :scope::int[], :called::text[]) with ordinality u(bucket, key, scope, called, n)
 join push p on p.bucket = u.bucket and p.account = :account and p.key = u.key and p.scope = u.scope
 join account n on n.account = p.account
@@ -62,20 +62,9 @@ where p.lease = :lease and p.lease_until > :until
 order by u.n;
 
 -- name: settle
--- The verdict on each row, one row each (sql/migrations/0004_outbox.sql).
+-- The verdict on each row, one row each (sql/migrations/0011_outbox.sql).
 select settle verdict
 from settle(:account, :lease, :stop, :bucket, :key, :scope, :want, :outcome, :detail, :sent, :settle, :cap, :patience, :now);
-
--- name: sooner!
--- Who was quarantined at that moment, refused so many times, is tried again after its wait. Until it is taken, attempts counts refusals.
-update push p set attempts = u.times, due_at = :now::timestamptz + u.wait
-from unnest(:bucket::smallint[], :key::uuid[], :scope::int[], :times::int[], :wait::interval[]) u(bucket, key, scope, times, wait)
-where p.bucket = u.bucket and p.account = :account and p.key = u.key and p.scope = u.scope
-  and p.refused is not null and p.due_at = :now::timestamptz + interval '1 day';
-
--- name: known$
--- Makes due what waited for the text of these addresses (sql/migrations/0004_outbox.sql).
-select known(:bucket, :key, :now);
 
 -- name: sync
 -- What each account has still to hear, counting everything: what is leased, backs off or is refused, but nothing that begins later.
