@@ -32,6 +32,25 @@ class UnknownScope(MailprefsError):
     """No such topic or scope in the catalogue."""
 
 
+# What a kept export is not, or not any more.
+
+
+class UnknownExport(MailprefsError):
+    """There is no such export."""
+
+
+class NotMade(MailprefsError):
+    """The export is not made yet. Try again."""
+
+
+class Expired(MailprefsError):
+    """The export has expired, and its file is gone. Make a new one."""
+
+
+class Outdated(MailprefsError):
+    """The topic is retired, or asks for more consent than when the export was made. Make a new one."""
+
+
 # What the ledger refuses.
 
 

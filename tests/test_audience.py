@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import permutations
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -19,7 +20,9 @@ from mailprefs.audience import COLUMNS, Format
 from mailprefs.catalogue import Catalogue
 from mailprefs.decisions import Question
 from mailprefs.directory import Entry
-from mailprefs.errors import UnknownScope
+from mailprefs.errors import NotMintable, UnknownScope
+from mailprefs.links import Links
+from mailprefs.spelling import MINTED, Speller
 from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
 
 ROOT, MARKETING, NEWSLETTER, PARTNERS, STUDIES, TRANSACTIONAL = 0, 257, 272, 274, 275, 258
@@ -186,3 +189,82 @@ async def test_who_stops_reading_gets_no_whole_audience(
     with pytest.raises(BrokenPipeError):
         await audience.stream(conn, shared_catalogue.topic("newsletter"), Channel.EMAIL, closed, now=now)
     assert len(await sent(conn, shared_catalogue, "newsletter", now)) == 3_000, "and the connection is whole"
+
+
+@pytest.mark.parametrize("format", list(Format))
+async def test_links_follow_each_row_and_stop_its_address(
+    conn: asyncpg.Connection, addresses: Addresses, links: Links, shared_catalogue: Catalogue, now: datetime, format: Format
+) -> None:
+    given = {f"p{n}@example.org": odd for n, odd in enumerate(ODD)} | {"none@example.org": None, "empty@example.org": ""}
+    await directory.know(conn, [Entry(addresses.read(text), party=odd) for text, odd in given.items()], now=now)
+    topic, sink = shared_catalogue.topic("newsletter"), Sink()
+    columns = ("party", "address", *MINTED)
+    count = await audience.stream(conn, topic, Channel.EMAIL, sink, now=now, columns=columns, format=format, links=links)
+    text = b"".join(sink).decode()
+    if format is Format.CSV:
+        found = list(csv.DictReader(io.StringIO(text, newline="")))
+    else:
+        found = [json.loads(line) for line in text.removesuffix("\n").split("\n")]
+    assert count == len(found) == len(given)
+    assert {row["address"]: row.get("party") or None for row in found} == {text: odd or None for text, odd in given.items()}
+    for row in found:
+        minted = links.mint(addresses.read(row["address"]).key, topic)
+        assert tuple(row[name] for name in MINTED) == (minted.url, *minted.headers.values())
+
+
+async def test_a_topic_without_links_is_refused_before_anything_is_sent(
+    conn: asyncpg.Connection, links: Links, shared_catalogue: Catalogue, now: datetime
+) -> None:
+    sink = Sink()
+    with pytest.raises(NotMintable):
+        await audience.stream(
+            conn, shared_catalogue.topic("orders"), Channel.EMAIL, sink, now=now, columns=("address", "url"), links=links
+        )  # fmt: skip
+    assert sink == []
+
+
+async def test_no_spreadsheet_computes_what_the_variant_for_it_holds(
+    conn: asyncpg.Connection, addresses: Addresses, shared_catalogue: Catalogue, now: datetime
+) -> None:
+    active = ('=HYPERLINK("https://example.org","x")', "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", " =1", "＝1", "=1\n=2")
+    for n, party in enumerate((*active, "plain", "a=b")):
+        await directory.know(conn, [Entry(addresses.read(f"p{n}@example.org"), party=party)], now=now)
+    await directory.know(conn, [Entry(addresses.read("+1@example.org"))], now=now)
+    sink = Sink()
+    topic, columns = shared_catalogue.topic("newsletter"), ("address", "party")
+    await audience.stream(conn, topic, Channel.EMAIL, sink, now=now, columns=columns, spreadsheet=True)
+    text = b"".join(sink).decode("utf-8-sig")
+    cells = [cell for row in csv.reader(io.StringIO(text, newline="")) for cell in row]
+    assert not [cell for cell in cells if cell.lstrip().startswith(("=", "+", "-", "@", "＝"))]
+    assert {f"'{party}" for party in active} | {"'+1@example.org", "plain", "a=b"} <= set(cells)
+    _, plain = await streamed(conn, shared_catalogue, "newsletter", now, columns=columns)
+    assert "\n+1@example.org," in plain, "the control: for a machine, nothing is changed"
+
+
+async def test_whoever_asks_again_in_order_gets_the_same_bytes(
+    conn: asyncpg.Connection, people: list[Address], shared_catalogue: Catalogue, now: datetime
+) -> None:
+    async def asked(order: str | None) -> bytes:
+        sink = Sink()
+        await audience.stream(conn, shared_catalogue.topic("newsletter"), Channel.EMAIL, sink, now=now, order=order)
+        return b"".join(sink)
+
+    before = await asked("ordered")
+    assert before.splitlines()[1:] == sorted(before.splitlines()[1:])
+    plain = await asked(None)
+    await conn.execute("update address set party = 'moved' where plaintext = 'p0@example.org'")  # it lies elsewhere now
+    assert await asked(None) != plain, "the control: as they lie, the order is no promise"
+    assert await asked("ordered") == before
+
+
+@pytest.mark.parametrize("size", [1, 7, 4096])
+async def test_rows_that_are_cut_anywhere_are_spelt_alike(links: Links, shared_catalogue: Catalogue, size: int) -> None:
+    key = "a5318b89-2af3-f654-7ffe-3f3a5602a2eb"
+    rows = f'{key},a@example.org,"x ""y"",\nz",,\n{key},b@example.org,,,\n{key},"""q,\n\n"",""@example.org","",,\n'.encode()
+    topic = shared_catalogue.topic("newsletter")
+    speller = Speller(("address", "party"), ("url",), links, topic)
+    spelt = b"".join(speller.spell(rows[n : n + size]) for n in range(0, len(rows), size))
+    assert speller.count == 3
+    found = list(csv.reader(io.StringIO(spelt.decode(), newline="")))
+    url = links.mint(UUID(key), topic).url
+    assert found == [["a@example.org", 'x "y",\nz', url], ["b@example.org", "", url], ['"q,\n\n","@example.org', "", url]]

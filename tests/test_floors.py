@@ -24,7 +24,7 @@ FLOORS = {
     3: ("ledger", "decisions", "audience", "directory", "receipts", "apikeys", "softbounces", "silence"),
     3.3: ("shapes",),
     4: ("groupcommit", "inbox", "outbox", "feed", "exports", "privacy", "bulk", "checkup", "restore", "letters", "reception", "choices"),
-    4.1: ("senders", "reports", "wishes", "jury"),
+    4.1: ("leaving", "senders", "reports", "wishes", "jury"),
     5: ("courier", "reconcile", "webhooks", "post", "mailroom"),
     5.5: ("lmtp",),
     5.9: ("web.arrivals", "web.asking", "web.thoughts"),

@@ -1,29 +1,26 @@
-"""``import``, ``audience``, ``why``, ``stop`` and ``lift``: whose mail, and what may be sent."""
+"""``import``, ``why``, ``stop`` and ``lift``: whose mail, and what may be sent."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from getpass import getuser
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from uuid import uuid4
 
 import click
 
-from mailprefs import audience, bulk, decisions, files, ledger, rows
-from mailprefs.audience import COLUMNS, Format
+from mailprefs import bulk, decisions, ledger, rows
 from mailprefs.bulk import Import, Tally
+from mailprefs.cli.invite import invited
 from mailprefs.cli.opening import Opening, now, run
 from mailprefs.cli.saying import counting, show, tell
-from mailprefs.errors import NotEntitled
 from mailprefs.rows import Rejects, Row
-from mailprefs.words import Cause, Change, Channel, Decision, Door, Effect
+from mailprefs.words import Cause, Change, Decision, Door, Effect
 
 _CAUSES = [cause.value for cause in Cause if not cause.ends]
 _EVIDENCE = "Where the reason is written down, such as a ticket's number. Kept for ever: nothing about the person."
@@ -86,31 +83,6 @@ def _noted(found: Iterator[Row], heeded: frozenset[str], unread: set[str]) -> It
         if len(unread) < FEW and not row.fields.keys() <= heeded:
             unread.update(sorted(row.fields.keys() - heeded)[:FEW])
         yield row
-
-
-@click.command("audience")
-@click.argument("topic")
-@click.option("--channel", type=click.Choice([each.value for each in Channel]), default="email", show_default=True)
-@click.option("--format", "format_", type=click.Choice([each.value for each in Format]), default="csv", show_default=True)
-@click.option("--columns", default="address", show_default=True, help=f"Some of {', '.join(COLUMNS)}, with commas.")
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="A file.  [stdout]")
-def audience_(topic: str, channel: str, format_: str, columns: str, output: Path | None) -> None:
-    """Everyone who may be sent TOPIC now, streamed from one snapshot."""
-    with files.whole(output) if output else nullcontext(sys.stdout.buffer) as out:
-        count = run(_streamed(topic, Channel(channel), Format(format_), tuple(columns.split(",")), out))
-    tell(f"{count:,} addresses")
-
-
-async def _streamed(topic: str, channel: Channel, format: Format, columns: tuple[str, ...], out: BinaryIO) -> int:
-    opening = Opening()
-    scope = opening.catalogue.topic(topic)
-    audience.sound(scope, columns)
-
-    async def write(chunk: bytes) -> None:
-        out.write(chunk)
-
-    async with opening.connected() as connection:
-        return await audience.stream(connection, scope, channel, write, now=now(), columns=columns, format=format)
 
 
 @click.command("why")
@@ -188,9 +160,14 @@ def stop_(address: str, scope: str, cause: str, evidence: str) -> int:
 @click.option("--cause", type=click.Choice(_CAUSES), required=True)
 @click.option("--evidence", required=True, help=_EVIDENCE)
 def lift_(address: str, scope: str, cause: str, evidence: str) -> int:
-    """Lift what staff may lift (staff, minor, and a bounce that was corrected). A person's own choice is theirs alone."""
+    """Lift what staff may lift (staff, minor, and a bounce that was corrected).
+
+    A person's own choice, and a complaint, are theirs alone: for these, a link to their choices is mailed to ADDRESS.
+    """
     if Cause(cause) in (Cause.CHOICE, Cause.COMPLAINT):
-        raise NotEntitled(f"only the recipient can lift a {cause}, through a manage link that is mailed to them")
+        granted = run(invited(address, scope, Cause(cause), _named(evidence), _operator()))
+        tell(f"only the recipient can lift a {cause}; " + ("a link for that is mailed to them" if granted else "three links were asked for within the hour"))
+        return 0 if granted else 1
     return _by_staff(address, scope, Cause(cause), Effect.GO, evidence)
 
 
@@ -198,9 +175,7 @@ def _by_staff(address: str, scope: str, cause: Cause, effect: Effect, evidence: 
     async def recorded() -> bool:
         opening = Opening()
         whom, node = opening.addresses.read(address), opening.catalogue.scope(scope)
-        # a number of its own: the same ticket may stop, lift and stop again
-        named = evidence.encode("utf-8", "replace").decode()[:80]
-        change = Change(whom, node.number, cause, effect, Door.STAFF, f"{named} {uuid4().hex[:12]}", now(), by=_operator())
+        change = Change(whom, node.number, cause, effect, Door.STAFF, _named(evidence), now(), by=_operator())
         ledger.entitled(change)
         async with opening.connected() as connection, connection.transaction():
             return (await ledger.record(connection, [change], now=now()))[0]
@@ -208,6 +183,11 @@ def _by_staff(address: str, scope: str, cause: Cause, effect: Effect, evidence: 
     added = run(recorded())
     tell("recorded" if added else "known already")
     return 0
+
+
+def _named(evidence: str) -> str:
+    """Return what a Change by staff goes by, with a number of its own: the same ticket may stop, lift and stop again."""
+    return f"{evidence.encode('utf-8', 'replace').decode()[:80]} {uuid4().hex[:12]}"
 
 
 def _operator() -> str:

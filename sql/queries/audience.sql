@@ -19,9 +19,35 @@ from audience(:path, :wants, :channel::text::channel, :now);
 
 -- name: ndjson
 -- The same as one JSON object a row, of the columns named; what is not known is left out.
-select json_strip_nulls(json_build_object(
-  'address', case when 'address' = any(:columns::text[]) then address end,
-  'locale', case when 'locale' = any(:columns::text[]) then locale end,
-  'region', case when 'region' = any(:columns::text[]) then region end,
-  'party', case when 'party' = any(:columns::text[]) then party end))
+select described(:columns::text[], address, locale, region, party)
 from audience(:path, :wants, :channel::text::channel, :now);
+
+-- name: keyed
+-- The same with each one's key before it, for what is still to be added or changed. `columns` is null for CSV; what is not chosen is null.
+select key, case when :columns::text[] is null then chosen(:first, address, locale, region, party)
+    else described(:columns::text[], address, locale, region, party) end,
+  chosen(:second, address, locale, region, party), chosen(:third, address, locale, region, party),
+  chosen(:fourth, address, locale, region, party)
+from reached(:path, :wants, :channel::text::channel, :now);
+
+-- name: ordered
+-- The same in the order of the addresses, byte by byte: whoever asks again for what was seen then gets the same bytes.
+select key, case when :columns::text[] is null then chosen(:first, address, locale, region, party)
+    else described(:columns::text[], address, locale, region, party) end,
+  chosen(:second, address, locale, region, party), chosen(:third, address, locale, region, party),
+  chosen(:fourth, address, locale, region, party)
+from reached(:path, :wants, :channel::text::channel, :now)
+order by address collate "C", key;
+
+-- name: recomputed
+-- The same once more, by the ledger alone and as a snapshot saw it.
+select key, case when :columns::text[] is null then chosen(:first, address, locale, region, party)
+    else described(:columns::text[], address, locale, region, party) end,
+  chosen(:second, address, locale, region, party), chosen(:third, address, locale, region, party),
+  chosen(:fourth, address, locale, region, party)
+from reached_at(:path, :wants, :channel::text::channel, :now, :seen::text::pg_snapshot)
+order by address collate "C", key;
+
+-- name: about$
+-- About how many addresses there are: what the server last counted.
+select greatest(reltuples, 0)::bigint from pg_class where oid = 'address'::regclass;
