@@ -17,10 +17,10 @@ where f.held and f.until > :now
 order by f.key, f.off_at, f.scope, f.cause;
 
 -- name: history
--- One address's ledger, in the order it counts; with an imported consent, where it was given and what it said.
+-- One address's ledger, in the order it counts; with a consent, where it was given and what it said.
 select c.at, c.scope, c.cause, c.effect, c.door, c.evidence, p.source, p.notice
 from consent c
-left join proof p on c.door = 'import' and p.digest = split_part(split_part(c.evidence, ':', 2), '-', 1)
+left join proof p on c.door in ('import', 'manage') and c.effect in ('grant', 'go') and p.digest = split_part(split_part(c.evidence, ':', 2), '-', 1)
 where c.bucket = :bucket and c.key = :key
 order by c.at, c.evidence;
 
