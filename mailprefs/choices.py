@@ -91,7 +91,7 @@ async def person(connection: Connection, address: Address) -> Person:
     """Return who is behind an address: nobody but itself where no application told us of it."""
     row = await queries("choices").own(connection, bucket=address.bucket, key=address.key)
     if row is None:
-        return Person(address)
+        return Person(replace(address, text=None))
     known = Address(address.key, Channel(row["channel"]) if row["channel"] else address.channel, row["plaintext"])
     others = await directory.party(connection, address) if row["tied"] else []
     return Person(known, tuple(others), row["locale"])
@@ -110,6 +110,12 @@ async def sheet(connection: Connection, address: Address, brand: Brand, catalogu
     )
     pauses = [cell.until for row in rows for cell in row.cells.values() if cell.state is State.PAUSED and cell.until]
     return Sheet(who, rows, channels, book.of(who.address, ads) if ads else None, max(pauses, default=None))
+
+
+async def topic(connection: Connection, address: Address, brand: Brand, catalogue: Catalogue, number: int, *, now: datetime) -> Standing:
+    """Return how one topic stands for one address."""
+    scope = catalogue.by_number[number]
+    return (await _book(connection, Person(address), [scope], brand, now)).of(address, scope)
 
 
 def _shown(scope: Scope) -> bool:

@@ -7,7 +7,7 @@ so it is as long for somebody we know as for a stranger.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from uuid import UUID, uuid4
@@ -109,7 +109,7 @@ async def do(request: web.Request, text: str, deed: Deed, person: Person, door: 
         made = deed.changes(person, door, nonce, now)
         added = await _record(request, made)
     undoable = added and not deed.act.opens
-    return Done(deed, _way_back(house, text, person.address.key, door, nonce, now) if undoable else "")
+    return Done(deed, way_back(request, text, person.address, door, nonce) if undoable else "")
 
 
 async def _record(request: web.Request, changes: Sequence[Change]) -> bool:
@@ -125,8 +125,10 @@ async def _taken_back(request: web.Request, made: Sequence[Change]) -> bool:
         return any([await ledger.taken_back(connection, change) for change in made])
 
 
-def _way_back(house: House, text: str, key: UUID, door: Door, nonce: str, at: datetime) -> str:
-    return str(house.ring.timed("change").dumps([key.hex, text, door, nonce, at.timestamp()]))
+def way_back(request: web.Request, text: str, address: Address, door: Door, nonce: str) -> str:
+    """Return what takes back a press of this moment, and nothing else."""
+    house = request.app[HOUSE]
+    return str(house.ring.timed("change").dumps([address.key.hex, text, door, nonce, house.clock().timestamp()]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,20 +161,24 @@ async def undo(request: web.Request, press: Made, deed: Deed, person: Person) ->
     await _record(request, [ledger.withdrawal(stop, now=now) for stop in stops])
 
 
-async def turn_on(request: web.Request, deed: Deed, standing: Standing, shown: Proof, nonce: str) -> None:
-    """Record that a recipient chose a topic, with what was shown to them. Raises Unavailable.
+def chosen(address: Address, scope: int, standing: Standing, id_: str, now: datetime) -> list[Change]:
+    """Return what a recipient's own choice of a topic is recorded as.
 
-    A complaint is lifted with it, where there is one and the brand lets that be (whoever calls has asked): then this topic opens alone.
+    A complaint is lifted with it, where there is one and the brand lets that be: then this topic opens alone (docs/state.md §2).
     """
+    choice = Change(address, scope, Cause.CHOICE, Effect.GO, Door.MANAGE, id_, now)
+    if not (standing.complained and standing.openers):
+        return [choice]
+    marketing = replace(choice, scope=scope >> 8 << 8 | MARKETING)
+    lift = replace(marketing, cause=Cause.COMPLAINT, id=f"{id_}-lift")
+    return [lift, replace(marketing, effect=Effect.STOP, id=f"{id_}-rest"), choice]
+
+
+async def turn_on(request: web.Request, deed: Deed, standing: Standing, shown: Proof, nonce: str) -> None:
+    """Record that a recipient chose a topic, with what was shown to them. Raises Unavailable."""
     now = request.app[HOUSE].clock()
     id_ = f"{shown.digest}-{nonce}-{deed.scope}"
-    marketing = deed.scope >> 8 << 8 | MARKETING
-    made: list[Change] = []
-    for each in standing.openers:
-        if standing.complained:
-            made.append(Change(each, marketing, Cause.COMPLAINT, Effect.GO, Door.MANAGE, f"{id_}-lift", now))
-            made.append(Change(each, marketing, Cause.CHOICE, Effect.STOP, Door.MANAGE, f"{id_}-rest", now))
-        made.append(Change(each, deed.scope, Cause.CHOICE, Effect.GO, Door.MANAGE, id_, now))
+    made = [change for each in standing.openers for change in chosen(each, deed.scope, standing, id_, now)]
     async with db.acquired(request.app[POOL]) as connection, db.sure(connection), connection.transaction():
         await proof.keep(connection, [shown])
         await ledger.record(connection, made, now=now)

@@ -13,8 +13,9 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
-from mailprefs import ledger
+from mailprefs import directory, ledger
 from mailprefs.addresses import Addresses
+from mailprefs.directory import Entry
 from mailprefs.words import Cause, Change, Door, Effect
 
 from .shell import MAILPREFS, Shell
@@ -215,8 +216,8 @@ async def test_staff_stops_and_lifts_what_staff_may(shell: Shell, conn: asyncpg.
 
 async def test_what_staff_may_not_do_is_refused_with_the_reason(shell: Shell, conn: asyncpg.Connection) -> None:
     cases = [
-        ("lift", "newsletter", "choice", "only the recipient can lift a choice, through a manage link that is mailed to them"),
-        ("lift", "connective/marketing", "complaint", "only the recipient can lift a complaint"),
+        ("lift", "*", "choice", "only the recipient can lift a choice"),
+        ("lift", "connective/marketing", "complaint", "a complaint about connective is final"),
         ("stop", "newsletter", "complaint", "a stop of complaint does not sit on scope"),
         ("stop", "*", "choice", "a stop of choice does not sit on scope 0"),
         ("stop", "orders", "bounce", "a stop of bounce does not sit on scope"),
@@ -228,6 +229,24 @@ async def test_what_staff_may_not_do_is_refused_with_the_reason(shell: Shell, co
     assert await conn.fetchval("select count(*) from consent") == 0
     (await shell("stop", "jane@example.org", "newsletter", "--cause", "choice", "--evidence", "she asked by phone")).said(0, "recorded")
     assert await conn.fetchval("select stops from address") == [NEWSLETTER]
+
+
+async def test_a_choice_is_lifted_by_nobody_but_its_recipient_whom_staff_has_a_link_mailed(
+    shell: Shell, conn: asyncpg.Connection, addresses: Addresses, now: datetime
+) -> None:
+    by = ("lift", "jane@example.org", "newsletter", "--cause", "choice", "--evidence", "ticket 7")
+    (await shell(*by)).said(2, "no link can be mailed for connective: set SMTP_URL")
+    shell.environment["SMTP_URL"] = "smtp://127.0.0.1:9"
+    catalogue = shell.home / "mailprefs.toml"
+    catalogue.write_text(catalogue.read_text().replace("ads = true", 'ads = true\nfrom = "hello@example.com"'))
+    (await shell(*by)).said(1, "nobody told us of that address")
+    await directory.know(conn, [Entry(addresses.read("jane@example.org"))], now=now)
+    for _ in range(3):
+        (await shell(*by)).said(0, "only the recipient can lift a choice; a link for that is mailed to them")
+    (await shell(*by)).said(1, "three links were asked for within the hour")
+    assert await conn.fetchval("select count(*) from mail where kind = 'manage' and scope = 256") == 3
+    rows = await conn.fetch("select distinct effect, door, scope from consent")
+    assert [tuple(row) for row in rows] == [("note", "staff", NEWSLETTER)], "who asked for it is kept, and nothing is lifted"
 
 
 NAMELESS = """
