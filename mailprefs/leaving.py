@@ -77,7 +77,7 @@ class Left:
 
 
 async def page(
-    connection: Connection, export: Export, catalogue: Catalogue, cursor: Cursor | None, *, now: datetime
+    connection: Connection, export: Export, catalogue: Catalogue, cursor: Cursor | None, *, now: datetime, most: int = MOST
 ) -> tuple[list[Left], Cursor, bool]:
     """Return who left next, where a reader then stands, and whether there is more to look at now.
 
@@ -99,7 +99,7 @@ async def page(
     rule: dict[str, Any] = {"path": list(topic.path), "wants": export.wants, "channel": export.channel.value}
     rows = [
         row
-        async for row in queries("exports").left(connection, **asked, **rule, seen=export.snapshot, as_of=export.as_of, now=now, most=MOST)
+        async for row in queries("exports").left(connection, **asked, **rule, seen=export.snapshot, as_of=export.as_of, now=now, most=most)
     ]
     if not rows:
         return [], Cursor(upto), False
