@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import asyncpg
-from aiohttp import ClientSession
+import pytest
+from aiohttp import ClientError, ClientSession, web
 
-from mailprefs import apikeys, directory, ledger
+from mailprefs import apikeys, directory, ledger, reconcile
 from mailprefs.addresses import Addresses
 from mailprefs.apikeys import Power
 from mailprefs.directory import Entry
+from mailprefs.links import KeyRing
+from mailprefs.sandbox import app as sandbox
+from mailprefs.web import operator
+from mailprefs.web.keys import HOUSE
 from mailprefs.words import Cause, Change, Door, Effect
 
 
@@ -39,4 +49,131 @@ async def test_sync_wants_a_key_with_its_power(base: str, http: ClientSession, c
         assert answer.status == 401
     _, text = await apikeys.issue(conn, [power for power in Power if power is not Power.OPERATE], "tests", now=datetime.now(UTC))
     async with http.get(f"{base}/v1/sync", headers={"Authorization": f"Bearer {text}"}) as answer:
+        assert answer.status == 403
+
+
+def listing(app: web.Application, sandboxed: str) -> None:
+    """The first account is asked at a sandbox; the application has not started yet."""
+    house = app[HOUSE]
+    hearing = house.hearings["sendgrid-main"]
+    there = replace(hearing, credential=replace(hearing.credential, api_base=f"{sandboxed}/sendgrid"))
+    app[HOUSE] = replace(house, hearings={**house.hearings, "sendgrid-main": there})
+
+
+@pytest.fixture
+async def sandboxed(app: web.Application) -> AsyncIterator[str]:
+    """A sandbox in whose newsletter group somebody stands whom we do not know."""
+    runner = web.AppRunner(sandbox.create_app(["sendgrid"]))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    root = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    state = {"sendgrid": {"groups": {"12345": ["bob@example.org"], "12346": []}, "global": []}}
+    async with ClientSession() as client, client.put(f"{root}/_sandbox/state", json=state) as answer:
+        assert answer.status == 200
+    listing(app, root)
+    yield root
+    await runner.cleanup()
+
+
+async def slowly(root: str, seconds: float, fault: str = "slow") -> None:
+    queue = [{"fault": fault, "seconds": seconds, "listing": True}]
+    async with ClientSession() as client, client.post(f"{root}/_sandbox/faults", json={"queue": queue}) as answer:
+        assert answer.status == 200
+
+
+Asking = Callable[..., Awaitable[tuple[int, Any]]]
+
+
+@pytest.fixture
+def ask(sandboxed: str, base: str, http: ClientSession, bearer: dict[str, str]) -> Asking:
+    async def asked(account: str = "sendgrid-main", body: str = "") -> tuple[int, Any]:
+        async with http.post(f"{base}/v1/reconcile/{account}", data=body, headers=bearer) as answer:
+            return answer.status, json.loads(await answer.read())
+
+    return asked
+
+
+async def test_reconcile_answers_the_report_and_its_proof_and_heals_only_where_it_is_asked_to(
+    ask: Asking, conn: asyncpg.Connection, ring: KeyRing, addresses: Addresses
+) -> None:
+    status, told = await ask()
+    assert status == 200
+    (newsletter, offers), _ = reconcile.proven(ring, told)
+    assert (newsletter["scope"], newsletter["found"]["stranger"], newsletter["healed"]) == ("connective/newsletter", 1, False)
+    assert not any(offers["found"].values())
+    assert await conn.fetchval("select count(*) from consent") == 0
+    status, told = await ask(body='{"fix": true}')
+    assert (status, told["reports"][0]["healed"]) == (200, True)
+    assert await conn.fetchval("select key from consent") == addresses.read("bob@example.org").key
+
+
+async def test_a_comparison_that_takes_its_time_is_answered_all_the_same(
+    ask: Asking, sandboxed: str, ring: KeyRing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operator, "PLAIN", 0.01)
+    monkeypatch.setattr(operator, "BREATH", 0.05)
+    await slowly(sandboxed, 0.3)
+    status, told = await ask()
+    assert status == 200
+    assert reconcile.proven(ring, told)[0][0]["listed"] == 1
+
+
+async def test_a_comparison_that_fails_late_breaks_off_and_is_no_answer(
+    ask: Asking, sandboxed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operator, "PLAIN", 0.01)
+    await slowly(sandboxed, 0.1)
+    await slowly(sandboxed, 0, "500")
+    with pytest.raises(ClientError):
+        await ask()
+
+
+async def test_who_goes_away_ends_the_comparison(
+    ask: Asking, sandboxed: str, base: str, bearer: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operator, "PLAIN", 0.01)
+    monkeypatch.setattr(operator, "BREATH", 0.02)
+    await slowly(sandboxed, 1)
+    async with ClientSession() as client, client.post(f"{base}/v1/reconcile/sendgrid-main", headers=bearer) as answer:
+        assert answer.status == 200
+        monkeypatch.undo()
+        status, told = await ask()
+        assert (status, told["detail"]) == (503, "this account is being compared already"), (
+            "the control: while it runs, another one is told to come back"
+        )
+        monkeypatch.setattr(operator, "PLAIN", 0.01)
+        monkeypatch.setattr(operator, "BREATH", 0.02)
+        answer.close()
+    monkeypatch.undo()
+    for _ in range(100):
+        status, told = await ask("sendgrid-main")
+        if status == 200:
+            break
+        await asyncio.sleep(0.02)
+    assert status == 200
+
+
+async def test_reconcile_says_why_it_does_not(ask: Asking, sandboxed: str, conn: asyncpg.Connection, now: datetime) -> None:
+    for account, body, expected in (
+        ("nobody", "", (404, "unknown account")),
+        ("sendgrid-main", '{"fix": 1}', (400, "unreadable")),
+        ("sendgrid-main", '{"heal": true}', (400, "unreadable")),
+        ("sendgrid-main", "x" * 5000, (413, "too large")),
+    ):
+        status, told = await ask(account, body)
+        assert (status, told["title"]) == expected
+    await slowly(sandboxed, 0, "500")
+    status, told = await ask()
+    assert (status, told["detail"]) == (503, "the list did not come whole (http_500). Nothing was concluded from it.")
+    await conn.execute("insert into reconciliation values (1, 272, $1, $1, 100, '{}', true)", now - timedelta(days=1))
+    status, told = await ask()
+    assert (status, told["title"]) == (409, "shrunk")
+    assert '{"shrunk": true}' in told["detail"]
+    status, _ = await ask(body='{"shrunk": true}')
+    assert status == 200
+
+
+async def test_reconcile_wants_a_key_with_its_power(base: str, http: ClientSession, conn: asyncpg.Connection) -> None:
+    _, text = await apikeys.issue(conn, [power for power in Power if power is not Power.OPERATE], "tests", now=datetime.now(UTC))
+    async with http.post(f"{base}/v1/reconcile/sendgrid-main", headers={"Authorization": f"Bearer {text}"}) as answer:
         assert answer.status == 403
