@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -32,7 +32,7 @@ from mailprefs.courier import Courier, Route
 from mailprefs.links import KeyRing
 from mailprefs.providers import PROVIDERS
 from mailprefs.sandbox.app import SIMULATED, create_app
-from mailprefs.sandbox.faults import FAULTS, read
+from mailprefs.sandbox.faults import FAULTS, Fault, read
 from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
 
 from .tellers import Teller, teller_of
@@ -43,7 +43,7 @@ PEOPLE = int(os.environ.get("MAILPREFS_TEST_OPT_OUTS", "150"))
 BEGINS = datetime(2026, 11, 25, 14, 0, tzinfo=UTC)  # the Wednesday before Thanksgiving, nine in the morning in New York
 ASKED_WITHIN = timedelta(days=3)
 DONE_BY = timedelta(days=5, hours=12)
-AWAY = (timedelta(hours=9), timedelta(hours=69))  # since the beginning: one provider answers nothing, all over the holiday
+CLOSED = (timedelta(hours=9), timedelta(hours=69))  # since the beginning: one provider takes nothing
 SETTLE = timedelta(minutes=15)
 STEPS = [timedelta(minutes=n) for n in (1, 4, 10, 90)]
 LANDS_WITHIN = timedelta(minutes=10)  # what is late is never as late as ``SETTLE``
@@ -65,8 +65,24 @@ TROUBLE = (
     "lying",
     "slow",
 )
+UNREAD = ("500", "html", "truncated", "half-closed")  # what becomes of a listing
+AWAY = {"sendgrid": "500", "ses": "401"}  # all over the holiday
 TRIOS = [("sendgrid", "postmark", "mailgun"), ("ses", "twilio", "mailchimp")][: 1 + (PEOPLE > 1000)]
 ALARMS = ("deadline_near", "provider_lost_stops")
+
+
+class Endless(deque[Fault]):
+    """A queue that is never empty: what comes next is made when it is asked for."""
+
+    def __init__(self, make: Callable[[], Fault]) -> None:
+        super().__init__()
+        self.make = make
+
+    def __len__(self) -> int:
+        return 1
+
+    def popleft(self) -> Fault:
+        return self.make()
 
 
 @dataclass
@@ -79,7 +95,7 @@ class Desk:
     alarmed: dict[str, list[datetime]] = field(default_factory=lambda: defaultdict(list))
     settled: set[UUID] = field(default_factory=set)  # confirmed, and nothing owed
     true_since: dict[UUID, datetime] = field(default_factory=dict)  # confirmed, and so it is
-    found_at: dict[UUID, datetime] = field(default_factory=dict)  # that it had been a lie
+    found_at: dict[UUID, list[datetime]] = field(default_factory=lambda: defaultdict(list))  # that it had been a lie
     lies: int = 0
 
     @property
@@ -94,20 +110,24 @@ class Desk:
         state = self.app[SIMULATED][self.teller.name].state
         return {keys[each.casefold()] for each in self.teller.held(state, self.courier.route.groups[NEWSLETTER])}
 
-    def spoil(self, dice: Random, *, away: bool) -> None:
-        """Keep a third of the replies faulty, or all of them while the provider is away."""
-        faults = self.app[FAULTS]
-        if away:
-            faults.queue.clear()
-        while len(faults.queue) < 40:
-            name = "500" if away else dice.choice(TROUBLE) if dice.random() < 1 / 3 else ""
+    def spoil(self, dice: Random, away: str) -> None:
+        """Let a third of the replies be faulty from now on, or, while the provider is away, each with that fault."""
+
+        def write() -> Fault:
+            name = away or (dice.choice(TROUBLE) if dice.random() < 1 / 3 else "")
             if name == "lying" and not self.teller.lists:
                 name = "500"  # nobody could ever find out
             seconds = TIMEOUT + 0.1 if name == "slow" else 30 if name.startswith("429") else dice.uniform(0, 0.1)
-            faults.add(read({"fault": name, "seconds": seconds} if name else FINE))
-        while len(faults.listings) < 4:
-            wrong = dice.random() < 1 / 3
-            faults.add(read({**({"fault": dice.choice(("500", "html", "truncated", "half-closed"))} if wrong else FINE), "listing": True}))
+            return read({"fault": name, "seconds": seconds} if name else FINE)
+
+        def page() -> Fault:
+            return read({"fault": dice.choice(UNREAD)} if dice.random() < 1 / 3 else FINE)
+
+        self.app[FAULTS].queue, self.app[FAULTS].listings = Endless(write), Endless(page)
+
+    def mend(self) -> None:
+        """Let everything be answered as documented from now on."""
+        self.app[FAULTS].queue, self.app[FAULTS].listings = deque[Fault](), deque[Fault]()
 
     async def landed(self) -> None:
         while self.app[FAULTS].landing:
@@ -161,8 +181,9 @@ class Days:
             self.landed_at = self.clock.now + step
         self.clock.now += step
         await self.say()
-        for n, desk in enumerate(self.desks):
-            desk.spoil(self.dice, away=n == 0 and AWAY[0] <= self.clock.now - BEGINS < AWAY[1])
+        closed = CLOSED[0] <= self.clock.now - BEGINS < CLOSED[1]
+        for desk in self.desks:
+            desk.spoil(self.dice, AWAY.get(desk.teller.name, "") if closed else "")
         before = [{alarm: desk.alarms(alarm) for alarm in ALARMS} for desk in self.desks]
         await asyncio.gather(*(self._carry(desk) for desk in self.desks))
         if self.nightly:
@@ -191,7 +212,7 @@ class Days:
         for desk in self.desks:
             confirmed, held = settled.get(desk.courier.route.number, set()), desk.held(self.keys)
             for key in desk.settled - confirmed - held:
-                desk.found_at[key] = self.clock.now
+                desk.found_at[key].append(self.clock.now)
             true = confirmed & held
             desk.true_since = {key: desk.true_since.get(key, self.clock.now) for key in true}
             desk.settled = confirmed
@@ -206,11 +227,12 @@ class Days:
         for desk in self.desks:
             channel = desk.teller.provider.channel
             for who in self.people[desk.name]:
-                asked = self.asked[who.key]
+                if (asked := self.asked.get(who.key)) is None:
+                    continue
                 due = deadlines.deadline(asked, channel, NEWSLETTER)
                 near = any(deadlines.warned(asked, due) <= at <= due for at in desk.alarmed["deadline_near"])
-                lost = desk.found_at.get(who.key)
-                found = lost is not None and lost <= due and lost in desk.alarmed["provider_lost_stops"]
+                lost = desk.found_at.get(who.key, [])
+                found = any(asked <= at <= due and at in desk.alarmed["provider_lost_stops"] for at in lost)
                 in_time = desk.true_since.get(who.key, datetime.max.replace(tzinfo=UTC)) <= due
                 self.figures["confirmed in time"] += in_time
                 self.figures["alarmed about in time"] += not in_time and (near or found)
@@ -218,12 +240,11 @@ class Days:
                     missed.append(f"{desk.name}: asked {asked}, due {due}, lie found {lost}, true since {desk.true_since.get(who.key)}")
         return missed
 
-    async def pass_by(self) -> None:
-        while self.clock.now < BEGINS + DONE_BY:
+    async def pass_by(self, time: timedelta = DONE_BY) -> None:
+        while self.clock.now < BEGINS + time:
             await self.live()
         for desk in self.desks:  # the trouble is over
-            desk.app[FAULTS].queue.clear()
-            desk.app[FAULTS].listings.clear()
+            desk.mend()
             await desk.landed()
         await self.rest()
 
@@ -305,7 +326,7 @@ async def test_without_settling_and_comparing_the_same_days_go_wrong(
     database: str, shared_catalogue: Catalogue, ring: KeyRing, addresses: Addresses
 ) -> None:
     """The control."""
-    async with days(TRIOS[0], database, shared_catalogue, ring, addresses, people=150, settle=timedelta(), nightly=False) as run:
-        await run.pass_by()
+    async with days(TRIOS[0], database, shared_catalogue, ring, addresses, people=400, settle=timedelta(), nightly=False) as run:
+        await run.pass_by(timedelta(hours=20))
         assert sum(desk.lies for desk in run.desks)
         assert run.unwarned()
