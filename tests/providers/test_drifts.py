@@ -10,8 +10,10 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -23,7 +25,7 @@ from mailprefs import db, ledger, worker
 from mailprefs.addresses import Addresses
 from mailprefs.courier import Courier, Route
 from mailprefs.reconcile import Books, Report
-from mailprefs.sandbox.app import create_app
+from mailprefs.sandbox.app import SIMULATED, create_app
 from mailprefs.words import Address, Cause, Change, Door, Effect
 
 from .tellers import PATIENT, TOLD, Box, teller_of
@@ -44,6 +46,7 @@ class Drifting:
     clock: Clock
     box: Box
     courier: Courier
+    simulation: Any
 
     @property
     def second(self) -> bool:
@@ -89,10 +92,10 @@ class Drifting:
         await self.known(self.texts("allowed"))
         await self.say([*agreed, *left, *moved, *undone, *erased], Effect.STOP)
         await self.carry()
-        before = await self.box.state()
+        before = deepcopy(self.simulation.state)
         await self.say(undone, Effect.GO)
         await self.carry()
-        await self.box.put(before)  # the provider forgets what it was told about those who chose back
+        self.simulation.state = before  # the provider forgets what it was told about those who chose back
         await self.conn.executemany("update address set plaintext = null where key = $1", [(who.key,) for who in erased])
         plus = [text.replace("@", "+news@") for text in self.texts("agreed")]
         await self.box.tell_all(True, [*self.texts("theirs"), *self.texts("stranger"), *plus])
@@ -106,8 +109,9 @@ class Drifting:
 @asynccontextmanager
 async def drifting(name: str, url: str, conn: asyncpg.Connection, addresses: Addresses) -> AsyncIterator[Drifting]:
     teller, clock = teller_of(name), Clock(worker.wall_clock())
+    app = create_app([name])
     async with (
-        TestServer(create_app([name])) as server,
+        TestServer(app) as server,
         ClientSession(timeout=PATIENT) as http,
         await db.pool(url, size=3, command_timeout=60, purpose="test") as pool,
     ):
@@ -115,7 +119,7 @@ async def drifting(name: str, url: str, conn: asyncpg.Connection, addresses: Add
         groups = dict(zip((NEWSLETTER, OFFERS), teller.groups, strict=False))
         await conn.execute("update account set channel = $1 where account = $2", teller.provider.channel, ACCOUNT)
         route = Route("sendgrid-main", ACCOUNT, hurried(teller.provider), box.credential, groups, CALLED, SETTLE)
-        yield Drifting(conn, addresses, clock, box, Courier(route, pool, http, clock))
+        yield Drifting(conn, addresses, clock, box, Courier(route, pool, http, clock), app[SIMULATED][name])
 
 
 @pytest.mark.timeout(3000)
