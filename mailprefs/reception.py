@@ -108,7 +108,11 @@ class Forgeries:
         while not over.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(over.wait(), EVERY)
-            await self.keep(pool)
+            try:
+                await self.keep(pool)
+            except Exception as error:
+                telemetry.alarm("loop_failed")
+                telemetry.log.error("loop_failed", exc_info=error)
 
     async def keep(self, pool: Pool) -> None:
         """Write what is new, if anything is. What cannot be written now is kept for the next time."""
@@ -121,5 +125,7 @@ class Forgeries:
             async with db.acquired(pool) as connection:
                 add = queries("reception").add_forged
                 await add(connection, accounts=names, deliveries=[new[name] for name in names], last_at=last)
-        except Unavailable:
+        except BaseException as error:
             self._new.update(new)
+            if not isinstance(error, Unavailable):
+                raise

@@ -1,4 +1,4 @@
-"""Files of rows: CSV and NDJSON in, plain or gzipped, one row at a time; and what is rejected, beside them, with its reason."""
+"""Files of rows: CSV and NDJSON in, plain or packed, one row at a time; and what is rejected, beside them, with its reason."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
+from backports import zstd
+
 from mailprefs import files
 from mailprefs.errors import Unreadable
 
@@ -25,7 +27,17 @@ ADDRESS = "address"  # the column that every file has
 _ANGLED = frozenset("<>")
 _NAMED = re.compile(r"([^<>]*)<\s*([^<>]*?)\s*>")  # RFC 5322 §3.4: display-name, angle-addr
 _BETWEEN = re.compile(r"[,;\s]")  # what stands between addresses where there are several
-_BROKEN = (EOFError, OSError, UnicodeError, zlib.error)  # what a damaged archive can raise
+BROKEN = (EOFError, OSError, UnicodeError, zlib.error, zstd.ZstdError)  # what a damaged archive can raise
+_UTF16 = "it is UTF-16, as spreadsheets write it: save it as CSV in UTF-8"
+_OTHERS = {  # how files begin that are no CSV
+    b"PK\x03\x04": "it is a spreadsheet or another zip archive, and no CSV: save the sheet as CSV in UTF-8",
+    b"\xd0\xcf\x11\xe0": "it is an old spreadsheet, and no CSV: save the sheet as CSV in UTF-8",
+    b"\xff\xfe": _UTF16,
+    b"\xfe\xff": _UTF16,
+    b"\x1f\x8b": "it is packed with gzip: give it a name that ends in .gz",
+    b"\x28\xb5\x2f\xfd": "it is packed with Zstandard: give it a name that ends in .zst",
+    b"PAR1": "it is Parquet, and no CSV",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +65,7 @@ def address_of(row: Row) -> str:
 
 @contextmanager
 def opened(path: Path) -> Iterator[TextIO]:
-    """Lend the text of a file of rows, unpacking ``.gz``; ``-`` is standard input. Raises Unreadable."""
+    """Lend the text of a file of rows, unpacking ``.gz`` and ``.zst``; ``-`` is standard input. Raises Unreadable."""
     with ExitStack() as stack:
         try:
             raw: Any = stack.enter_context(_raw(path))
@@ -65,6 +77,8 @@ def opened(path: Path) -> Iterator[TextIO]:
 def _raw(path: Path) -> Any:
     if str(path) == "-":
         return os.fdopen(os.dup(0), "rb")
+    if path.suffix == ".zst":
+        return zstd.open(path, "rb")
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
 
 
@@ -81,11 +95,31 @@ def read(text: TextIO, *, ndjson: bool = False) -> tuple[list[str], Iterator[Row
         columns = next(csv.reader(lines, strict=True), [])
     except csv.Error:
         columns = []
-    except _BROKEN:
+    except BROKEN:
         raise Unreadable("the file cannot be unpacked, or breaks off in its first line") from None
     if ADDRESS not in columns or len(set(columns)) < len(columns):
-        raise Unreadable("the first line must name the columns, each once, and one of them 'address'")
+        raise Unreadable(_why("".join(lines.taken), columns))
     return columns, _records(lines, columns)
+
+
+def _why(head: str, columns: Sequence[str]) -> str:
+    """Return why a file is no CSV with a column ``address``, from how it begins, and what to do."""
+    begins = head[:4].encode("utf-8", "surrogateescape")
+    for magic, what in _OTHERS.items():
+        if begins.startswith(magic):
+            return what
+    if head.count("\0") * 3 > len(head) > 3:  # without its mark
+        return _UTF16
+    if not head:
+        return "the file is empty: its first line must name the columns, one of them 'address'"
+    for mark, name in {";": "semicolons", "\t": "tabs", "|": "upright lines"}.items():
+        if ADDRESS in (text.strip().strip('"').casefold() for text in head.split(mark)) and mark in head:
+            return f"its columns are separated by {name}: save it with commas"
+    if twice := [n for n, column in enumerate(columns, 1) if columns.index(column) < n - 1]:  # its name may be an address
+        return f"the first line names a column twice: the column {twice[0]} is called as one before it"
+    if near := [column for column in columns if column.strip().casefold() == ADDRESS]:
+        return f"the first line says {near[0]!r}: write 'address', in small letters and without spaces"
+    return "the first line must name the columns, each once, and one of them 'address'"
 
 
 class _Lines:
@@ -121,7 +155,7 @@ def _records(lines: _Lines, columns: Sequence[str]) -> Iterator[Row]:
                 yield _line(number, each, columns)
                 number += 1
             number -= 1
-        except _BROKEN:
+        except BROKEN:
             yield Row(number, {}, "the file breaks off here", ["".join(lines.taken)])
             return
         else:
@@ -155,7 +189,7 @@ def _objects(text: TextIO) -> Iterator[Row]:
             line = next(text)
         except StopIteration:
             return
-        except _BROKEN:
+        except BROKEN:
             yield Row(number, {}, "the file breaks off here")
             return
         if line.strip():

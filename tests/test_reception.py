@@ -77,6 +77,21 @@ async def test_what_was_counted_is_written_at_the_end(conn: asyncpg.Connection, 
     assert await written(conn) == {NAME: 1}
 
 
+async def test_what_goes_wrong_in_a_way_that_nobody_expected_ends_no_writing_and_loses_no_count(
+    conn: asyncpg.Connection, pool: db.Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reception, "EVERY", 0.02)
+    forgeries = Forgeries()
+    alarmed = REGISTRY.get_sample_value("mailprefs_alarms_total", {"alarm": "loop_failed", "account": ""}) or 0
+    await conn.execute("alter table forgery rename to elsewhere")
+    async with forgeries.running(pool):
+        forgeries.count(NAME, AT)
+        while (REGISTRY.get_sample_value("mailprefs_alarms_total", {"alarm": "loop_failed", "account": ""}) or 0) < alarmed + 2:
+            await asyncio.sleep(0.01)
+        await conn.execute("alter table elsewhere rename to forgery")
+    assert await written(conn) == {NAME: 1}
+
+
 async def test_an_account_is_shown_with_all_that_became_of_what_came_in_its_name(conn: asyncpg.Connection, pool: db.Pool) -> None:
     await db.queries("inbox").tally(conn, account=NAME, kind=["delivered", "complained"], events=[3, 1], now=AT)
     await db.queries("inbox").tally(conn, account=NAME, kind=["delivered"], events=[2], now=AT + timedelta(hours=1))

@@ -54,7 +54,7 @@ def test_quoted_commas_quotes_and_line_breaks_are_part_of_a_field(tmp_path: Path
 
 @pytest.mark.parametrize(
     "header",
-    ["", "\n", "mail,locale\n", "Address\n", "address,address\n", "address,locale,locale\n", '"address\n', "address;locale\n", "\0\n"],
+    ["", "\n", "mail,locale\n", "Address\n", "address,address\n", "address,locale,locale\n", '"address\n', "\0\n"],
 )
 def test_a_file_whose_first_line_names_no_address_is_refused(tmp_path: Path, header: str) -> None:
     with pytest.raises(Unreadable, match="first line"):
@@ -144,8 +144,30 @@ def test_an_archive_that_breaks_off_keeps_the_rows_before(tmp_path: Path, name: 
     "content", [b"address\na@example.com\n", gzip.compress(b"address\n" * 99, mtime=0)[:12], b""], ids=["plain", "torn", "empty"]
 )
 def test_what_is_no_archive_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(Unreadable, match=r"cannot be unpacked|first line must name"):
+    with pytest.raises(Unreadable, match=r"cannot be unpacked|the file is empty"):
         parsed(content, tmp_path, "in.csv.gz")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"address;locale\na@example.com;de\n", "separated by semicolons"),
+        ("\ufeffAddress\tLocale\n".encode(), "separated by tabs"),
+        ("address,locale\na@example.com,de\n".encode("utf-16"), "UTF-16"),
+        ("address,locale\na@example.com,de\n".encode("utf-16-be"), "UTF-16"),
+        (b"PK\x03\x04\x14\x00\x06\x00\x08\x00", "spreadsheet .* no CSV"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "old spreadsheet"),
+        (gzip.compress(b"address\n"), r"ends in \.gz"),
+        (b"", "the file is empty"),
+        (b"address,address\n", "a column twice: the column 2 "),
+        (b"locale, Address\n", "says ' Address': write 'address'"),
+        (b"a@example.com\nb@example.com\n", "the first line must name the columns"),
+        (b"PAR1\x15\x04", "it is Parquet"),
+    ],
+)
+def test_a_file_that_is_no_such_csv_is_told_what_it_is_and_what_to_do(tmp_path: Path, content: bytes, said: str) -> None:
+    with pytest.raises(Unreadable, match=said):
+        parsed(content, tmp_path, "in.csv")
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

@@ -38,10 +38,10 @@ async def _kept(recipients: Sequence[str], sender: str | None) -> None:
         pass  # a mail server whose pipe breaks takes that for a failure
     opening = Opening()
     room = Mailroom(opening.catalogue, opening.addresses, opening.ring, opening.settings.authserv)
+    read = room.opened(Letter(raw, sender=_path(sender)), now=now())  # once for all of them: it may take a second
     async with opening.connected() as connection:
         for recipient in recipients:
-            letter = Letter(raw, recipient, _path(sender))
-            await room.record(connection, room.read(letter, now=now()), now=now())
+            await room.record(connection, room.said(read, recipient), now=read.now)
 
 
 def _path(sender: str | None) -> str | None:

@@ -13,7 +13,7 @@ import click
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from mailprefs import db, telemetry, worker
+from mailprefs import db, telemetry, webhooks, worker
 from mailprefs.cli.mint import warn_if_long
 from mailprefs.cli.opening import Opening, now
 from mailprefs.cli.saying import tell
@@ -76,6 +76,9 @@ async def _serve(only: Sequence[str]) -> None:
     if unknown := set(only) - set(service.DOORS):
         raise click.BadParameter(f"no such part: {', '.join(sorted(unknown))}; there are: {', '.join(service.DOORS)}")
     opening, stop = Opening(), _stopping()
+    if opening.settings.database_url is None:  # then the worker runs here too, and says before the doors open what would keep it
+        for webhook in opening.catalogue.webhook:
+            webhooks.secret(webhook, opening.settings)
     async with opening.database(make=True) as url:
         app = service.create_app(opening.settings, opening.catalogue, opening.ring, database_url=url, only=only)
         async with listening(app, opening.settings.host, opening.settings.port) as port:

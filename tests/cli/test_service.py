@@ -50,6 +50,15 @@ async def status(url: str) -> int:
         return response.status
 
 
+async def test_serve_that_works_too_wants_the_secrets_of_webhooks_before_it_serves_or_makes_a_database(alone: Shell) -> None:
+    catalogue = alone.home / "mailprefs.toml"
+    endpoint = '[[webhook]]\nname = "crm"\nurl = "https://crm.example.com/hooks"\nsecret = "CRM_SECRET"\n'
+    catalogue.write_text(catalogue.read_text().partition(ACCOUNTS)[0] + endpoint)
+    done = (await alone("serve", env=ANY | {"DATABASE_URL": None})).said(2, "webhook 'crm': the variable CRM_SECRET is not set")
+    assert "serves" not in done.err
+    assert not (alone.home / ".mailprefs").exists()
+
+
 async def test_release_web_and_worker(plain: Shell, conn: asyncpg.Connection) -> None:
     path = await minted(plain, "jane@example.org")
     await conn.execute("drop schema public cascade; create schema public")

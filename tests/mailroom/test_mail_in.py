@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import asyncpg
 import pytest
 
+from mailprefs.cli.post import _kept
+from mailprefs.letters import Letter
 from mailprefs.links import KeyRing
+from mailprefs.mailroom import Mailroom, Read
 
 from .postbox import ENTRIES, MARKETING, NEWSLETTER, Postbox, aside, rows
 
@@ -87,3 +92,27 @@ async def test_whatever_is_wrong_here_the_mail_server_tries_again(
 ) -> None:
     assert mail_in({**environment, **wrong}, b"\n", f"u+{box.token}@go.example.com") == 75
     assert await rows(conn) == set()
+
+
+async def test_a_message_is_read_once_for_all_its_recipients_and_kept_for_each(
+    environment: dict[str, str], conn: asyncpg.Connection, box: Postbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading may take a second; a mail server hands over a hundred recipients at once."""
+    counted = []
+
+    def opened(room: Mailroom, letter: Letter, *, now: datetime) -> Read:
+        counted.append(letter)
+        return reading(room, letter, now=now)
+
+    reading = Mailroom.opened
+    monkeypatch.setattr(Mailroom, "opened", opened)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"From: x@example.org\n\n")))
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    kim = box.links.token(box.addresses.read("kim@example.org").key, box.catalogue.topic("offers"))
+    await _kept([f"u+{box.token}@go.example.com", f"u+{kim}@go.example.com"], "x@example.org")
+    assert len(counted) == 1
+    assert {(row[0], row[1]) for row in await rows(conn)} == {
+        (box.addresses.read("jane@example.org").key, NEWSLETTER),
+        (box.addresses.read("kim@example.org").key, 273),
+    }
