@@ -83,6 +83,7 @@ class Courier:
     timing: Timing = field(default_factory=Timing)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)  # once set, no further request begins
     owner: UUID = field(default_factory=uuid4)
+    turned: int | None = None  # the latest turn in which was told again what cannot be compared
     juries: defaultdict[tuple[int, bool], Jury] = field(default_factory=lambda: defaultdict(Jury))  # by scope and direction
     _desk: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -112,7 +113,18 @@ class Courier:
                 if seen.lapsing and not await self._own(connection, now):
                     return False
                 lease = None if seen.gate.shut else await self._due(connection, seen.gate, now)
-        return lease is not None and await _Round(self, lease, begun, seen.gate.barred).run()
+            if lease is None:
+                return not (seen.gate.shut or seen.gate.barred) and await self._tell_again(connection, now)
+        return await _Round(self, lease, begun, seen.gate.barred).run()
+
+    async def _tell_again(self, connection: db.Connection, now: datetime) -> bool:
+        """Once in a turn, while nothing else waits, owe anew what the account may have lost; no more than one lease carries."""
+        if self.turned == outbox.turn(now):
+            return False
+        owed = await outbox.tell_again(connection, self.route.number, called=self.route.called, most=self.route.most, now=now)
+        self.turned = outbox.turn(now)
+        telemetry.count("pushes_told_again", owed, account=self.route.name)
+        return owed > 0
 
     async def _look(self, connection: db.Connection, now: datetime) -> Outlook:
         return await outbox.look(connection, self.route.number, self.owner, lapsing=now + self.timing.lease * 2 / 3, now=now)

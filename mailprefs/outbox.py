@@ -9,18 +9,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 from uuid import UUID, uuid4
 
 from mailprefs import clock
 from mailprefs.db import Connection, queries
-from mailprefs.words import ADS, MARKETING, Channel
+from mailprefs.words import ADS, BUCKETS, MARKETING, Channel
 
 CAP_STOP, CAP_GO = timedelta(minutes=15), timedelta(hours=6)  # the longest wait between two attempts, which never cease
 PATIENCE = timedelta(hours=72)  # with a go of which nothing is known: then once a day, and counted with the dead
 LONGEST_WAIT = timedelta(hours=1)  # that a provider can ask of us
+AGAIN = timedelta(days=45)  # after which a stop is told again that nobody could find on the provider's own list: before it is forgotten
+UNCOMPARED = timedelta(days=7)  # after which a list counts as one that cannot be compared
+TURN = timedelta(seconds=83)  # one bucket after the other: all in less than a day, each at another hour than the day before
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Fate(StrEnum):
@@ -239,6 +243,27 @@ async def release(connection: Connection, lease: Lease, pushes: Sequence[Push], 
     """Give back what was not sent, as it was; the direction it waits in is read anew."""
     ends = [End(push, Fate.UNSENT) for push in pushes]
     await settle(connection, lease, ends, sent_at=now, settle=timedelta(), now=now)
+
+
+async def tell_again(connection: Connection, account: int, *, called: Mapping[int, str], most: int, now: datetime) -> int:
+    """Owe anew what the account heard ``AGAIN`` ago, of the bucket whose turn it is; return how much. Only where no list is compared."""
+    rows = queries("outbox").tell_again(
+        connection,
+        account=account,
+        scopes=list(called),
+        called=list(called.values()),
+        bucket=turn(now) % BUCKETS,
+        compared=now - UNCOMPARED,
+        before=now - AGAIN,
+        most=most,
+        now=now,
+    )
+    return len([row async for row in rows])
+
+
+def turn(now: datetime) -> int:
+    """Return the number of the turn that a moment is in: of buckets, one after the other."""
+    return (now - _EPOCH) // TURN
 
 
 async def sync(connection: Connection, *, now: datetime) -> list[Figures]:

@@ -23,7 +23,7 @@ from mailprefs.links import KeyRing
 from mailprefs.mailroom import Mailroom
 from mailprefs.post import Postman
 from mailprefs.providers import PROVIDERS, engaged
-from mailprefs.providers.base import Barred, Ear, Provider, Slow, Unclear, Unsafe
+from mailprefs.providers.base import Barred, Ear, Provider, Slow, Unclear, Unlisted, Unsafe
 from mailprefs.providers.calling import session
 from mailprefs.reconcile import Books, Shrunk
 from mailprefs.settings import Settings
@@ -209,6 +209,13 @@ class Nightly:
                     (report,) = await self._books(route, scope, connection, http).compare(heal=True, unasked=True)
                     if report.wants_a_person:
                         self.futile[route.number, scope] = self.clock()
+        except Unlisted:
+            if (
+                route.number,
+                scope,
+            ) not in self.futile:  # said once: it is as it is, and the courier tells its stops again from time to time
+                telemetry.log.info("no_list_to_compare", account=route.name)
+            self.futile[route.number, scope] = self.clock()
         except (Slow, Barred, Unsafe, Unclear, Shrunk, TimeoutError) as error:
             telemetry.alarm("list_not_compared", account=route.name, why=type(error).__name__)
             if isinstance(error, Unsafe | Shrunk):

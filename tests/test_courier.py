@@ -35,7 +35,7 @@ from mailprefs.providers.base import (
     Unclear,
     Unsafe,
 )
-from mailprefs.words import Address, Cause, Change, Channel, Door, Effect, Kind
+from mailprefs.words import BUCKETS, Address, Cause, Change, Channel, Door, Effect, Kind
 
 NEWSLETTER, OFFERS = 272, 273
 GROUPS = {NEWSLETTER: "12345", OFFERS: "12346"}
@@ -1023,3 +1023,97 @@ def test_a_lease_holds_what_the_pace_carries_in_a_few_seconds() -> None:
     assert most(1, 2.0) == 20
     assert most(200, 3.0) == courier.LARGEST
     assert most(500, 0.1) == 500
+
+
+# What cannot be compared
+
+DAY = timedelta(days=1)
+
+
+def turn_of(house: House, name: str) -> None:
+    """Go on to the next moment at which it is the turn of somebody's bucket: within a day."""
+    bucket = house.addresses.read(f"{name}@example.org").bucket
+    house.later(outbox.TURN * ((bucket - outbox.turn(house.clock.now)) % BUCKETS))
+    assert outbox.turn(house.clock.now) % BUCKETS == bucket
+
+
+async def carried(house: House, each: Courier) -> list[tuple[str, bool]]:
+    """Carry whatever is owed at this moment, and return what was told."""
+    before = len(house.post.told())
+    while await each.round():
+        pass
+    return house.post.told()[before:]
+
+
+async def test_a_stop_that_nobody_could_find_on_a_list_is_told_again_before_it_is_forgotten(house: House) -> None:
+    each = house.courier()
+    await house.stop("ann")
+    assert await carried(house, each) == [("ann", True)]
+    house.post.held.clear()  # it forgets
+    told = []
+    for _ in range(4):
+        house.later(20 * DAY)
+        turn_of(house, "ann")
+        told.append(await carried(house, each))
+    assert told == [[], [], [("ann", True)], []]  # after 20, 40, 60 and 80 days
+    assert house.post.held
+    assert await house.proofs() == [True, True]
+
+
+async def test_whose_list_is_compared_is_told_nothing_again(house: House) -> None:
+    each = house.courier()
+    await house.stop("ann")
+    await house.stop("ann", scope=OFFERS)
+    await carried(house, each)
+    house.later(60 * DAY)
+    turn_of(house, "ann")
+    compared = "insert into reconciliation values (1, $1, $2, $2, 1, '{}', $3)"
+    await house.conn.execute(compared, NEWSLETTER, house.clock.now - 6 * DAY, True)
+    await house.conn.execute(compared, OFFERS, house.clock.now - 8 * DAY, True)  # the control: too long ago
+    assert await carried(house, each) == [("ann", True)]
+    assert {call[0].group for call in house.post.calls[2:]} == {GROUPS[OFFERS]}
+
+
+async def test_only_who_is_stopped_now_is_told_again(house: House) -> None:
+    each = house.courier()
+    await house.stop("ann")
+    await carried(house, each)
+    await house.go("ann")
+    house.later(DAY)
+    assert await carried(house, each) == [("ann", False)]
+    house.later(60 * DAY)
+    turn_of(house, "ann")
+    assert await carried(house, each) == []
+
+
+async def test_who_left_at_the_provider_itself_is_told_to_it_before_it_forgets(house: House) -> None:
+    """Nobody ever told it: it told us. A go that comes before it was told again is told all the same."""
+    each = house.courier()
+    for name in ("ann", "bob"):
+        left = Change(
+            await house.person(name), NEWSLETTER, Cause.CHOICE, Effect.STOP, Door.PROVIDER, name, house.clock.now, by="sendgrid-main"
+        )
+        await ledger.record(house.conn, [left], now=house.clock.now)
+    assert await carried(house, each) == []
+    house.later(60 * DAY)
+    turn_of(house, "ann")
+    assert await carried(house, each) == [("ann", True)]
+    turn_of(house, "bob")
+    owed = await outbox.tell_again(house.conn, house.account, called=CALLED, most=9, now=house.clock.now)
+    await house.go("bob")
+    house.later(DAY)
+    assert (owed, await carried(house, each)) == (1, [("bob", False)])
+
+
+async def test_what_is_told_again_waits_for_everything_else_and_is_no_more_than_a_lease_carries(house: House) -> None:
+    each = house.courier()
+    await house.stop("ann", "bob")
+    await carried(house, each)
+    house.later(60 * DAY)
+    turn_of(house, "ann")
+    await house.stop("zoe")
+    assert await each.round()
+    assert house.post.told()[2:] == [("zoe", True)]
+    assert await outbox.tell_again(house.conn, house.account, called=CALLED, most=0, now=house.clock.now) == 0
+    assert await carried(house, each) == [("ann", True)]
+    assert await each.round() is False  # once in a turn

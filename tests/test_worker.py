@@ -19,6 +19,7 @@ import pytest
 from aiohttp import ClientError, ClientSession, DummyCookieJar, web
 from aiohttp.test_utils import TestServer
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from mailprefs import courier, db, ledger, numbers, outbox, reconcile, worker
 from mailprefs.addresses import Addresses
@@ -27,7 +28,7 @@ from mailprefs.courier import Timing
 from mailprefs.errors import Misconfigured
 from mailprefs.links import KeyRing
 from mailprefs.providers import CHANNELS, PROVIDERS
-from mailprefs.providers.base import Credential, Outcome, Settlement, Telling
+from mailprefs.providers.base import Credential, Listed, Outcome, Settlement, Telling, Unlisted
 from mailprefs.providers.calling import session
 from mailprefs.providers.sendgrid import SendGrid
 from mailprefs.sandbox.app import create_app
@@ -462,6 +463,29 @@ async def test_one_list_that_does_not_come_whole_holds_up_no_other(house: House,
     assert await reconcile.due(house.conn, 1, [272, 273], before=now - timedelta(hours=1)) == [272]
     await house.conn.execute("update reconciliation set healed = false")  # somebody only looked
     assert await reconcile.due(house.conn, 1, [272, 273], before=now - timedelta(hours=1)) == [272, 273]
+    await unhurried.close()
+
+
+class Silent(SendGrid):
+    """A provider that shows no list."""
+
+    def pull(self, http: ClientSession, credential: Credential, group: str) -> AsyncIterator[Listed]:
+        raise Unlisted
+
+
+async def test_that_a_provider_shows_no_list_is_said_once_and_is_no_alarm(house: House, database: str) -> None:
+    unhurried = await db.pool(database, size=1, command_timeout=60, purpose="lists")
+    credential = Credential(MAIN, {}, api_base=house.main.api_base)
+    routes = [courier.Route(MAIN, 1, Silent(), credential, {NEWSLETTER: "12345"}, {NEWSLETTER: "sendgrid/12345"}, timedelta(minutes=15))]
+    now = [worker.wall_clock()]
+    nightly = worker.Nightly(routes, house.catalogue, house.addresses, unhurried, lambda: now[0], asyncio.Event())
+    before = alarms("list_not_compared")
+    with capture_logs() as lines:
+        for _ in range(3):
+            await nightly.round()
+            now[0] += timedelta(days=2)
+    assert [(line["event"], line["account"]) for line in lines] == [("no_list_to_compare", MAIN)]
+    assert alarms("list_not_compared") == before
     await unhurried.close()
 
 

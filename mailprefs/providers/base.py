@@ -206,6 +206,10 @@ class Unsafe(MailprefsError):
     """What was asked would do harm at the provider, such as a group that no longer exists."""
 
 
+class Unlisted(Unsafe):
+    """The provider shows no list that could be laid beside ours. What it is told is told again from time to time in its place."""
+
+
 class Ear(Protocol):
     """A provider as it is heard. One file each, one line in ``PROVIDERS``, one folder of payloads, one page of docs."""
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from mailprefs.errors import Misconfigured, Unreadable
 from mailprefs.providers import facts, reading, telling
-from mailprefs.providers.base import Credential, Outcome, Settlement, Unclear, Unsafe
+from mailprefs.providers.base import Credential, Outcome, Settlement, Unclear, Unlisted, Unsafe
 from mailprefs.providers.calling import PAGE, Line, base_of, is_loopback
 from mailprefs.providers.steady import Steady
 
@@ -72,7 +72,7 @@ class Lines:
         _bases(credential)
 
     async def topic(self, topic: str, *, listing: bool = False) -> None:
-        """Raise Unsafe unless the topic exists; for a listing also if it is off by default."""
+        """Raise Unsafe unless the topic exists, and for a listing Unlisted if it is off by default."""
         if not TOPIC.fullmatch(topic):
             raise Unsafe("The account maps a topic to what is no identifier such as topic_7. Correct scopes in mailprefs.toml.")
         found = (await self.app.call("GET", "/v1/subscription_topics", most=PAGE)).json(200)
@@ -80,9 +80,9 @@ class Lines:
         if not one:
             raise Unsafe(f"Customer.io has no {topic} (any more) in its subscription center. Map the topic to one that exists.")
         if listing and one[0].get("subscribed_by_default") is not True:
-            raise Unsafe(
-                f"Customer.io's {topic} is off by default: who never chose is not told apart from who left. "
-                "Map to a topic that is on by default, or do without reconciliation."
+            raise Unlisted(
+                f"Customer.io's {topic} is off by default: who never chose is not told apart from who left. Map to a topic that is on by "
+                "default, or do without this comparison: each stop is told again after 45 days instead."
             )
 
     async def people(self, topic: str, address: str) -> list[Person]:

@@ -138,7 +138,7 @@ class Mandrill:
         return await telling.told(tellings, self.budget, act)
 
     async def pull(self, http: ClientSession, credential: Credential, group: str) -> AsyncIterator[Listed]:
-        """List the subaccount's denylist, with when and why. Mandrill shows a thousand entries at most: from there on it is Unclear."""
+        """List the subaccount's denylist, with when and why. Mandrill shows a thousand entries at most: from there on it is Unlisted."""
         denylist = self._denylist(http, credential, group)
         await denylist.must_exist()
         for listed in await denylist.everyone():

@@ -10,7 +10,7 @@ from typing import Any
 
 from mailprefs.errors import Unreadable
 from mailprefs.providers import facts, reading, telling
-from mailprefs.providers.base import Barred, Listed, Outcome, Settlement, Unclear, Unsafe
+from mailprefs.providers.base import Barred, Listed, Outcome, Settlement, Unclear, Unlisted, Unsafe
 from mailprefs.providers.calling import LIMIT, PAGE, Answer
 from mailprefs.providers.steady import Steady
 from mailprefs.words import Kind
@@ -28,6 +28,10 @@ KEPT: Mapping[str, Settlement] = {  # by reason: what a go comes to where it is 
     "hard-bounce": telling.DONE,  # the choice is not there, and the bounce is none of it
     PASSING: telling.DONE,
 }
+_LONG = (
+    "Mandrill shows a thousand entries of a denylist at most, and this one has as many: it cannot be compared. Each stop is told again "
+    "after 45 days instead, before Mandrill forgets it."
+)
 _STRANGE = Settlement(Outcome.REFUSED, "other_reason")
 
 Entry = Mapping[str, Any]
@@ -91,7 +95,7 @@ class Denylist:
         return Settlement(Outcome.UNKNOWN, "not_confirmed") if (await self._of(address)).entries else telling.DONE
 
     async def everyone(self) -> list[Listed]:
-        """Return whom the list holds, but not whom it forgets soon: they are told anew. Raises Unclear if some may be left out."""
+        """Return whom the list holds, but not whom it forgets soon: they are told anew. Raises Unlisted if some may be left out."""
         shown = await self._entries({})
         return [
             Listed(
@@ -117,7 +121,7 @@ class Denylist:
         if not isinstance(found, list) or not all(isinstance(facts.within(each, "email"), str) for each in found):
             raise Unclear("other_shape")
         if len(found) >= MOST:
-            raise Unclear("cut_short")
+            raise Unclear("cut_short") if narrowed else Unlisted(_LONG)
         here = [each for each in found if each.get("subaccount") == self.subaccount and each.get("expired") is not True]
         return _Shown(here, parsedate_to_datetime(answer.date) if answer.date else None)
 

@@ -28,6 +28,7 @@ from mailprefs.providers.base import (
     Settlement,
     Telling,
     Unclear,
+    Unlisted,
     Unsafe,
 )
 from mailprefs.providers.calling import Line, base_of
@@ -154,7 +155,9 @@ class Twilio:
 
     def pull(self, http: ClientSession, credential: Credential, group: str) -> AsyncIterator[Listed]:
         """Twilio takes consents and shows none: there is nothing to list, and an empty list would be a lie."""
-        raise Unsafe("Twilio shows nobody's consents, so there is no list of its to compare. What it was told is in mailprefs sync.")
+        raise Unlisted(
+            "Twilio shows nobody's consents, so there is no list of its to compare. Each stop is told again after 45 days instead."
+        )
 
 
 # In

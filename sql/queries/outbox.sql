@@ -66,6 +66,36 @@ order by u.n;
 select settle verdict
 from settle(:account, :lease, :stop, :bucket, :key, :scope, :want, :outcome, :detail, :sent, :settle, :cap, :patience, :now);
 
+-- name: tell_again
+-- Owes the stops of one bucket anew that an account heard of before a time, the longest ago first, where nobody could lay its list beside
+-- ours since: it may have lost or forgotten them. It heard when it last confirmed the stop, or told us itself; else when it was spoken of.
+with stopped as (
+  select a.bucket, m.account, a.key, m.scope, coalesce(greatest(
+    (select max(t.confirmed_at) from told t
+      where t.bucket = a.bucket and t.key = a.key and t.account = m.account and t.scope = m.scope and t.stop),
+    (select max(c.at) from consent c
+      where c.bucket = a.bucket and c.key = a.key and c.teller = n.name and c.effect = 'stop' and c.scope = any(m.path))),
+    spoken(a.bucket, a.key)) heard_at
+  from mapping m
+  join account n on n.account = m.account
+  join unnest(:scopes::int[], :called::text[]) s(scope, called) on s.scope = m.scope and s.called = m.called
+  join address a on a.bucket = :bucket and a.channel = n.channel and a.plaintext is not null
+  where m.account = :account
+    and not exists (
+      select from reconciliation r where r.account = m.account and r.scope = m.scope and r.healed and r.began_at > :compared)
+    and withheld(a.stops, a.goes, a.goes_below, a.pauses, m.path, :now)),
+chosen as (
+  select * from stopped w
+  where w.heard_at < :before
+    and not exists (select from push p where p.bucket = w.bucket and p.account = w.account and p.key = w.key and p.scope = w.scope)
+  order by w.heard_at
+  limit :most)
+insert into push (bucket, account, key, scope, stop, since, due_at, unsure_until)
+select w.bucket, w.account, w.key, w.scope, true, :now, :now, 'epoch' from chosen w  -- 'epoch': it may believe it, so a go is told as well
+order by w.bucket, w.account, w.key, w.scope
+on conflict do nothing
+returning key;
+
 -- name: sync
 -- What each account has still to hear, counting everything: what is leased, backs off or is refused, but nothing that begins later.
 -- An address known by its key alone cannot be told; it is counted apart, and not what is oldest. Nothing is owed about what is not mapped.

@@ -13,7 +13,7 @@ from aiohttp import ClientSession, ClientTimeout
 from aiohttp.test_utils import TestServer
 
 from mailprefs.errors import Misconfigured
-from mailprefs.providers.base import Listed, Outcome, Settlement, Unclear, Unsafe
+from mailprefs.providers.base import Listed, Outcome, Settlement, Unclear, Unlisted
 from mailprefs.providers.customerio import CustomerIo
 from mailprefs.providers.customerio_people import Lines
 from mailprefs.sandbox.app import create_app
@@ -188,7 +188,7 @@ async def test_the_list_has_who_left_everything_and_the_latest_time_it_can_have_
 
 async def test_a_topic_that_is_off_by_default_is_not_listed_but_told(box: Box) -> None:
     await box.put(state({FIRST: False, SECOND: True}, a={"topics": {FIRST: True}}))
-    with pytest.raises(Unsafe, match="off by default"):
+    with pytest.raises(Unlisted, match="off by default"):
         await box.pulled()
     assert await box.tell(True, [ADDRESS]) == [DONE]
     assert await box.holds() == [ADDRESS]

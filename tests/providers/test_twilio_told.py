@@ -13,7 +13,7 @@ from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 
 from mailprefs.errors import Misconfigured
-from mailprefs.providers.base import Outcome, Rejected, Settlement, Telling, Unsafe
+from mailprefs.providers.base import Outcome, Rejected, Settlement, Telling, Unlisted
 from mailprefs.providers.twilio import Twilio
 from mailprefs.sandbox.app import create_app
 
@@ -106,7 +106,7 @@ async def test_nobody_but_a_number_is_told(box: Box) -> None:
 
 async def test_there_is_no_list_to_compare_and_that_is_said() -> None:
     async with ClientSession() as http:
-        with pytest.raises(Unsafe, match="shows nobody's consents"):
+        with pytest.raises(Unlisted, match="shows nobody's consents"):
             TWILIO.pull(http, CASE.credential, FIRST)
 
 
