@@ -6,6 +6,8 @@ so it is as long for somebody we know as for a stranger.
 
 from __future__ import annotations
 
+import struct
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -23,6 +25,7 @@ from mailprefs.web.keys import HOUSE, POOL, PRESSES, THOUGHTS, House
 from mailprefs.words import ADS, MARKETING, Address, Cause, Change, Channel, Door, Effect, Stream
 
 PAUSES = (30, 60, 90)  # days
+_MADE = struct.Struct(">16s16sd?")  # whose press, its nonce, when it was, and whether a mailed link let them in; then how it was spelled
 
 
 class Act(StrEnum):
@@ -128,7 +131,8 @@ async def _taken_back(request: web.Request, made: Sequence[Change]) -> bool:
 def way_back(request: web.Request, text: str, address: Address, door: Door, nonce: str) -> str:
     """Return what takes back a press of this moment, and nothing else."""
     house = request.app[HOUSE]
-    return str(house.ring.timed("change").dumps([address.key.hex, text, door, nonce, house.clock().timestamp()]))
+    packed = _MADE.pack(address.key.bytes, UUID(hex=nonce).bytes, house.clock().timestamp(), door is Door.MANAGE) + text.encode()
+    return str(house.ring.timed("change").dumps(urlsafe_b64encode(packed).decode()))  # so dense that it is as long for everybody
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +151,13 @@ class Made:
 def made(house: House, value: str, address: Address) -> Made | None:
     """Return the press that an undo names; None if it is odd, forged, too old, or somebody else's."""
     try:
-        key, text, door, nonce, at = house.ring.timed("change").loads(value, max_age=int(ledger.UNDO.total_seconds()))
-        found = Made(str(text), Door(door), str(nonce), datetime.fromtimestamp(at, UTC))
-    except (BadData, ValueError, TypeError, OverflowError):
+        packed = urlsafe_b64decode(house.ring.timed("change").loads(value, max_age=int(ledger.UNDO.total_seconds())))
+        key, nonce, at, managed = _MADE.unpack_from(packed)
+        door = Door.MANAGE if managed else Door.PAGE
+        found = Made(packed[_MADE.size :].decode(), door, UUID(bytes=nonce).hex, datetime.fromtimestamp(at, UTC))
+    except (BadData, ValueError, TypeError, OverflowError, struct.error):
         return None
-    return found if key == address.key.hex and found.left(house.clock()) >= timedelta() else None
+    return found if key == address.key.bytes and found.left(house.clock()) >= timedelta() else None
 
 
 async def undo(request: web.Request, press: Made, deed: Deed, person: Person) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import Lock, Semaphore
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -18,6 +18,7 @@ from mailprefs.links import KeyRing, Links
 from mailprefs.providers.base import Credential, Ear
 from mailprefs.reception import Forgeries
 from mailprefs.web.arrivals import Arrivals
+from mailprefs.web.asking import Askers
 from mailprefs.web.thoughts import SecondThoughts
 
 
@@ -47,6 +48,7 @@ class House:
     links: Mapping[int, Links]  # by the number of the brand
     hearings: Mapping[str, Hearing]  # by the name of the account
     clock: Callable[[], datetime] = utcnow
+    mailing: Set[int] = frozenset()  # the brands whose links can be mailed
     slices: Lock = field(default_factory=Lock, repr=False)  # long work of /v1: who has it may hold the loop for a moment
 
 
@@ -56,6 +58,7 @@ POOL = web.AppKey("pool", Pool)  # for answers
 HOOKS = web.AppKey("hooks", Pool)  # for providers, so that their floods hold up nobody else
 EXPORTS = web.AppKey("exports", Pool)  # for audiences, each of which takes as long as its reader does
 ARRIVALS = web.AppKey("arrivals", Arrivals)  # for the bodies of providers, all accounts together
+ASKERS = web.AppKey("askers", Askers)  # who have no link, and ask for one
 THOUGHTS = web.AppKey("thoughts", SecondThoughts)
 PRESSES = web.AppKey("presses", GroupCommit)
 FORGERIES = web.AppKey("forgeries", Forgeries)

@@ -1,0 +1,232 @@
+"""The preference page: what a person gets, and the buttons that change it. Whatever it shows was read back after what was pressed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from aiohttp import web
+
+from mailprefs import choices, db, ledger, passes, post
+from mailprefs.catalogue import Brand, Topic
+from mailprefs.choices import Row, Sheet, Standing, State
+from mailprefs.passes import Kind, Pass
+from mailprefs.proof import Proof
+from mailprefs.web import deeds, forms, pages, screens
+from mailprefs.web.deeds import Act, Deed
+from mailprefs.web.keys import HOUSE, POOL, THOUGHTS
+from mailprefs.words import Address, Channel, Door
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Whose page of which brand, and what it may show and do."""
+
+    address: Address
+    brand: Brand
+    trusted: bool = True  # under a key that leaked, a link may stop and nothing else
+    session: Pass | None = None  # a mailed link opened it: this address is proven
+
+    @property
+    def open(self) -> bool:
+        """True if the page may say which topics there are, and how they stand."""
+        return self.session is not None or (self.trusted and self.brand.page == "open")
+
+    @property
+    def door(self) -> Door:
+        return Door.PAGE if self.session is None else Door.MANAGE
+
+    def may(self, deed: Deed) -> bool:
+        """True for what may be pressed here. What opens anything is for who was mailed a link; without topics, there is all or nothing."""
+        return self.session is not None or (not deed.act.opens and (self.open or deed.act is Act.ALL))
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What a press came to, as the page says it first."""
+
+    deed: Deed | None = None
+    undo: str = ""
+    left: timedelta = timedelta()  # in which it can be taken back
+    undone: bool = False
+    late: bool = False  # the time to undo had ended
+    refused: bool = False  # one too many for today
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """How one topic stands over one channel, with the values of its buttons; none where it is not to be pressed."""
+
+    channel: Channel | None
+    state: State
+    until: datetime | None
+    stop: str = ""
+    on: str = ""
+    carrier: bool = False
+    fixed: bool = False  # stopped by what nobody can lift here
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One topic, with a cell for each channel of the page; none where the topic does not use it."""
+
+    topic: Topic
+    cells: tuple[Cell | None, ...]
+
+
+QUIET = News()
+
+
+async def show(request: web.Request, visit: Visit, news: News = QUIET) -> web.Response:
+    """Return the page as it stands now. Raises Unavailable."""
+    house = request.app[HOUSE]
+    values: dict[str, Any] = {
+        "visit": visit,
+        "news": news,
+        "form": forms.fresh(house),
+        **_session(request, visit),
+        "changed": None,
+        "sheet": None,
+    }
+    values["continues"] = (visit.brand.continues or {}).get("en", pages.CONTINUES)
+    values["mailing"] = visit.trusted and visit.brand.number in house.mailing
+    if not visit.open:
+        return screens.show(request, "private", visit.brand, **values)
+    async with db.acquired(request.app[POOL]) as connection:
+        sheet = await choices.sheet(connection, visit.address, visit.brand, house.catalogue, now=house.clock())
+    lines = [_line(row, sheet, visit) for row in sheet.rows]
+    ads = _cell(sheet.ads, None, "ads", visit) if sheet.ads else None
+    values |= {"sheet": sheet, "lines": lines, "ads": ads, "changed": _changed(news.deed, sheet, lines, ads) if news.deed else None}
+    return screens.show(request, "preferences", visit.brand, **values)
+
+
+def _session(request: web.Request, visit: Visit) -> dict[str, Any]:
+    if visit.session is None:
+        return {"session": "", "minutes": 0}
+    house = request.app[HOUSE]
+    left = visit.session.left(house.clock())
+    return {"session": passes.write(house.ring, visit.session), "minutes": max(1, int(left / timedelta(minutes=1)))}
+
+
+def _line(row: Row, sheet: Sheet, visit: Visit) -> Line:
+    def cell(channel: Channel) -> Cell | None:
+        standing = row.cells.get(channel)
+        return _cell(standing, channel, f"{row.topic.number}.{channel}", visit) if standing else None
+
+    return Line(row.topic, tuple(cell(channel) for channel in sheet.channels))
+
+
+def _cell(standing: Standing, channel: Channel | None, name: str, visit: Visit) -> Cell:
+    """Return a cell. ``name`` is what the values of its buttons say: a topic and a channel, or the ads."""
+    stop, on = ("ads", "ads-on") if channel is None else (f"stop.{name}", f"on.{name}")
+    stopped = standing.state in (State.STOPPED, State.UNASKED)
+    turns = visit.session is not None and stopped and bool(standing.openers)
+    return Cell(
+        channel,
+        standing.state,
+        standing.until,
+        "" if stopped else stop,
+        on if turns else "",
+        standing.carrier and visit.session is not None,
+        visit.session is not None and stopped and not turns and not standing.carrier,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What a press changed, as it was read back."""
+
+    topic: Topic | None
+    cell: Cell
+
+
+def _changed(deed: Deed, sheet: Sheet, lines: Sequence[Line], ads: Cell | None) -> Changed:
+    everything = Cell(None, State.GETS if sheet.anything else State.STOPPED, None)
+    match deed.act:
+        case Act.ADS | Act.ADS_ON:
+            return Changed(None, ads or everything)
+        case Act.PAUSE | Act.RESUME:
+            return Changed(None, Cell(None, State.PAUSED, sheet.paused_until) if sheet.paused_until else everything)
+        case Act.ALL:
+            return Changed(None, everything)
+    found = ((line.topic, cell) for line in lines for cell in line.cells if cell and line.topic.number == deed.scope & 255)
+    return next((Changed(topic, cell) for topic, cell in found if cell.channel is deed.channel), Changed(None, everything))
+
+
+async def press(request: web.Request, visit: Visit, form: Mapping[str, str]) -> web.Response:
+    """Do what a form of this page asks for, and return the page as it stands then. Raises Unavailable: then nothing was acknowledged."""
+    if forms.by_script(request):
+        return await show(request, visit)
+    if "undo" in form:
+        return await show(request, visit, await _undo(request, visit, form["undo"]))
+    if "mail" in form:
+        return await mail(request, visit)
+    deed = deeds.spelled(form.get("do", ""), visit.brand, request.app[HOUSE].catalogue)
+    if deed is None or not visit.may(deed):
+        return await show(request, visit)
+    return await show(request, visit, await _do(request, visit, deed, form))
+
+
+async def _do(request: web.Request, visit: Visit, deed: Deed, form: Mapping[str, str]) -> News:
+    nonce = forms.nonce(request.app[HOUSE], form.get("form", ""))
+    if deed.act is Act.ON:
+        return await _turn_on(request, visit, deed, nonce)
+    async with db.acquired(request.app[POOL]) as connection:
+        person = await choices.person(connection, visit.address)
+    done = await deeds.do(request, form["do"], deed, person, visit.door, nonce)
+    # a page without topics says the same whether or not it was stopped before
+    undo = done.undo if visit.open else deeds.way_back(request, form["do"], visit.address, visit.door, nonce)
+    return News(deed, undo=undo if visit.trusted else "", left=ledger.UNDO, refused=done.refused)
+
+
+async def _turn_on(request: web.Request, visit: Visit, deed: Deed, nonce: str) -> News:
+    """Record that a recipient chose a topic, with what they were shown; nothing where it is not theirs to choose."""
+    house = request.app[HOUSE]
+    async with db.acquired(request.app[POOL]) as connection:
+        sheet = await choices.sheet(connection, visit.address, visit.brand, house.catalogue, now=house.clock())
+    standing = sheet.cell(deed.scope, deed.channel) if deed.channel else None
+    if standing is None or not standing.openers:
+        return QUIET
+    if not request.app[THOUGHTS].allowed(visit.address.key, house.clock()):
+        return News(deed, refused=True)
+    await deeds.turn_on(request, deed, standing, proven(request, visit.brand, deed.scope), nonce)
+    return News(deed)
+
+
+def proven(request: web.Request, brand: Brand, scope: int) -> Proof:
+    """Return what stands behind a consent that was given on a page of ours: which page, and the words that were on it."""
+    topic = request.app[HOUSE].catalogue.title_of(scope)
+    route = request.match_info.route.resource
+    words = [topic.title.get("en", ""), (topic.often or {}).get("en", "")] if topic and not topic.sensitive else []
+    return Proof(f"https://{brand.link_host}{route.canonical if route else ''}", " / ".join(word for word in words if word))
+
+
+async def _undo(request: web.Request, visit: Visit, value: str) -> News:
+    """Take back the very press that this page made, within half an hour; every other stop stands."""
+    house = request.app[HOUSE]
+    made = deeds.made(house, value, visit.address) if visit.trusted else None
+    deed = deeds.spelled(made.text, visit.brand, house.catalogue) if made else None
+    if made is None or deed is None:
+        return News(late=True)
+    async with db.acquired(request.app[POOL]) as connection:
+        person = await choices.person(connection, visit.address)
+    await deeds.undo(request, made, deed, person)
+    return News(deed, undone=True)
+
+
+def named(request: web.Request, brand: Brand, scope: int) -> Topic | None:
+    """Return a topic as a page may name it; None for a sensitive one, and for every one of a private brand."""
+    topic = request.app[HOUSE].catalogue.title_of(scope)
+    return None if topic is None or topic.sensitive or brand.page == "private" else topic
+
+
+async def mail(request: web.Request, visit: Visit) -> web.Response:
+    """Owe a link to one's choices, and say what is said to everybody. Raises Unavailable."""
+    house = request.app[HOUSE]
+    if not visit.trusted or visit.brand.number not in house.mailing:
+        return await show(request, visit)
+    async with db.acquired(request.app[POOL]) as connection:
+        await post.ask(connection, Kind.MANAGE, visit.address, visit.brand.number * 256, language=None, now=house.clock())
+    return screens.show(request, "mailed", visit.brand)

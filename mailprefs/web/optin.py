@@ -1,0 +1,96 @@
+"""The question whether mail is wanted, as it was mailed to who may have asked for it. Only a press answers, and both answers take one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from mailprefs import choices, db, directory, ledger, passes, post, proof, telemetry
+from mailprefs.catalogue import Brand
+from mailprefs.choices import State
+from mailprefs.directory import Entry
+from mailprefs.errors import Forged, Unavailable
+from mailprefs.passes import Kind, Pass
+from mailprefs.web import board, deeds, forms, screens
+from mailprefs.web.keys import HOUSE, POOL
+from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
+
+routes = web.RouteTableDef()
+
+
+@routes.get("/c/{token}")
+async def look(request: web.Request) -> web.Response:
+    """Ask, and change nothing: scanners open every link."""
+    found = _read(request)
+    if found is None:
+        return screens.ends_here(request)
+    question, brand = found
+    try:
+        return await _question(request, question, brand) if _works(request, question) else screens.show(request, "unanswered", brand)
+    except Unavailable:
+        return screens.away(request, brand)
+
+
+@routes.post("/c/{token}")
+async def answer(request: web.Request) -> web.Response:
+    """Record the answer, and say what holds then."""
+    found, form = _read(request), await forms.fields(request)
+    if found is None:
+        return screens.ends_here(request)
+    question, brand = found
+    try:
+        if not _works(request, question):
+            return screens.show(request, "unanswered", brand)
+        if forms.by_script(request) or form.get("answer") not in ("yes", "no"):
+            return await _question(request, question, brand)
+        return await _answered(request, question, brand, form)
+    except Unavailable:
+        return screens.not_saved(request, brand)
+
+
+def _read(request: web.Request) -> tuple[Pass, Brand] | None:
+    """Return the question and whose it is; None for what is none, or about a topic that is not there any more."""
+    house = request.app[HOUSE]
+    try:
+        question = passes.read(house.ring, Kind.CONFIRM, request.match_info["token"])
+    except Forged:
+        return None
+    brand, scope = house.catalogue.brand_of(question.scope), house.catalogue.by_number.get(question.scope)
+    return (question, brand) if brand and scope and scope.is_topic and not scope.retired else None
+
+
+def _works(request: web.Request, one: Pass) -> bool:
+    return one.left(request.app[HOUSE].clock()).total_seconds() > 0
+
+
+async def _question(request: web.Request, question: Pass, brand: Brand) -> web.Response:
+    async with db.acquired(request.app[POOL]) as connection:
+        to = await post.awaited(connection, question)
+    return screens.show(
+        request, "wanted", brand, topic=board.named(request, brand, question.scope), to=to, form=forms.fresh(request.app[HOUSE])
+    )
+
+
+async def _answered(request: web.Request, question: Pass, brand: Brand, form: Mapping[str, str]) -> web.Response:
+    """Record yes as a choice of the recipient's own, with what was shown; no as a stop. Whoever said yes is known from then on."""
+    house = request.app[HOUSE]
+    now, nonce = house.clock(), forms.nonce(house, form.get("form", ""))
+    shown = board.proven(request, brand, question.scope)
+    async with db.acquired(request.app[POOL]) as connection, db.sure(connection):
+        async with connection.transaction():
+            to = await post.awaited(connection, question)
+            address = house.addresses.read(to) if to else Address(question.key, Channel.EMAIL)
+            if form["answer"] == "yes" and to:
+                await directory.know(connection, [Entry(address)], now=now)
+            await proof.keep(connection, [shown])
+            id_ = f"{shown.digest}-{nonce}-{question.scope}"
+            if form["answer"] == "yes":
+                before = await choices.topic(connection, address, brand, house.catalogue, question.scope, now=now)
+                made = deeds.chosen(address, question.scope, before, id_, now)
+            else:
+                made = [Change(address, question.scope, Cause.CHOICE, Effect.STOP, Door.MANAGE, id_, now)]
+            await ledger.record(connection, made, now=now)
+        after = await choices.topic(connection, address, brand, house.catalogue, question.scope, now=now)
+    telemetry.count("questions_answered", answer=form["answer"])
+    return screens.show(request, "answered", brand, yes=form["answer"] == "yes", comes=after.state is State.GETS)

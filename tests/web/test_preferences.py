@@ -1,0 +1,343 @@
+"""The preference page of a link: what it shows, what it stops, and what it never turns on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+
+from mailprefs import db, directory, ledger, passes, post
+from mailprefs.addresses import Addresses
+from mailprefs.catalogue import Brand, Catalogue
+from mailprefs.directory import Entry
+from mailprefs.links import KeyRing, Links
+from mailprefs.passes import Kind
+from mailprefs.post import Postman, Relay
+from mailprefs.words import Address, Cause, Change, Door, Effect
+
+from .. import relay as relays
+from ..flows.doors import Doors, opened
+
+NEWSLETTER, OFFERS, PARTNERS, RECOVERY, MARKETING, ADS = 272, 273, 274, 276, 257, 259
+PRESSED = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-User": "?1"}
+SCRIPTED = {"Sec-Fetch-Mode": "navigate"}
+
+
+@dataclass
+class Visitor:
+    """Somebody with a browser, at a service whose time stands still until it is moved."""
+
+    doors: Doors
+    conn: asyncpg.Connection
+    catalogue: Catalogue
+    ring: KeyRing
+    addresses: Addresses
+    clock: list[datetime]
+    text: str = ""
+    status: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    async def get(self, path: str, headers: Mapping[str, str] = PRESSED) -> str:
+        async with self.doors.http.get(self.doors.base + path, headers=headers) as answer:
+            self.status, self.text, self.headers = answer.status, await answer.text(), answer.headers
+        return self.text
+
+    async def post(self, path: str, headers: Mapping[str, str] = PRESSED, **fields: str) -> str:
+        data = {name: self.hidden(name) for name in ("form", "session") if self.hidden(name)} | fields
+        async with self.doors.http.post(self.doors.base + path, data=data, headers=headers) as answer:
+            self.status, self.text, self.headers = answer.status, await answer.text(), answer.headers
+        return self.text
+
+    def hidden(self, name: str) -> str:
+        found = re.search(rf'type="hidden" name="{name}" value="([^"]*)"', self.text)
+        return found[1] if found else ""
+
+    @property
+    def undo(self) -> str:
+        found = re.search(r'name="undo" value="([^"]+)"', self.text)
+        return found[1] if found else ""
+
+    @property
+    def deeds(self) -> set[str]:
+        return set(re.findall(r'name="do" value="([^"]+)"', self.text))
+
+    def link(self, address: Address, topic: str = "newsletter", ring: KeyRing | None = None) -> str:
+        return "/p/" + Links(ring or self.ring, "go.example.com", "u@go.example.com").token(address.key, self.catalogue.topic(topic))
+
+    def managed(self, address: Address) -> str:
+        return "/m/" + passes.write(self.ring, passes.fresh(Kind.MANAGE, address.key, 256, self.clock[-1]))
+
+    async def known(self, *texts: str, party: str | None = None) -> list[Address]:
+        found = [self.addresses.read(text) for text in texts]
+        await directory.know(self.conn, [Entry(each, party=party) for each in found], now=self.clock[-1])
+        return found
+
+    async def rows(self, address: Address) -> list[tuple[Any, ...]]:
+        query = "select scope, cause, effect, door from consent where key = $1 order by at, evidence"
+        return [tuple(row) for row in await self.conn.fetch(query, address.key)]
+
+
+def with_brand(catalogue: Catalogue, **changes: Any) -> Catalogue:
+    """Return the catalogue with another brand in place of its first."""
+    brand = Brand.model_validate(catalogue.brand[0].model_dump(by_alias=True) | changes)
+    return catalogue.model_copy(update={"brand": (brand, *catalogue.brand[1:])})
+
+
+Opened = Callable[..., Any]
+
+
+@pytest.fixture
+async def visitor(
+    database: str,
+    conn: asyncpg.Connection,
+    shared_catalogue: Catalogue,
+    ring: KeyRing,
+    addresses: Addresses,
+    now: datetime,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> AsyncIterator[Visitor]:
+    monkeypatch.setenv("SMTP_URL", "smtp://127.0.0.1:9")
+    marked = request.node.get_closest_marker("parametrize")
+    changes = {"from": "Connective Care <hello@example.com>"} | (request.param if marked and hasattr(request, "param") else {})
+    known, clock = with_brand(shared_catalogue, **changes), [now]
+    async with opened(database, known, ring, clock=lambda: clock[-1]) as doors:
+        yield Visitor(doors, conn, known, ring, addresses, clock)
+
+
+PRIVATE = pytest.mark.parametrize("visitor", [{"page": "private"}], indirect=True)
+
+
+async def test_the_page_says_how_each_topic_stands_over_each_channel(visitor: Visitor) -> None:
+    jane, phone = await visitor.known("jane@example.org", "+12025550123", party="p1")
+    now = visitor.clock[-1]
+    changes = [
+        Change(jane, OFFERS, Cause.CHOICE, Effect.STOP, Door.LINK, "1", now),
+        Change(phone, NEWSLETTER, Cause.CHOICE, Effect.GRANT, Door.IMPORT, "2", now),
+    ]
+    await ledger.record(visitor.conn, changes, now=now)
+    text = await visitor.get(visitor.link(jane))
+    assert visitor.status == 200
+    assert visitor.deeds == {"all", "stop.16.email", "stop.16.sms", "ads", "pause.30", "pause.60", "pause.90"}
+    assert "Monthly newsletter" in text
+    for never in ("A subject of its own", "Orders and receipts", "jane@example.org", "2025550123"):
+        assert never not in text, "sensitive, transactional, an address"
+
+
+async def test_a_stop_acts_at_once_and_what_is_shown_is_read_back(visitor: Visitor) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    await visitor.get(visitor.link(jane))
+    await visitor.post(visitor.link(jane), do="stop.17.email")
+    assert await visitor.rows(jane) == [(OFFERS, "choice", "stop", "page")]
+    assert "stop.17.email" not in visitor.deeds
+    assert "stop.16.email" in visitor.deeds
+    assert visitor.undo
+    before = visitor.text
+    await visitor.post(visitor.link(jane), undo=visitor.undo)
+    assert [row[2] for row in await visitor.rows(jane)] == ["stop", "withdraw"]
+    assert "stop.17.email" in visitor.deeds
+    assert before != visitor.text
+
+
+async def test_a_stop_is_taken_back_for_half_an_hour_and_no_longer(visitor: Visitor) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    await visitor.get(visitor.link(jane))
+    await visitor.post(visitor.link(jane), do="all")
+    undo = visitor.undo
+    visitor.clock.append(visitor.clock[-1] + ledger.UNDO + timedelta(seconds=1))
+    await visitor.post(visitor.link(jane), undo=undo)
+    assert "The time to undo has ended" in visitor.text
+    assert [row[2] for row in await visitor.rows(jane)] == ["stop"]
+
+
+async def test_an_undo_opens_nobody_elses_page_and_takes_back_nothing_else(visitor: Visitor) -> None:
+    jane, kim = await visitor.known("jane@example.org", "kim@example.org")
+    for one in (jane, kim):
+        await visitor.get(visitor.link(one))
+        await visitor.post(visitor.link(one), do="all")
+    await visitor.post(visitor.link(jane), undo=visitor.undo)
+    assert [row[2] for row in await visitor.rows(jane)] == ["stop"]
+    assert [row[2] for row in await visitor.rows(kim)] == ["stop"]
+
+
+async def test_stop_all_marketing_covers_the_mail_and_the_texts_of_one_person(visitor: Visitor) -> None:
+    jane, phone = await visitor.known("jane@example.org", "+12025550123", party="p1")
+    await visitor.get(visitor.link(jane))
+    await visitor.post(visitor.link(jane), do="all")
+    assert await visitor.rows(jane) == await visitor.rows(phone) == [(MARKETING, "choice", "stop", "page")]
+    assert not {each for each in visitor.deeds if each.startswith("stop")}
+    await visitor.post(visitor.link(jane), undo=visitor.undo)
+    assert [row[2] for row in await visitor.rows(phone)] == ["stop", "withdraw"]
+
+
+@pytest.mark.parametrize("days", [30, 60, 90])
+async def test_a_pause_ends_by_itself(visitor: Visitor, days: int) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    began = visitor.clock[-1]
+    await visitor.get(visitor.link(jane))
+    await visitor.post(visitor.link(jane), do=f"pause.{days}")
+    until = await visitor.conn.fetchval("select until from consent where key = $1", jane.key)
+    assert until == began + timedelta(days=days)
+    assert "Paused" in visitor.text
+    visitor.clock.append(until + timedelta(seconds=1))
+    assert "Paused" not in await visitor.get(visitor.link(jane))
+
+
+async def test_nothing_is_turned_on_from_a_link_and_nothing_stopped_that_is_not_shown(visitor: Visitor) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    await visitor.get(visitor.link(jane))
+    tried = [
+        "on.16.email",
+        "resume",
+        "ads-on",
+        "stop.20.email",
+        "stop.32.email",
+        "stop.999.email",
+        "stop.16.fax",
+        "pause.31",
+        "",
+        "x" * 999,
+        "all.",
+    ]
+    for each in tried:
+        await visitor.post(visitor.link(jane), do=each)
+        assert visitor.status == 200
+    assert await visitor.rows(jane) == []
+
+
+async def test_a_form_that_a_script_sent_is_given_the_page_again(visitor: Visitor) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    await visitor.get(visitor.link(jane))
+    for fields in ({"do": "all"}, {"do": "stop.16.email"}, {"mail": "1"}):
+        await visitor.post(visitor.link(jane), headers=SCRIPTED, **fields)
+        assert "Choose what you get" in visitor.text
+    assert await visitor.rows(jane) == []
+    assert await visitor.conn.fetchval("select count(*) from mail") == 0
+    await visitor.post(visitor.link(jane), headers={}, do="all")
+    assert len(await visitor.rows(jane)) == 1, "the control: a browser that says nothing of it is believed"
+
+
+async def test_a_reload_is_no_second_press_and_a_press_after_an_undo_is_one(visitor: Visitor) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    await visitor.get(visitor.link(jane))
+    form = visitor.hidden("form")
+    for _ in range(2):
+        await visitor.post(visitor.link(jane), form=form, do="stop.17.email")
+    assert len(await visitor.rows(jane)) == 1
+    await visitor.post(visitor.link(jane), form=form, do="stop.16.email")
+    await visitor.post(visitor.link(jane), undo=visitor.undo)
+    await visitor.post(visitor.link(jane), form=form, do="stop.16.email")
+    assert sorted(row[2] for row in await visitor.rows(jane)) == ["stop", "stop", "stop", "withdraw"]
+    assert "stop.16.email" not in visitor.deeds
+
+
+@PRIVATE
+async def test_a_private_brand_shows_the_same_bytes_for_everybody(visitor: Visitor) -> None:
+    known, stopped = await visitor.known("known@example.org", "stopped@example.org", party="p1")
+    await visitor.known("+12025550123", party="p1")
+    stop = Change(stopped, MARKETING, Cause.CHOICE, Effect.STOP, Door.LINK, "1", visitor.clock[-1])
+    await ledger.record(visitor.conn, [stop], now=visitor.clock[-1])
+    looks: set[str] = set()
+    presses: set[str] = set()
+    for one in (known, stopped, visitor.addresses.read("stranger@example.org")):
+        looks.add(unsigned(await visitor.get(visitor.link(one))))
+        presses.add(unsigned(await visitor.post(visitor.link(one), do="all")))
+        presses.add(unsigned(await visitor.post(visitor.link(one), do="all")))
+        await visitor.post(visitor.link(one), do="stop.16.email")
+    assert (len(looks), len(presses)) == (1, 1)
+    (look,) = looks
+    for never in ("newsletter", "Offers", "You get this", "Paused", "stop.16"):
+        assert never not in look
+    assert {row[0] for row in await visitor.rows(known)} == {MARKETING}
+
+
+def unsigned(text: str) -> str:
+    """Return a page without its signed values, but for how long they are."""
+    return re.sub(r'value="([A-Za-z0-9_.-]{40,})"', lambda found: f'value="{len(found[1])}"', text)
+
+
+async def test_under_a_key_that_leaked_a_link_stops_and_says_nothing(visitor: Visitor, database: str) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    path = visitor.link(jane)
+    renewed = visitor.ring.renewed(visitor.clock[-1].date()).retired(1, state=links_compromised())
+    async with opened(database, visitor.catalogue, renewed, clock=lambda: visitor.clock[-1]) as doors:
+        visitor.doors = doors
+        await visitor.get(path)
+        assert visitor.deeds == {"all"}
+        await visitor.post(path, mail="1")
+        assert await visitor.conn.fetchval("select count(*) from mail") == 0
+        await visitor.post(path, do="all")
+        assert not visitor.undo
+    assert await visitor.rows(jane) == [(MARKETING, "choice", "stop", "page")]
+
+
+def links_compromised() -> Any:
+    from mailprefs.links import KeyState
+
+    return KeyState.COMPROMISED
+
+
+async def test_the_way_to_turn_on_is_mailed_and_the_page_says_the_same_to_everybody(visitor: Visitor) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    said = set()
+    for one in (jane, visitor.addresses.read("stranger@example.org")):
+        for _ in range(5):
+            await visitor.get(visitor.link(one))
+            said.add((await visitor.post(visitor.link(one), mail="1"), visitor.status))
+    assert len(said) == 1
+    for text in ("jane@example.org", "stranger2@example.org"):
+        for _ in range(5):
+            await visitor.get("/preferences")
+            said.add((await visitor.post("/preferences", address=text), visitor.status))
+    assert len(said) == 1, "known, unknown, and over the limit"
+    counts = await visitor.conn.fetch("select count(*) from mail group by key")
+    assert [row[0] for row in counts] == [3, 3, 3]
+
+
+async def test_what_is_typed_wrong_is_said_and_stays(visitor: Visitor) -> None:
+    for wrong in ("jane", "", "+12025550123", 'a"><script>x'):
+        await visitor.post("/preferences", address=wrong)
+        assert "Enter an email address in full" in visitor.text
+        assert 'aria-invalid="true"' in visitor.text
+        assert "<script" not in visitor.text
+    assert await visitor.conn.fetchval("select count(*) from mail") == 0
+
+
+@pytest.mark.parametrize("visitor", [{"from": None}], indirect=True)
+async def test_no_page_promises_a_mail_that_nobody_can_send(visitor: Visitor) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    assert 'name="mail"' not in await visitor.get(visitor.link(jane))
+    await visitor.post(visitor.link(jane), mail="1")
+    assert "Check your email" not in visitor.text
+    assert 'type="email"' not in await visitor.get("/preferences")
+    await visitor.post("/preferences", address="jane@example.org")
+    assert "Check your email" not in visitor.text
+    assert await visitor.conn.fetchval("select count(*) from mail") == 0
+
+
+async def test_what_anybody_sends_is_answered_and_never_with_a_500(visitor: Visitor) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    paths = [visitor.link(jane), visitor.managed(jane), "/preferences", "/p/x", "/m/x", "/c/x", "/m/" + "A" * 3000]
+    bodies = [
+        b"",
+        b"\xff\xfe",
+        b"do=%00",
+        b"do=stop.%D9%A1%D9%A6.email",
+        b"undo=.eJw",
+        b"session=x&do=all",
+        b"a=1&" * 40,
+        b"brand=%00&address=%00@x",
+    ]
+    for path in paths:
+        for body in bodies:
+            headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            async with visitor.doors.http.post(visitor.doors.base + path, data=body, headers=headers) as answer:
+                assert answer.status in (200, 404), (path, body)
+                assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+                assert "Set-Cookie" not in answer.headers
+    _ = db, post, Postman, Relay, relays, RECOVERY, PARTNERS, ADS
