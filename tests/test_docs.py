@@ -227,7 +227,7 @@ def test_the_limits_of_a_proof_are_those_of_the_page() -> None:
 def routes() -> dict[str, str]:
     """Each route of /v1, and the power that it wants."""
     found = {}
-    rooms = [ast.parse((ROOT / f"mailprefs/web/{room}.py").read_text(encoding="utf-8")) for room in ("marketer", "operator")]
+    rooms = [ast.parse((ROOT / f"mailprefs/web/{room}.py").read_text(encoding="utf-8")) for room in ("marketer", "audiences", "operator")]
     for node in (node for room in rooms for node in ast.walk(room)):
         if isinstance(node, ast.AsyncFunctionDef):
             said = " ".join(ast.unparse(decorator) for decorator in node.decorator_list)

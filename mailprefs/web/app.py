@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 from aiohttp import http_parser, web
 
-from mailprefs import db, groupcommit, numbers
+from mailprefs import db, groupcommit, numbers, post
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Account, Catalogue
 from mailprefs.errors import Misconfigured
@@ -19,9 +19,10 @@ from mailprefs.providers import CHANNELS, engaged, told_apart
 from mailprefs.providers.calling import session
 from mailprefs.reception import Forgeries
 from mailprefs.settings import Settings
-from mailprefs.web import admin, marketer, operator, provider, recipient, wire
+from mailprefs.web import admin, audiences, candidates, manage, marketer, operator, optin, preferences, provider, questions, recipient, wire
 from mailprefs.web.arrivals import Arrivals
-from mailprefs.web.keys import ARRIVALS, EXPORTS, FORGERIES, HOOKS, HOUSE, HTTP, METRICS, POOL, PRESSES, THOUGHTS, Hearing, House
+from mailprefs.web.asking import Askers
+from mailprefs.web.keys import ARRIVALS, ASKERS, EXPORTS, FORGERIES, HOOKS, HOUSE, HTTP, METRICS, POOL, PRESSES, THOUGHTS, Hearing, House
 from mailprefs.web.thoughts import SecondThoughts
 
 COMMAND = 2.0  # seconds a statement of ours may take before the request is told to come back
@@ -31,7 +32,12 @@ AT_ONCE = 2  # deliveries of one account that are recorded at once: a quarter of
 POOLS = {"web": 8, "hooks": 4 * AT_ONCE, "exports": 4, "presses": groupcommit.WRITERS}  # connections, by class of request
 CONNECTIONS = sum(POOLS.values())  # to the database, of one web process at most
 
-DOORS = {"public": (recipient,), "hooks": (provider,), "api": (marketer, operator), "metrics": (admin,)}
+DOORS = {
+    "public": (recipient, preferences, manage, optin),
+    "hooks": (provider,),
+    "api": (marketer, audiences, candidates, operator),
+    "metrics": (admin,),
+}
 
 
 def create_app(
@@ -40,10 +46,11 @@ def create_app(
     """Return the service, or some of its doors, ready to run. Raises Misconfigured if an account could not be heard or would do harm."""
     if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
         raise Misconfigured("aiohttp runs without its C parser here; install it from a wheel")
-    app = web.Application(middlewares=[wire.outermost], client_max_size=marketer.BODY)
+    app = web.Application(middlewares=[wire.outermost], client_max_size=questions.BODY)
     app[HOUSE] = house(settings, catalogue, ring)
     app[FORGERIES] = Forgeries()
     app[ARRIVALS] = Arrivals()
+    app[ASKERS] = Askers()
     app[THOUGHTS] = SecondThoughts()
     app[METRICS] = admin.token(settings)
     for room in (room for door in only for room in DOORS[door]):
@@ -59,7 +66,7 @@ def house(settings: Settings, catalogue: Catalogue, ring: KeyRing) -> House:
     minters = {brand.number: Links(ring, brand.link_host, brand.mailto) for brand in catalogue.brand}
     hearings = {account.name: _hearing(settings, catalogue, ring, addresses, account) for account in catalogue.account}
     told_apart([(each.account, each.provider, each.credential) for each in hearings.values()])
-    return House(catalogue, ring, addresses, minters, hearings)
+    return House(catalogue, ring, addresses, minters, hearings, mailing=post.mailing(settings, catalogue))
 
 
 def _hearing(settings: Settings, catalogue: Catalogue, ring: KeyRing, addresses: Addresses, account: Account) -> Hearing:

@@ -27,7 +27,7 @@ from mailprefs.links import LENGTH, KeyRing, KeyState, Links
 from mailprefs.sandbox import sendgrid
 from mailprefs.settings import Settings
 from mailprefs.web import app as service
-from mailprefs.web.marketer import patient
+from mailprefs.web.audiences import patient
 
 from .doors import Doors, opened
 from .wire import connected, pressed, spoken
