@@ -210,10 +210,7 @@ class Nightly:
                     if report.wants_a_person:
                         self.futile[route.number, scope] = self.clock()
         except Unlisted:
-            if (
-                route.number,
-                scope,
-            ) not in self.futile:  # said once: it is as it is, and the courier tells its stops again from time to time
+            if (route.number, scope) not in self.futile:  # said once: the courier tells its stops again from time to time
                 telemetry.log.info("no_list_to_compare", account=route.name)
             self.futile[route.number, scope] = self.clock()
         except (Slow, Barred, Unsafe, Unclear, Shrunk, TimeoutError) as error:

@@ -12,7 +12,7 @@ from aiohttp import ClientSession, ClientTimeout
 from aiohttp.test_utils import TestServer
 
 from mailprefs.errors import Misconfigured
-from mailprefs.providers.base import Outcome, Settlement, Unclear, Unsafe
+from mailprefs.providers.base import Outcome, Settlement, Unclear, Unlisted
 from mailprefs.providers.resend import Resend
 from mailprefs.sandbox.app import create_app
 
@@ -87,7 +87,7 @@ async def test_who_left_everything_is_listed_in_every_topic(box: Box) -> None:
 async def test_a_topic_that_nobody_is_in_by_default_is_told_and_not_listed(box: Box) -> None:
     await box.put({**contacts(a={}), "topics": {FIRST: "opt_out", SECOND: "opt_in"}})
     assert await box.tell(True, ["a@example.com"]) == [DONE]
-    with pytest.raises(Unsafe, match="by default"):
+    with pytest.raises(Unlisted, match="by default"):
         await box.pulled(FIRST)
 
 
