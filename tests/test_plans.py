@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from datetime import datetime, timedelta
+from typing import Any
 
 import asyncpg
 import pytest
@@ -112,3 +115,21 @@ async def test_the_measure_sees_a_whole_table_read(grown: asyncpg.Connection) ->
         await grown.fetchval("select count(*) from consent where evidence = 'x'")
         assert await read(grown) - before >= GROWN
     await grown.close()
+
+
+async def test_what_each_account_has_to_hear_is_added_up_before_anything_is_joined_to_it(grown: asyncpg.Connection, now: datetime) -> None:
+    """All of it is counted, and each row once: joined one by one, two million took more than the time that a statement has."""
+    query = db.text("outbox", "sync")
+    (shown,) = await grown.fetchrow(f"explain (analyze, format json) {query}", now, now, now, now) or ("[]",)
+    joined = [node["Actual Rows"] for node in nodes(json.loads(shown)[0]["Plan"]) if "Join Type" in node]
+    assert joined, "the control: there is a join"
+    assert max(joined) < 10
+    assert sum(each.waiting + each.no_address for each in await outbox.sync(grown, now=now + MINUTE)) >= GROWN
+    await grown.close()
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a plan's node and all that are under it."""
+    yield plan
+    for each in plan.get("Plans", ()):
+        yield from nodes(each)
