@@ -8,6 +8,7 @@ from __future__ import annotations
 import hmac
 import re
 import unicodedata
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
@@ -36,6 +37,7 @@ class Addresses:
 
     def __init__(self, digest: bytes) -> None:
         self._context = keyed(digest)
+        self._pads = _pads(digest)
 
     def read(self, text: str) -> Address:
         """Return the address that a text spells, e-mail or phone number. Raises Unreadable, which never repeats the text."""
@@ -83,6 +85,20 @@ class Addresses:
         context = self._context.copy()
         context.update(f"{channel}\0{canonical}".encode("utf-8", "surrogatepass"))
         return UUID(bytes=context.digest()[:16])
+
+    def keys(self, canonical: Iterable[bytes]) -> list[bytes]:
+        """Return the 16 bytes of the key of each canonical e-mail address, in bulk; b"" of b""."""
+        inner, outer = (pad.copy for pad in self._pads)
+        found = []
+        for each in canonical:  # HMAC by its two halves: a quarter quicker than a copy of the whole (a test holds it to `key`)
+            if each:
+                within, around = inner(), outer()
+                within.update(each)
+                around.update(within.digest())
+                found.append(around.digest()[:16])
+            else:
+                found.append(b"")
+        return found
 
     def _found(self, channel: Channel, canonical: str, text: str) -> Address:
         return Address(self.key(channel, canonical), channel, text)
@@ -140,6 +156,12 @@ class Context(Protocol):
     def copy(self) -> Context: ...
     def update(self, data: bytes, /) -> None: ...
     def digest(self) -> bytes: ...
+
+
+def _pads(key: bytes) -> tuple[Any, Any]:
+    """Return both halves of HMAC-SHA256 (RFC 2104 §2) of an e-mail address, begun."""
+    whole = (key if len(key) <= 64 else sha256(key).digest()).ljust(64, b"\0")
+    return sha256(bytes(b ^ 0x36 for b in whole) + f"{Channel.EMAIL}\0".encode()), sha256(bytes(b ^ 0x5C for b in whole))
 
 
 def keyed(key: bytes) -> Context:

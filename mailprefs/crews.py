@@ -1,0 +1,85 @@
+"""Rows of candidates, each with the key of its address; for a large file by several processes, since keying is most of the work."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+from mailprefs.addresses import Addresses
+from mailprefs.sheets import Block, Sheet
+from mailprefs.words import Address
+
+LARGE = 200_000  # rows from which on it is worth to begin other processes
+HANDS = 4  # processes at most
+
+
+@dataclass(frozen=True, slots=True)
+class Keyed:
+    """Whole rows in their order. By place: the keys of plain e-mail addresses; the others that can be asked about; those that cannot."""
+
+    rows: Sequence[bytes]
+    keys: Sequence[bytes]  # 16 bytes each, b"" where the place is one of the others, lost or empty
+    others: Mapping[int, tuple[Address, bool]]  # and whether we would accept them
+    lost: frozenset[int]  # rows without an address
+    empty: frozenset[int]  # lines without anything, which are no rows
+
+
+def key(addresses: Addresses, sheet: Sheet, rows: list[bytes]) -> Keyed:
+    """Return rows with their keys. Pure, and slow only where an address is unusual."""
+    block = sheet.block(rows) if rows else Block((), ())
+    odd = [n for n, plain in enumerate(block.plain) if not plain]
+    empty = frozenset(n for n in odd if not block.rows[n].strip())
+    texts = {n: sheet.text(block.rows[n]) for n in odd if n not in empty}
+    others = {n: addresses.asked(each) for n, each in texts.items() if each is not None}
+    return Keyed(block.rows, addresses.keys(block.plain), others, frozenset(texts.keys() - others.keys()), empty)
+
+
+class Crew:
+    """Keys block after block, in their order. Begins other processes only once a file shows that it is large."""
+
+    def __init__(self, digest: bytes, sheet: Sheet, *, large: int = LARGE) -> None:
+        self._digest, self._sheet, self._large = digest, sheet, large
+        self._addresses = Addresses(digest)
+
+    async def keyed(self, blocks: Iterator[list[bytes]]) -> AsyncIterator[Keyed]:
+        """Give each block with its keys, working ahead by as much as there are hands."""
+        rows = 0
+        for block in blocks:
+            rows += len(block)
+            yield key(self._addresses, self._sheet, block)
+            if rows >= self._large:
+                break
+        with ExitStack() as stack:
+            hands = min(HANDS, os.cpu_count() or 1)
+            pool = ProcessPoolExecutor(hands, get_context("spawn"), _begin, (self._digest, self._sheet))
+            stack.callback(pool.shutdown, cancel_futures=True)
+            ahead: deque[Future[Keyed]] = deque()
+            for block in blocks:
+                ahead.append(pool.submit(_key, block))
+                if len(ahead) > 2 * hands:
+                    yield await asyncio.wrap_future(ahead.popleft())
+            while ahead:
+                yield await asyncio.wrap_future(ahead.popleft())
+
+
+class _Hand:
+    """What a process of the crew keys with."""
+
+    addresses: Addresses
+    sheet: Sheet
+
+
+def _begin(digest: bytes, sheet: Sheet) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever leads the crew ends it
+    _Hand.addresses, _Hand.sheet = Addresses(digest), sheet
+
+
+def _key(rows: list[bytes]) -> Keyed:
+    return key(_Hand.addresses, _Hand.sheet, rows)

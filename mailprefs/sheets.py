@@ -1,0 +1,269 @@
+"""Files of candidates, cut into rows that stay byte for byte as they came: CSV with any columns, NDJSON. A block at a time."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from io import BufferedReader
+from typing import BinaryIO, Protocol, cast
+
+from backports import zstd
+
+from mailprefs.errors import Unreadable
+from mailprefs.rows import ADDRESS, LONGEST, TALLEST, Row, address_of
+
+PARQUET = b"PAR1"  # what such a file begins with
+_BOM = b"\xef\xbb\xbf"
+WIDEST = 4 * LONGEST  # octets of a row, or of what a quote that never closes may hold up
+PLAIN = 64  # octets of an address that is read in bulk; a longer one is read by itself
+
+# What `addresses.email` gives back as it is, once it is lower case: nothing else is read in bulk (a test).
+# Only single characters are repeated possessively: Python 3.11.0 to 3.11.4 misread groups that are.
+_ATOM = rb"[a-z0-9!#$%&'*+/=?^_`{|}~-]++"
+_LABEL = rb"[a-z0-9]++(?:-[a-z0-9]++)*"
+_EMAIL = rb"%b(?:\.%b)*@(?:%b\.)+(?!(?:arpa|invalid|local|localhost|onion|test)(?![a-z]))[a-z]++" % (_ATOM, _ATOM, _LABEL)
+_OTHER = rb"^[^\n]*$"
+_ALONE = re.compile(rb"^(%b)$|%b" % (_EMAIL, _OTHER), re.MULTILINE)
+_BARE, _QUOTED = rb'[^,"\n]*+', rb'(?:"[^"\n]*+"|[^,"\n]*+)'
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Some whole rows without their line ends, and beside each its address in lower case, b"" where that wants a closer look."""
+
+    rows: Sequence[bytes]
+    plain: Sequence[bytes]
+
+
+class Sheet(Protocol):
+    """One file of candidates, of a known kind."""
+
+    def head(self, *more: str) -> bytes:
+        """Return what stands above the rows, with further columns."""
+
+    def cut(self, buffer: bytes, *, last: bool) -> tuple[list[bytes], bytes]:
+        """Return the whole rows at the beginning of a buffer, and the rest of it. Raises Unreadable where a row never ends."""
+
+    def block(self, rows: list[bytes]) -> Block:
+        """Return rows with the addresses that can be read in bulk."""
+
+    def text(self, row: bytes) -> str | None:
+        """Return the address of one row as it is spelled, None where it has none that stands out."""
+
+    def beside(self, row: bytes, reasons: str) -> bytes:
+        """Return a row with its reasons as one more column."""
+
+
+class Csv:
+    """Rows under a header. A row may span lines where a quote does."""
+
+    def __init__(self, header: bytes, column: str = ADDRESS) -> None:
+        self._header = header.rstrip(b"\r")
+        columns = _fields(self._header.removeprefix(_BOM))
+        if columns is None or columns.count(column) != 1:
+            raise Unreadable(f"the first line must name the columns, and one of them '{column}'")
+        self._wide, self._at = len(columns), columns.index(column)
+        self._bare = self._pattern(_BARE, b"(%b)" % _EMAIL)
+        self._quoted = self._pattern(_QUOTED, b'("?)(%b)\\1' % _EMAIL)
+
+    def _pattern(self, field: bytes, address: bytes) -> re.Pattern[bytes]:
+        behind = self._wide - self._at - 1
+        return re.compile(rb"^(?:%b,){%d}%b(?:,%b){%d}\r?$|%b" % (field, self._at, address, field, behind, _OTHER), re.MULTILINE)
+
+    def head(self, *more: str) -> bytes:
+        return b",".join([self._header, *(name.encode() for name in more)]) + b"\n"
+
+    def cut(self, buffer: bytes, *, last: bool) -> tuple[list[bytes], bytes]:
+        if b'"' not in buffer:
+            return _lines(buffer, last)
+        lines, rest = _lines(buffer, last)
+        rows, open_ = _closed(lines)
+        if open_ and (last or len(open_) > TALLEST or sum(map(len, open_)) > WIDEST):
+            return [*rows, *open_], rest  # a quote that never closes costs its own line alone
+        return rows, b"\n".join([*open_, rest])
+
+    def block(self, rows: list[bytes]) -> Block:
+        tall = any(b"\n" in row for row in rows)
+        if tall:
+            rows = [line for row in rows for line in self._apart(row)]
+        together = b"\n".join(b"" if b"\n" in row else row for row in rows) if tall else b"\n".join(rows)
+        low = together.lower()
+        return Block(rows, _short([found for _, found in self._quoted.findall(low)] if b'"' in low else self._bare.findall(low)))
+
+    def _apart(self, row: bytes) -> list[bytes]:
+        """Return a row of several lines as it is if it is one, else each of its lines: some field held a quote that means nothing."""
+        fields = _fields(row)
+        return [row] if b"\n" not in row or (fields is not None and len(fields) == self._wide) else row.split(b"\n")
+
+    def text(self, row: bytes) -> str | None:
+        fields = _fields(row)
+        return _address(fields[self._at]) if fields is not None and len(fields) == self._wide else None
+
+    def beside(self, row: bytes, reasons: str) -> bytes:
+        fields = _fields(row)
+        if fields is not None and len(fields) == self._wide:
+            return row.rstrip(b"\r") + b"," + reasons.encode()
+        came = [row.decode("utf-8", "surrogateescape")] if fields is None else fields
+        missing = [""] * (self._wide - len(came))
+        return _spelled([*came[: self._wide], *missing, reasons, *came[self._wide :]])
+
+
+class Ndjson:
+    """A JSON object a line, with an address in it."""
+
+    def __init__(self, column: str = ADDRESS) -> None:
+        self._column = column
+
+    def head(self, *more: str) -> bytes:
+        return b""
+
+    def cut(self, buffer: bytes, *, last: bool) -> tuple[list[bytes], bytes]:
+        return _lines(buffer, last)
+
+    def block(self, rows: list[bytes]) -> Block:
+        texts = ((self.text(row) or "").strip() for row in rows)
+        together = "\n".join("" if "\n" in text else text for text in texts).encode("utf-8", "surrogatepass")
+        return Block(rows, _short(_ALONE.findall(together.lower())))
+
+    def text(self, row: bytes) -> str | None:
+        try:
+            found = json.loads(row)[self._column]
+        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+            return None
+        return _address(found) if isinstance(found, str) else None
+
+    def beside(self, row: bytes, reasons: str) -> bytes:
+        try:
+            came = json.loads(row)
+        except (ValueError, RecursionError):
+            came = None
+        if not isinstance(came, dict):
+            came = {"line": row.decode("utf-8", "replace")}
+        return json.dumps({**came, "reasons": reasons}).encode()
+
+
+def unpacked(file: BufferedReader) -> BinaryIO:
+    """Return what a file holds, unpacked where its first bytes say that it is packed, whatever its name says."""
+    magic = file.peek(4)[:4]
+    if magic == PARQUET:
+        raise Unreadable("that is a Parquet file; give its name, and the name of a file for the answer")
+    if magic[:2] == b"\x1f\x8b":
+        return cast(BinaryIO, gzip.open(file, "rb"))
+    return cast(BinaryIO, zstd.open(file, "rb")) if magic == b"\x28\xb5\x2f\xfd" else file
+
+
+def opened(chunks: Iterator[bytes], column: str = ADDRESS) -> tuple[Sheet, Iterator[list[bytes]]]:
+    """Return the sheet that comes in chunks, and its rows, some at a time. Raises Unreadable, between rows too."""
+    cutter = Cutter(column)
+    ahead = next((rows for chunk in chunks if (rows := cutter.take(chunk)) is not None), None)
+    first = cutter.finish() if ahead is None else ahead
+    return cutter.sheet, _rows(cutter, first, chunks if ahead is not None else iter(()))
+
+
+def _rows(cutter: Cutter, first: list[bytes], chunks: Iterator[bytes]) -> Iterator[list[bytes]]:
+    yield first
+    for chunk in chunks:
+        if rows := cutter.take(chunk):
+            yield rows
+    yield cutter.finish()
+
+
+class Cutter:
+    """Cuts what comes in chunks into rows. What it is, CSV or NDJSON, its first character says: a header begins with no brace."""
+
+    def __init__(self, column: str = ADDRESS) -> None:
+        self._column = column
+        self._sheet: Sheet | None = None
+        self._rest = b""
+
+    @property
+    def sheet(self) -> Sheet:
+        """What it is. Raises Unreadable while nothing has come."""
+        if self._sheet is None:
+            raise Unreadable("there is nothing in it")
+        return self._sheet
+
+    def take(self, chunk: bytes) -> list[bytes] | None:
+        """Return the rows that are whole now; None while not even the first line is. Raises Unreadable for no header with the column."""
+        self._rest += chunk
+        if self._sheet is None and not self._begun(last=False):
+            return None
+        rows, self._rest = self.sheet.cut(self._rest, last=False)
+        return rows
+
+    def finish(self) -> list[bytes]:
+        """Return what rows are left at the end."""
+        if self._sheet is None and not self._begun(last=True):
+            return []
+        rows, self._rest = self.sheet.cut(self._rest, last=True)
+        return rows
+
+    def _begun(self, *, last: bool) -> bool:
+        line, end, rest = self._rest.partition(b"\n")
+        if not end and not (last and line):
+            if len(line) > WIDEST:
+                raise Unreadable("the first line never ends")
+            return False
+        if line.removeprefix(_BOM).lstrip().startswith(b"{"):
+            self._sheet, self._rest = Ndjson(self._column), self._rest.removeprefix(_BOM)
+        else:
+            self._sheet, self._rest = Csv(line, self._column), rest
+        return True
+
+
+def _lines(buffer: bytes, last: bool) -> tuple[list[bytes], bytes]:
+    whole, end, rest = buffer.rpartition(b"\n")
+    if last:
+        whole, end, rest = buffer.removesuffix(b"\n"), buffer[:1], b""
+    if len(rest) > WIDEST:
+        raise Unreadable("a row never ends")
+    return (whole.split(b"\n") if end else []), rest
+
+
+def _closed(lines: Iterable[bytes]) -> tuple[list[bytes], list[bytes]]:
+    """Return rows whose quotes are closed, and the lines of one that is not yet (RFC 4180 §2: a row has an even number of them)."""
+    rows: list[bytes] = []
+    waiting: list[bytes] = []
+    for line in lines:
+        if line.count(b'"') % 2 == bool(waiting):
+            rows.append(b"\n".join([*waiting, line]))
+            waiting.clear()
+        else:
+            waiting.append(line)
+    return rows, waiting
+
+
+def _fields(row: bytes) -> list[str] | None:
+    """Return the fields of one CSV row, None where it is not exactly one."""
+    csv.field_size_limit(LONGEST)
+    try:
+        found: Iterator[list[str]] = csv.reader(io.StringIO(row.decode("utf-8", "surrogateescape"), newline=""), strict=True)
+        fields = list(found)
+    except csv.Error:
+        return None
+    return fields[0] if len(fields) == 1 else None
+
+
+def _address(text: str) -> str | None:
+    """Return the address in a field, out of ``Name <a@b>`` where it is written so; None where it could be another's."""
+    if not text.strip() or "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
+        return None
+    try:
+        return address_of(Row(0, {ADDRESS: text}))
+    except Unreadable:
+        return None
+
+
+def _short(found: list[bytes]) -> list[bytes]:
+    return found if max(map(len, found), default=0) <= PLAIN else [each if len(each) <= PLAIN else b"" for each in found]
+
+
+def _spelled(values: Sequence[str]) -> bytes:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(values)
+    return line.getvalue().encode("utf-8", "surrogateescape")

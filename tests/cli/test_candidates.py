@@ -1,0 +1,62 @@
+"""``filter``: a file of candidates, from the shell."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from datetime import datetime
+
+import asyncpg
+import pytest
+from backports import zstd
+
+from mailprefs import ledger
+from mailprefs.addresses import Addresses
+from mailprefs.words import Cause, Change, Door, Effect
+
+from .shell import Shell
+
+ROWS = b'note,address\r\n"a, b",jane@example.org\r\nx,Joe@Example.org\r\ny,no address\r\nz,kim@example.org\r\n'
+ALLOWED = 'note,address\n"a, b",jane@example.org\r\nz,kim@example.org\r\n'
+
+
+@pytest.fixture
+async def left(conn: asyncpg.Connection, addresses: Addresses, now: datetime) -> None:
+    stop = Change(addresses.read("joe@example.org"), 257, Cause.COMPLAINT, Effect.STOP, Door.PROVIDER, "1", now, by="sendgrid-main")
+    await ledger.record(conn, [stop], now=now)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd.compress])
+async def test_candidates_are_filtered_whatever_they_are_packed_in(shell: Shell, left: None, pack: object) -> None:
+    assert callable(pack)
+    done = await shell("filter", "newsletter", "--denied", "denied.csv", stdin=pack(ROWS))
+    assert done.said(0, "4 candidates, 2 may be sent newsletter, 2 may not").out == ALLOWED
+    denied = (shell.home / "denied.csv").read_text()
+    assert denied == (
+        "note,address,reasons\n"
+        "x,Joe@Example.org,connective/marketing:complaint\n"
+        "y,no address,connective/newsletter:unreadable\n"
+    )  # fmt: skip
+    (shell.home / "in").write_bytes(pack(ROWS))
+    (await shell("filter", "newsletter", "in", "-o", "out.csv")).said(0)
+    assert (shell.home / "out.csv").read_bytes().decode() == ALLOWED
+    assert oct((shell.home / "out.csv").stat().st_mode)[-3:] == "600"
+
+
+async def test_an_archive_that_breaks_off_leaves_no_file_that_looks_whole(shell: Shell, left: None) -> None:
+    (shell.home / "in.csv.gz").write_bytes(gzip.compress(ROWS)[:-9])
+    (await shell("filter", "newsletter", "in.csv.gz", "-o", "out.csv", "--denied", "denied.csv")).said(1, "breaks off")
+    assert not (shell.home / "out.csv").exists()
+    assert not (shell.home / "denied.csv").exists()
+
+
+async def test_ndjson_and_a_column_of_another_name(shell: Shell, left: None) -> None:
+    rows = [{"email": "jane@example.org", "plan": 1.50}, {"email": "joe@example.org"}]
+    text = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    done = await shell("filter", "newsletter", "--column", "email", stdin=text)
+    assert done.said(0).out == '{"email": "jane@example.org", "plan": 1.5}\n'
+    assert "'address'" in (await shell("filter", "newsletter", stdin=b"email\nx\n")).said(1).err
+
+
+async def test_an_unknown_topic_is_wrong_usage(shell: Shell) -> None:
+    (await shell("filter", "nothing", stdin=ROWS)).said(2)

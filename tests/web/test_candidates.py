@@ -1,0 +1,133 @@
+"""A file of candidates goes in and comes out at one pace, and whoever hangs up holds nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import gzip
+import io
+import json
+import socket
+from collections.abc import AsyncIterator
+from datetime import datetime
+
+import asyncpg
+import pytest
+from aiohttp import ClientError, ClientSession
+from backports import zstd
+
+from mailprefs import ledger
+from mailprefs.addresses import Addresses
+from mailprefs.words import Cause, Change, Door, Effect
+
+PATH = "/v1/audiences/connective/newsletter/filter"
+ROWS = 'note,address\r\n"a, b",jane@example.org\r\nx,Joe@Example.org\r\ny,no address\r\nz,kim@example.org\r\n'
+LEFT = "connective/newsletter:choice"
+NOWHERE = "connective/newsletter:unreadable"
+
+
+@pytest.fixture
+async def left(conn: asyncpg.Connection, addresses: Addresses, now: datetime) -> None:
+    stop = Change(addresses.read("joe@example.org"), 272, Cause.CHOICE, Effect.STOP, Door.LINK, "1", now)
+    await ledger.record(conn, [stop], now=now)
+
+
+async def test_the_allowed_come_back_as_they_came_and_the_denied_with_reasons(
+    base: str, http: ClientSession, bearer: dict[str, str], left: None
+) -> None:
+    async with http.post(base + PATH, data=ROWS, headers=bearer) as answer:
+        assert (answer.status, answer.content_type) == (200, "text/csv")
+        assert await answer.text() == 'note,address\n"a, b",jane@example.org\r\nz,kim@example.org\r\n'
+    async with http.post(f"{base}{PATH}?rows=denied", data=ROWS, headers=bearer) as answer:
+        assert await answer.text() == f"note,address,reasons\nx,Joe@Example.org,{LEFT}\ny,no address,{NOWHERE}\n"
+    async with http.post(f"{base}{PATH}?rows=all", data=ROWS, headers=bearer) as answer:
+        found = list(csv.DictReader(io.StringIO(await answer.text(), newline="")))
+    assert [(row["note"], row["reasons"]) for row in found] == [("a, b", ""), ("x", LEFT), ("y", NOWHERE), ("z", "")]
+
+
+async def test_ndjson_is_answered_as_ndjson_and_another_column_can_hold_the_address(
+    base: str, http: ClientSession, bearer: dict[str, str], left: None
+) -> None:
+    rows = [{"mail": "jane@example.org", "n": [1]}, {"mail": "joe@example.org"}, {"n": 3}]
+    body = "".join(json.dumps(row) + "\n" for row in rows)
+    async with http.post(f"{base}{PATH}?column=mail&rows=all", data=body, headers=bearer) as answer:
+        assert answer.content_type == "application/x-ndjson"
+        found = [json.loads(line) for line in (await answer.text()).splitlines()]
+    assert found == [{**row, "reasons": why} for row, why in zip(rows, ["", LEFT, NOWHERE], strict=True)]
+
+
+@pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("zstd", zstd.compress)])
+async def test_a_packed_body_is_unpacked_and_one_that_breaks_off_is_no_answer(
+    base: str, http: ClientSession, bearer: dict[str, str], left: None, encoding: str, pack: object
+) -> None:
+    assert callable(pack)
+    head, _, rest = ROWS.partition("\n")
+    whole = pack(f"{head}\n".encode()) + pack(rest.encode())  # two archives behind each other are one file
+    headers = {**bearer, "Content-Encoding": encoding}
+    async with http.post(base + PATH, data=whole, headers=headers) as answer:
+        assert await answer.text() == 'note,address\n"a, b",jane@example.org\r\nz,kim@example.org\r\n'
+    async with http.post(base + PATH, data=whole[:-5], headers=headers) as answer:
+        assert answer.status == 200
+        with pytest.raises(ClientError):
+            await answer.text()
+    async with http.post(base + PATH, data=b"oops", headers=headers) as answer:
+        assert answer.status == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "query", "status"),
+    [("name\nx\n", "", 400), ("", "", 400), ("PAR1....", "", 400), ("address\n", "?rows=some", 400), ("address\n", "", 200)],
+)
+async def test_what_cannot_be_read_is_refused(
+    base: str, http: ClientSession, bearer: dict[str, str], body: str, query: str, status: int
+) -> None:
+    async with http.post(f"{base}{PATH}{query}", data=body, headers=bearer) as answer:
+        assert answer.status == status
+
+
+async def test_an_unknown_topic_is_not_there(base: str, http: ClientSession, bearer: dict[str, str]) -> None:
+    async with http.post(f"{base}/v1/audiences/connective/nothing/filter", data="address\n", headers=bearer) as answer:
+        assert answer.status == 404
+
+
+async def test_the_answer_comes_while_the_question_is_still_being_sent(
+    base: str, http: ClientSession, bearer: dict[str, str], left: None, conn: asyncpg.Connection
+) -> None:
+    more = asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"address\njane@example.org\n"
+        await more.wait()
+        yield b"joe@example.org\nkim@example.org\n"
+
+    async with http.post(base + PATH, data=body(), headers=bearer) as answer:
+        assert await answer.content.readline() == b"address\n"
+        assert await answer.content.readline() == b"jane@example.org\n"
+        busy = "select count(*) from pg_stat_activity where datname = current_database() and state <> 'idle' and pid <> pg_backend_pid()"
+        assert await conn.fetchval(busy) == 0, "no connection is held while the client thinks"
+        more.set()
+        assert await answer.content.read() == b"kim@example.org\n"
+
+
+async def test_who_does_not_read_the_answer_is_not_read_either(base: str, bearer: dict[str, str]) -> None:
+    """Back-pressure: with nobody to take the answer, the service takes a bounded part of the question."""
+    host, port = base.removeprefix("http://").split(":")
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.connect((host, int(port)))
+    _, writer = await asyncio.open_connection(sock=sock, limit=1024)
+    lines = b"".join(b"p%d@example.org\n" % n for n in range(3000))
+    head = f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer['Authorization']}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    writer.write(head.encode() + b"8\r\naddress\n\r\n")
+    sent = 0
+    try:
+        while sent < 32 << 20:
+            writer.write(b"%x\r\n%b\r\n" % (len(lines), lines))
+            async with asyncio.timeout(0.5):
+                await writer.drain()
+            sent += len(lines)
+    except TimeoutError:
+        pass
+    finally:
+        writer.transport.abort()
+    assert 0 < sent < 24 << 20
