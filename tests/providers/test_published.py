@@ -23,7 +23,7 @@ from mailprefs.sandbox.app import create_app
 from .tellers import PATIENT, Box, teller_of
 
 JSON, FORM, JSON_API = "application/json", "application/x-www-form-urlencoded", "application/vnd.api+json"
-Schema = Mapping[str, Any]
+Schema = dict[str, Any]
 TEXT: Schema = {"type": "string", "minLength": 1}
 ADDRESS: Schema = {"type": "string", "pattern": "^[^@]+@[^@]+$"}
 
@@ -165,7 +165,7 @@ RESEND = (
 
 # Amazon's own model of SESv2 (2019-09-27): paths, methods and members of the operations on contacts
 LISTS = f"/v2/email/contact-lists/{P}"
-PREFERENCES = {
+PREFERENCES: Mapping[str, Schema] = {
     "TopicPreferences": {
         "type": "array",
         "items": thing({"TopicName": TEXT, "SubscriptionStatus": one_of("OPT_IN", "OPT_OUT")}),
