@@ -8,7 +8,8 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import UUID, uuid4
 
-from mailprefs import audience, files, seals, shapes
+from mailprefs import audience, files, parquet, seals, shapes, telemetry
 from mailprefs.catalogue import Catalogue, Scope
 from mailprefs.db import Connection, queries
 from mailprefs.decisions import name_of
@@ -137,9 +138,19 @@ class Maker:
         if topic is None:  # of a newer release, whose worker will make it
             return False
         try:
-            await self._make(connection, export, topic)
+            _, minted = audience.sound(topic, export.shape.columns)
+            if minted:
+                self._links(topic).stream((), topic)
+            if export.shape.format == shapes.PARQUET:
+                parquet.duckdb()
         except (UnknownScope, NotMintable, Misconfigured) as error:
             await queries("exports").refuse(connection, id=export.id, why=str(error))
+            return True
+        try:
+            await self._make(connection, export, topic)
+        except Misconfigured as error:  # of the disk: it is tried again, behind the others
+            telemetry.alarm("export_not_written")
+            raise Unavailable(str(error)) from None
         return True
 
     async def _make(self, connection: Connection, export: Export, topic: Scope) -> None:
@@ -253,6 +264,11 @@ async def recomputed(connection: Connection, export: Export, catalogue: Catalogu
     return digest.hexdigest()
 
 
+def facts_of(export: Export) -> dict[str, Any]:
+    """Return what was signed of an export."""
+    return dict(json.loads(export.manifest or "{}"))
+
+
 def verified(file: BinaryIO, manifest: bytes, public: str) -> dict[str, Any]:
     """Return what a manifest says, once its signature holds and the file is the one it speaks of: no byte more, less or other.
 
@@ -280,17 +296,20 @@ class _Draft:
         self.digest = sha256()
         self.octets = 0
         self._path, self._part = path, path.with_name(f".{path.name}.part")
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _written():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._file = files.fresh(self._part)
 
     async def __call__(self, chunk: bytes) -> None:
         self.digest.update(chunk)
         self.octets += len(chunk)
-        self._file.write(chunk)
+        with _written():
+            self._file.write(chunk)
 
     def keep(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with _written():
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self._part.replace(self._path)
         folder = os.open(self._path.parent, os.O_RDONLY)
         try:
@@ -304,3 +323,11 @@ class _Draft:
     def __exit__(self, *_: object) -> None:
         self._file.close()
         self._part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _written() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # which would be taken for trouble of the database
+        raise Misconfigured(f"the file of an export cannot be written: {error.strerror}") from None

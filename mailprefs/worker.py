@@ -11,14 +11,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from aiohttp import ClientSession
 
-from mailprefs import courier, db, inbox, lmtp, numbers, outbox, post, reconcile, silence, telemetry, webhooks
+from mailprefs import courier, db, exports, inbox, lmtp, numbers, outbox, post, reconcile, silence, telemetry, webhooks
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
 from mailprefs.courier import Courier, Route, Timing
 from mailprefs.errors import Busy, Unavailable
+from mailprefs.exports import Maker
 from mailprefs.links import KeyRing
 from mailprefs.mailroom import Mailroom
 from mailprefs.post import Postman
@@ -38,6 +40,7 @@ COMPARED_EVERY = timedelta(days=1)  # each provider's list with ours
 ASKED_EVERY = 600  # seconds between two looks whether that is due
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 LONGEST = timedelta(hours=12)  # that one list may take
+MADE_EVERY = 1  # seconds between two looks for an export that was asked for
 WATCHED_EVERY = 60  # seconds: what is learnt of silences is as exact as that
 PATIENCE = 5  # times the usual pause after a turn that failed
 
@@ -63,7 +66,8 @@ async def work(
 ) -> None:
     """Work until ``stop`` is set; then what is in flight is settled and the rest given back.
 
-    Over ``unhurried``, a pool whose statements may take their time, the providers' lists are compared with ours, if it is there.
+    Over ``unhurried``, a pool of two whose statements may take their time, the providers' lists are compared with ours, and exports are
+    made, if it is there.
     Raises Misconfigured, before anything is sent, if an account could not be told or would do harm; Unavailable without a database.
     """
     async with AsyncExitStack() as stack:
@@ -85,6 +89,8 @@ async def work(
             if unhurried:
                 nightly = Nightly([each.route for each in couriers], catalogue, Addresses(ring.digest), unhurried, clock, stop)
                 loops.create_task(_supervised("", nightly.round, stop, idle=ASKED_EVERY))
+                maker = Maker(settings.home.absolute() / exports.FOLDER, catalogue, ring, clock)
+                loops.create_task(_supervised("", partial(_make, maker, unhurried, stop), stop, idle=MADE_EVERY))
             loops.create_task(_supervised("", lambda: _measure(pool, clock), stop, idle=MEASURED_EVERY))
             loops.create_task(_supervised("", lambda: _forget(pool, catalogue, clock), stop, idle=FORGOTTEN_EVERY))
             loops.create_task(_supervised("", lambda: _watch(pool, catalogue, clock), stop, idle=WATCHED_EVERY))
@@ -221,6 +227,18 @@ class Nightly:
     def _books(self, route: Route, scope: int, connection: db.Connection, http: ClientSession) -> Books:
         said = route.provider, route.credential, {scope: route.groups[scope]}, {scope: self.catalogue.by_number[scope].name}
         return Books(route.name, route.number, *said, connection, http, self.addresses, self.clock, route.settle)
+
+
+async def _make(maker: Maker, pool: db.Pool, stop: asyncio.Event) -> bool:
+    made = False
+
+    async def one() -> None:
+        nonlocal made
+        async with db.acquired(pool) as connection:
+            made = await maker.round(connection)
+
+    await _unless(stop, one())
+    return made
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[None, None, None]) -> None:

@@ -27,7 +27,7 @@ from mailprefs.cli import service
 from mailprefs.links import Key, KeyRing, KeyState, Links, Token
 from mailprefs.providers import PROVIDERS
 from mailprefs.settings import Settings
-from mailprefs.web import app, marketer, problems
+from mailprefs.web import app, exports, marketer, problems
 from mailprefs.words import Cause, Channel, Decision, Door, Reason, Stream
 
 ROOT = Path(__file__).parent.parent
@@ -227,7 +227,10 @@ def test_the_limits_of_a_proof_are_those_of_the_page() -> None:
 def routes() -> dict[str, str]:
     """Each route of /v1, and the power that it wants."""
     found = {}
-    rooms = [ast.parse((ROOT / f"mailprefs/web/{room}.py").read_text(encoding="utf-8")) for room in ("marketer", "audiences", "operator")]
+    rooms = [
+        ast.parse((ROOT / f"mailprefs/web/{room}.py").read_text(encoding="utf-8"))
+        for room in ("marketer", "audiences", "exports", "operator")
+    ]
     for node in (node for room in rooms for node in ast.walk(room)):
         if isinstance(node, ast.AsyncFunctionDef):
             said = " ".join(ast.unparse(decorator) for decorator in node.decorator_list)
@@ -253,6 +256,7 @@ def test_the_page_of_the_api_has_every_route_with_the_power_it_wants() -> None:
         ("`POST /v1/links`", marketer.LinksAsked),
         ("`POST /v1/decisions`", marketer.DecisionsAsked),
         ("`POST /v1/addresses/lookup`", marketer.LookupAsked),
+        ("`POST /v1/exports`", exports.ExportAsked),
     ],
 )
 def test_the_questions_on_the_page_of_the_api_are_understood(heading: str, model: type[BaseModel]) -> None:

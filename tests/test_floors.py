@@ -33,7 +33,7 @@ FLOORS = {
     6.1: ("web.guard", "web.connections", "web.forms"),
     6.2: ("web.wire", "web.questions"),
     6.25: ("web.screens",),
-    6.3: ("web.deeds",),
+    6.3: ("web.deeds", "web.signals"),
     6.4: ("web.board",),
     7: ("web.recipient", "web.preferences", "web.manage", "web.optin", "web.provider", "web.marketer", "web.audiences", "web.exports", "web.operator", "web.admin"),
     7.1: ("web.candidates",),

@@ -24,8 +24,8 @@ from mailprefs.settings import Settings
 from mailprefs.web import admin, wire
 from mailprefs.web import app as service
 
-CONNECTIONS = 9  # of the worker, one of them for the comparing of lists
-LISTS = 3600.0  # seconds that a statement of a comparison may take
+CONNECTIONS = 10  # of the worker, one of them for the comparing of lists, one for exports
+LISTS = 3600.0  # seconds that a statement of a comparison or an export may take
 
 
 @click.command("init")
@@ -147,9 +147,9 @@ async def _numbers(_request: web.Request) -> web.Response:
 
 
 async def _work(opening: Opening, url: str, stop: asyncio.Event) -> None:
-    pool = await db.pool(url, size=CONNECTIONS - 1, command_timeout=10, purpose="worker")
+    pool = await db.pool(url, size=CONNECTIONS - 2, command_timeout=10, purpose="worker")
     try:
-        unhurried = await db.pool(url, size=1, command_timeout=LISTS, purpose="lists")
+        unhurried = await db.pool(url, size=2, command_timeout=LISTS, purpose="lists")
         try:
             await worker.work(pool, opening.catalogue, opening.ring, opening.settings, stop=stop, unhurried=unhurried)
         finally:

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from aiohttp import http_parser, web
 
 from mailprefs import db, groupcommit, numbers, post
+from mailprefs import exports as kept
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Account, Catalogue
 from mailprefs.errors import Misconfigured
@@ -19,10 +20,39 @@ from mailprefs.providers import CHANNELS, engaged, told_apart
 from mailprefs.providers.calling import session
 from mailprefs.reception import Forgeries
 from mailprefs.settings import Settings
-from mailprefs.web import admin, audiences, candidates, manage, marketer, operator, optin, preferences, provider, questions, recipient, wire
+from mailprefs.web import (
+    admin,
+    audiences,
+    candidates,
+    exports,
+    manage,
+    marketer,
+    operator,
+    optin,
+    preferences,
+    provider,
+    questions,
+    recipient,
+    wire,
+)
 from mailprefs.web.arrivals import Arrivals
 from mailprefs.web.asking import Askers
-from mailprefs.web.keys import ARRIVALS, ASKERS, EXPORTS, FORGERIES, HOOKS, HOUSE, HTTP, METRICS, POOL, PRESSES, THOUGHTS, Hearing, House
+from mailprefs.web.keys import (
+    ARRIVALS,
+    ASKERS,
+    EXPORTS,
+    FORGERIES,
+    HOOKS,
+    HOUSE,
+    HTTP,
+    KEPT,
+    METRICS,
+    POOL,
+    PRESSES,
+    THOUGHTS,
+    Hearing,
+    House,
+)
 from mailprefs.web.thoughts import SecondThoughts
 
 COMMAND = 2.0  # seconds a statement of ours may take before the request is told to come back
@@ -35,7 +65,7 @@ CONNECTIONS = sum(POOLS.values())  # to the database, of one web process at most
 DOORS = {
     "public": (recipient, preferences, manage, optin),
     "hooks": (provider,),
-    "api": (marketer, audiences, candidates, operator),
+    "api": (marketer, audiences, candidates, exports, operator),
     "metrics": (admin,),
 }
 
@@ -48,6 +78,7 @@ def create_app(
         raise Misconfigured("aiohttp runs without its C parser here; install it from a wheel")
     app = web.Application(middlewares=[wire.outermost], client_max_size=questions.BODY)
     app[HOUSE] = house(settings, catalogue, ring)
+    app[KEPT] = settings.home.absolute() / kept.FOLDER
     app[FORGERIES] = Forgeries()
     app[ARRIVALS] = Arrivals()
     app[ASKERS] = Askers()

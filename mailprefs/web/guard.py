@@ -14,6 +14,7 @@ from mailprefs.web import problems
 from mailprefs.web.keys import HOUSE, POOL
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+CALLER = web.RequestKey("caller", str)  # the id of the key that came in
 
 
 def wants(power: Power) -> Callable[[Handler], Handler]:
@@ -23,7 +24,7 @@ def wants(power: Power) -> Callable[[Handler], Handler]:
         @wraps(handler)
         async def guarded(request: web.Request) -> web.StreamResponse:
             try:
-                await _let_in(request, power)
+                request[CALLER] = await _let_in(request, power)
                 return await handler(request)
             except MailprefsError as error:
                 return problems.answer(error)
@@ -33,7 +34,8 @@ def wants(power: Power) -> Callable[[Handler], Handler]:
     return around
 
 
-async def _let_in(request: web.Request, power: Power) -> None:
+async def _let_in(request: web.Request, power: Power) -> str:
+    """Return the id of the key. Raises Forged and Powerless."""
     scheme, _, text = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         raise Forged("an API key is wanted: Authorization: Bearer mp_…")
@@ -41,3 +43,4 @@ async def _let_in(request: web.Request, power: Power) -> None:
         key = await apikeys.recognise(connection, text.strip(), now=request.app[HOUSE].clock())
     if power not in key.powers:
         raise problems.Powerless(f"the API key lacks the power '{power}'")
+    return key.id

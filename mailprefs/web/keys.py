@@ -6,6 +6,7 @@ from asyncio import Lock, Semaphore
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 
 from aiohttp import ClientSession, web
 
@@ -57,6 +58,7 @@ HTTP = web.AppKey("http", ClientSession)  # the way out, for what a provider's p
 POOL = web.AppKey("pool", Pool)  # for answers
 HOOKS = web.AppKey("hooks", Pool)  # for providers, so that their floods hold up nobody else
 EXPORTS = web.AppKey("exports", Pool)  # for audiences, each of which takes as long as its reader does
+KEPT = web.AppKey("kept", Path)  # where the files of kept exports lie
 ARRIVALS = web.AppKey("arrivals", Arrivals)  # for the bodies of providers, all accounts together
 ASKERS = web.AppKey("askers", Askers)  # who have no link, and ask for one
 THOUGHTS = web.AppKey("thoughts", SecondThoughts)
