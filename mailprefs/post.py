@@ -23,10 +23,11 @@ from uuid import UUID, uuid4
 import aiosmtplib
 from aiohttp import ClientError, ClientSession
 
-from mailprefs import db, passes, telemetry
+from mailprefs import db, languages, passes, telemetry
 from mailprefs.catalogue import Brand, Catalogue, Webhook
 from mailprefs.db import Connection, queries
 from mailprefs.errors import MailprefsError, Misconfigured
+from mailprefs.languages import Language
 from mailprefs.links import KeyRing
 from mailprefs.passes import Kind, Pass
 from mailprefs.providers import attempts
@@ -328,18 +329,35 @@ class Postman:
         made = Pass(mail.kind, mail.address.key, mail.scope, mail.id, self.clock())
         path = "m" if mail.kind is Kind.MANAGE else "c"
         link = f"https://{brand.link_host}/{path}/{passes.write(self.ring, made)}"
-        minutes = int(passes.WORKS[mail.kind] / timedelta(minutes=1))
-        text = (
-            f"You, or someone else, asked for a link to choose what {brand.title} sends to this address. "
-            f"It works for {minutes} minutes:\n\n{link}\n\nIf it was not you, do nothing. Nothing changes.\n"
-        )
-        return Written(mail, to, brand, "en", link, minutes, "The link you asked for", text)
+        language = languages.chosen(stored=mail.language)
+        subject, text = _manage(language, brand, link) if mail.kind is Kind.MANAGE else _confirm(language, brand, link)
+        return Written(mail, to, brand, language.code, link, int(passes.WORKS[mail.kind] / timedelta(minutes=1)), subject, text)
 
     async def _show(self) -> None:
         async with db.acquired(self.pool) as connection:
             oldest = await queries("post").oldest(connection)
         waiting = (self.clock() - oldest).total_seconds() if oldest else 0
         telemetry.gauge("oldest_mail_age_seconds", max(waiting, 0))
+
+
+def _manage(said: Language, brand: Brand, link: str) -> tuple[str, str]:
+    """Return the subject and the text of a mail with the link to somebody's choices. It names no topic."""
+    minutes = int(passes.WORKS[Kind.MANAGE] / timedelta(minutes=1))
+    asked = said.gettext("You, or someone else, asked for a link to choose what %(brand)s sends to this address.", brand=brand.title)
+    works = said.ngettext("It works for %(num)s minute:", "It works for %(num)s minutes:", minutes)
+    nothing = said.gettext("If it was not you, do nothing. Nothing changes.")
+    return said.gettext("The link you asked for"), f"{asked} {works}\n\n{link}\n\n{nothing}\n"
+
+
+def _confirm(said: Language, brand: Brand, link: str) -> tuple[str, str]:
+    """Return the subject and the text of a mail that asks whether mail is wanted. It names no topic: the page does, where it may."""
+    days = passes.WORKS[Kind.CONFIRM].days
+    asked = said.gettext("You, or someone else, asked %(brand)s to send emails to this address.", brand=brand.title)
+    works = said.ngettext(
+        "To say yes or no, open this link. It works for %(num)s day:", "To say yes or no, open this link. It works for %(num)s days:", days
+    )
+    nothing = said.gettext("If it was not you, do nothing. We send nothing.")
+    return said.gettext("Do you want these emails?"), f"{asked} {works}\n\n{link}\n\n{nothing}\n"
 
 
 def _mail(row: Any) -> Mail:

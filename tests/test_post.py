@@ -27,7 +27,7 @@ from mailprefs.post import Handed, Postman, Relay
 from mailprefs.settings import Settings
 from mailprefs.words import Address, Cause, Change, Door, Effect
 
-from . import relay as relays
+from .flows import relay as relays
 
 BRAND = 256
 LINK = re.compile(r"https://go\.example\.com/([mc])/(\S+)")

@@ -14,7 +14,7 @@ from mailprefs.catalogue import Brand, Topic
 from mailprefs.choices import Row, Sheet, Standing, State
 from mailprefs.passes import Kind, Pass
 from mailprefs.proof import Proof
-from mailprefs.web import deeds, forms, pages, screens
+from mailprefs.web import deeds, forms, screens, signals
 from mailprefs.web.deeds import Act, Deed
 from mailprefs.web.keys import HOUSE, POOL, THOUGHTS
 from mailprefs.words import Address, Channel, Door
@@ -82,16 +82,10 @@ QUIET = News()
 async def show(request: web.Request, visit: Visit, news: News = QUIET) -> web.Response:
     """Return the page as it stands now. Raises Unavailable."""
     house = request.app[HOUSE]
-    values: dict[str, Any] = {
-        "visit": visit,
-        "news": news,
-        "form": forms.fresh(house),
-        **_session(request, visit),
-        "changed": None,
-        "sheet": None,
-    }
-    values["continues"] = (visit.brand.continues or {}).get("en", pages.CONTINUES)
-    values["mailing"] = visit.trusted and visit.brand.number in house.mailing
+    honoured = await signals.honour(request, visit.address, visit.brand)
+    mailing = visit.trusted and visit.brand.number in house.mailing
+    values: dict[str, Any] = {"visit": visit, "news": news, "honoured": honoured, "mailing": mailing, "changed": None, "sheet": None}
+    values |= {"form": forms.fresh(house), **_session(request, visit)}
     if not visit.open:
         return screens.show(request, "private", visit.brand, **values)
     async with db.acquired(request.app[POOL]) as connection:
@@ -99,7 +93,7 @@ async def show(request: web.Request, visit: Visit, news: News = QUIET) -> web.Re
     lines = [_line(row, sheet, visit) for row in sheet.rows]
     ads = _cell(sheet.ads, None, "ads", visit) if sheet.ads else None
     values |= {"sheet": sheet, "lines": lines, "ads": ads, "changed": _changed(news.deed, sheet, lines, ads) if news.deed else None}
-    return screens.show(request, "preferences", visit.brand, **values)
+    return screens.show(request, "preferences", visit.brand, stored=sheet.person.locale, **values)
 
 
 def _session(request: web.Request, visit: Visit) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from mailprefs import db, passes, post
 from mailprefs.catalogue import Brand
 from mailprefs.errors import Forged, Unavailable
 from mailprefs.passes import Kind, Pass
-from mailprefs.web import board, forms, screens
+from mailprefs.web import board, forms, screens, signals
 from mailprefs.web.board import Visit
 from mailprefs.web.keys import HOUSE, POOL
 from mailprefs.words import Address
@@ -21,12 +21,16 @@ routes = web.RouteTableDef()
 
 @routes.get("/m/{token}")
 async def look(request: web.Request) -> web.Response:
-    """Show a button that opens one's choices. Asks no database, and changes nothing."""
+    """Show a button that opens one's choices. Changes nothing but what the browser's privacy signal asks for."""
     found = _read(request)
     if found is None:
         return screens.ends_here(request)
     link, brand = found
-    return _open(request, brand) if _works(request, link) else _ended(request, brand)
+    try:
+        honoured = await signals.honour(request, Address(link.key), brand)
+    except Unavailable:
+        return screens.away(request, brand)
+    return _open(request, brand, honoured) if _works(request, link) else _ended(request, brand)
 
 
 @routes.post("/m/{token}")
@@ -78,8 +82,8 @@ def _session(request: web.Request, link: Pass, value: str | None) -> Pass | None
     return session if (session.key, session.id) == (link.key, link.id) and _works(request, session) else None
 
 
-def _open(request: web.Request, brand: Brand) -> web.Response:
-    return screens.show(request, "open", brand)
+def _open(request: web.Request, brand: Brand, honoured: bool = False) -> web.Response:
+    return screens.show(request, "open", brand, honoured=honoured)
 
 
 def _ended(request: web.Request, brand: Brand) -> web.Response:

@@ -12,8 +12,8 @@ from mailprefs.choices import State
 from mailprefs.directory import Entry
 from mailprefs.errors import Forged, Unavailable
 from mailprefs.passes import Kind, Pass
-from mailprefs.web import board, deeds, forms, screens
-from mailprefs.web.keys import HOUSE, POOL
+from mailprefs.web import board, deeds, forms, screens, signals
+from mailprefs.web.keys import HOUSE, POOL, THOUGHTS
 from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
 
 routes = web.RouteTableDef()
@@ -42,7 +42,8 @@ async def answer(request: web.Request) -> web.Response:
     try:
         if not _works(request, question):
             return screens.show(request, "unanswered", brand)
-        if forms.by_script(request) or form.get("answer") not in ("yes", "no"):
+        often = not request.app[THOUGHTS].allowed(question.key, request.app[HOUSE].clock())
+        if often or forms.by_script(request) or form.get("answer") not in ("yes", "no"):
             return await _question(request, question, brand)
         return await _answered(request, question, brand, form)
     except Unavailable:
@@ -65,10 +66,17 @@ def _works(request: web.Request, one: Pass) -> bool:
 
 
 async def _question(request: web.Request, question: Pass, brand: Brand) -> web.Response:
+    honoured = await signals.honour(request, Address(question.key), brand)
     async with db.acquired(request.app[POOL]) as connection:
         to = await post.awaited(connection, question)
     return screens.show(
-        request, "wanted", brand, topic=board.named(request, brand, question.scope), to=to, form=forms.fresh(request.app[HOUSE])
+        request,
+        "wanted",
+        brand,
+        topic=board.named(request, brand, question.scope),
+        to=to,
+        honoured=honoured,
+        form=forms.fresh(request.app[HOUSE]),
     )
 
 

@@ -6,22 +6,19 @@ from typing import Any
 
 from aiohttp import web
 
+from mailprefs import languages
 from mailprefs.catalogue import Brand
 from mailprefs.web import pages, problems
 
 
-def show(request: web.Request, name: str, brand: Brand | None, *, status: int = 200, **values: Any) -> web.Response:
-    """Return one page."""
-    words: dict[str, Any] = {"_": _plain, "ngettext": _plural}
-    return pages.page(name, status=status, brand=brand, **words, **values)
-
-
-def _plain(text: str, **values: object) -> str:
-    return text % values if values else text
-
-
-def _plural(one: str, many: str, num: int, **values: object) -> str:
-    return _plain(one if num == 1 else many, num=num, **values)
+def show(
+    request: web.Request, name: str, brand: Brand | None, *, stored: str | None = None, status: int = 200, **values: Any
+) -> web.Response:
+    """Return one page in the reader's language: what was pressed, else the recipient's own, else the browser's."""
+    said = languages.chosen(asked=request.query.get("lang", ""), stored=stored, accepted=request.headers.get("Accept-Language", ""))
+    words: dict[str, Any] = {"_": said.gettext, "ngettext": said.ngettext, "language": said, "honoured": False}
+    words["continues"] = said.of(brand.continues) if brand and brand.continues else said.gettext(pages.CONTINUES)
+    return pages.page(name, status=status, brand=brand, **(words | values))
 
 
 def ends_here(_request: web.Request) -> web.Response:

@@ -3,112 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
-import asyncpg
 import pytest
 
-from mailprefs import db, directory, ledger, passes, post
-from mailprefs.addresses import Addresses
-from mailprefs.catalogue import Brand, Catalogue
-from mailprefs.directory import Entry
-from mailprefs.links import KeyRing, Links
-from mailprefs.passes import Kind
-from mailprefs.post import Postman, Relay
-from mailprefs.words import Address, Cause, Change, Door, Effect
+from mailprefs import ledger
+from mailprefs.links import KeyState
+from mailprefs.words import Cause, Change, Door, Effect
 
-from .. import relay as relays
-from ..flows.doors import Doors, opened
+from .doors import opened
+from .visitor import SCRIPTED, Visitor
 
-NEWSLETTER, OFFERS, PARTNERS, RECOVERY, MARKETING, ADS = 272, 273, 274, 276, 257, 259
-PRESSED = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-User": "?1"}
-SCRIPTED = {"Sec-Fetch-Mode": "navigate"}
-
-
-@dataclass
-class Visitor:
-    """Somebody with a browser, at a service whose time stands still until it is moved."""
-
-    doors: Doors
-    conn: asyncpg.Connection
-    catalogue: Catalogue
-    ring: KeyRing
-    addresses: Addresses
-    clock: list[datetime]
-    text: str = ""
-    status: int = 0
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    async def get(self, path: str, headers: Mapping[str, str] = PRESSED) -> str:
-        async with self.doors.http.get(self.doors.base + path, headers=headers) as answer:
-            self.status, self.text, self.headers = answer.status, await answer.text(), answer.headers
-        return self.text
-
-    async def post(self, path: str, headers: Mapping[str, str] = PRESSED, **fields: str) -> str:
-        data = {name: self.hidden(name) for name in ("form", "session") if self.hidden(name)} | fields
-        async with self.doors.http.post(self.doors.base + path, data=data, headers=headers) as answer:
-            self.status, self.text, self.headers = answer.status, await answer.text(), answer.headers
-        return self.text
-
-    def hidden(self, name: str) -> str:
-        found = re.search(rf'type="hidden" name="{name}" value="([^"]*)"', self.text)
-        return found[1] if found else ""
-
-    @property
-    def undo(self) -> str:
-        found = re.search(r'name="undo" value="([^"]+)"', self.text)
-        return found[1] if found else ""
-
-    @property
-    def deeds(self) -> set[str]:
-        return set(re.findall(r'name="do" value="([^"]+)"', self.text))
-
-    def link(self, address: Address, topic: str = "newsletter", ring: KeyRing | None = None) -> str:
-        return "/p/" + Links(ring or self.ring, "go.example.com", "u@go.example.com").token(address.key, self.catalogue.topic(topic))
-
-    def managed(self, address: Address) -> str:
-        return "/m/" + passes.write(self.ring, passes.fresh(Kind.MANAGE, address.key, 256, self.clock[-1]))
-
-    async def known(self, *texts: str, party: str | None = None) -> list[Address]:
-        found = [self.addresses.read(text) for text in texts]
-        await directory.know(self.conn, [Entry(each, party=party) for each in found], now=self.clock[-1])
-        return found
-
-    async def rows(self, address: Address) -> list[tuple[Any, ...]]:
-        query = "select scope, cause, effect, door from consent where key = $1 order by at, evidence"
-        return [tuple(row) for row in await self.conn.fetch(query, address.key)]
-
-
-def with_brand(catalogue: Catalogue, **changes: Any) -> Catalogue:
-    """Return the catalogue with another brand in place of its first."""
-    brand = Brand.model_validate(catalogue.brand[0].model_dump(by_alias=True) | changes)
-    return catalogue.model_copy(update={"brand": (brand, *catalogue.brand[1:])})
-
-
-Opened = Callable[..., Any]
-
-
-@pytest.fixture
-async def visitor(
-    database: str,
-    conn: asyncpg.Connection,
-    shared_catalogue: Catalogue,
-    ring: KeyRing,
-    addresses: Addresses,
-    now: datetime,
-    monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
-) -> AsyncIterator[Visitor]:
-    monkeypatch.setenv("SMTP_URL", "smtp://127.0.0.1:9")
-    marked = request.node.get_closest_marker("parametrize")
-    changes = {"from": "Connective Care <hello@example.com>"} | (request.param if marked and hasattr(request, "param") else {})
-    known, clock = with_brand(shared_catalogue, **changes), [now]
-    async with opened(database, known, ring, clock=lambda: clock[-1]) as doors:
-        yield Visitor(doors, conn, known, ring, addresses, clock)
-
+NEWSLETTER, OFFERS, MARKETING = 272, 273, 257
 
 PRIVATE = pytest.mark.parametrize("visitor", [{"page": "private"}], indirect=True)
 
@@ -214,11 +120,11 @@ async def test_a_form_that_a_script_sent_is_given_the_page_again(visitor: Visito
     (jane,) = await visitor.known("jane@example.org")
     await visitor.get(visitor.link(jane))
     for fields in ({"do": "all"}, {"do": "stop.16.email"}, {"mail": "1"}):
-        await visitor.post(visitor.link(jane), headers=SCRIPTED, **fields)
+        await visitor.post(visitor.link(jane), SCRIPTED, **fields)
         assert "Choose what you get" in visitor.text
     assert await visitor.rows(jane) == []
     assert await visitor.conn.fetchval("select count(*) from mail") == 0
-    await visitor.post(visitor.link(jane), headers={}, do="all")
+    await visitor.post(visitor.link(jane), {}, do="all")
     assert len(await visitor.rows(jane)) == 1, "the control: a browser that says nothing of it is believed"
 
 
@@ -264,7 +170,7 @@ def unsigned(text: str) -> str:
 async def test_under_a_key_that_leaked_a_link_stops_and_says_nothing(visitor: Visitor, database: str) -> None:
     (jane,) = await visitor.known("jane@example.org")
     path = visitor.link(jane)
-    renewed = visitor.ring.renewed(visitor.clock[-1].date()).retired(1, state=links_compromised())
+    renewed = visitor.ring.renewed(visitor.clock[-1].date()).retired(1, state=KeyState.COMPROMISED)
     async with opened(database, visitor.catalogue, renewed, clock=lambda: visitor.clock[-1]) as doors:
         visitor.doors = doors
         await visitor.get(path)
@@ -274,12 +180,6 @@ async def test_under_a_key_that_leaked_a_link_stops_and_says_nothing(visitor: Vi
         await visitor.post(path, do="all")
         assert not visitor.undo
     assert await visitor.rows(jane) == [(MARKETING, "choice", "stop", "page")]
-
-
-def links_compromised() -> Any:
-    from mailprefs.links import KeyState
-
-    return KeyState.COMPROMISED
 
 
 async def test_the_way_to_turn_on_is_mailed_and_the_page_says_the_same_to_everybody(visitor: Visitor) -> None:
@@ -340,4 +240,3 @@ async def test_what_anybody_sends_is_answered_and_never_with_a_500(visitor: Visi
                 assert answer.status in (200, 404), (path, body)
                 assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
                 assert "Set-Cookie" not in answer.headers
-    _ = db, post, Postman, Relay, relays, RECOVERY, PARTNERS, ADS
