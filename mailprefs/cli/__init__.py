@@ -34,6 +34,7 @@ _COMMANDS = {
     "import": ("people", "Import addresses, suppressions or consents. Never lifts a stop."),
     "mail-in": ("post", "Take one message from your mail server: an unsubscribe, a bounce, a complaint."),
     "audience": ("audiences", "Everyone who may be sent a topic."),
+    "export": ("exports", "Audiences that are made once and kept, with a signed manifest; and whether a file is still that."),
     "filter": ("candidates", "Of a file of candidates, those who may be sent a topic."),
     "why": ("people", "Whether an address may be sent what, and everything behind it."),
     "stop": ("people", "Stop a scope for an address, by staff, with evidence."),
@@ -109,8 +110,11 @@ def _ended(prog_name: str) -> int:
         return _said(str(error), 2)
     except MailprefsError as error:
         return _said(str(error), 1)
+    except KeyboardInterrupt:
+        return 130
     except OSError as error:
-        return _said(f"{error.strerror or type(error).__name__}, at {_place(error)}", 1)
+        where = f"{error.filename}: " if isinstance(error.filename, str | os.PathLike) else ""
+        return _said(f"{where}{error.strerror or type(error).__name__}{'' if where else f', at {_place(error)}'}", 1)
     except Exception as error:
         return _said(f"something unexpected went wrong: {type(error).__name__} at {_place(error)}. Please report it.", 1)
 

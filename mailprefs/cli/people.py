@@ -165,7 +165,7 @@ def lift_(address: str, scope: str, cause: str, evidence: str) -> int:
     A person's own choice, and a complaint, are theirs alone: for these, a link to their choices is mailed to ADDRESS.
     """
     if Cause(cause) in (Cause.CHOICE, Cause.COMPLAINT):
-        granted = run(invited(address, scope, Cause(cause), _named(evidence), _operator()))
+        granted = run(invited(address, scope, Cause(cause), _named(evidence), operator()))
         tell(f"only the recipient can lift a {cause}; " + ("a link for that is mailed to them" if granted else "three links were asked for within the hour"))
         return 0 if granted else 1
     return _by_staff(address, scope, Cause(cause), Effect.GO, evidence)
@@ -175,7 +175,7 @@ def _by_staff(address: str, scope: str, cause: Cause, effect: Effect, evidence: 
     async def recorded() -> bool:
         opening = Opening()
         whom, node = opening.addresses.read(address), opening.catalogue.scope(scope)
-        change = Change(whom, node.number, cause, effect, Door.STAFF, _named(evidence), now(), by=_operator())
+        change = Change(whom, node.number, cause, effect, Door.STAFF, _named(evidence), now(), by=operator())
         ledger.entitled(change)
         async with opening.connected() as connection, connection.transaction():
             return (await ledger.record(connection, [change], now=now()))[0]
@@ -190,7 +190,7 @@ def _named(evidence: str) -> str:
     return f"{evidence.encode('utf-8', 'replace').decode()[:80]} {uuid4().hex[:12]}"
 
 
-def _operator() -> str:
+def operator() -> str:
     """Return the name of whoever gave the command, or their number where the system knows no name, as in many containers."""
     try:
         return getuser()

@@ -1,0 +1,76 @@
+"""``audience`` and ``export``: files for others, and the proof of what they are."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from datetime import UTC, datetime
+from uuid import UUID
+
+import asyncpg
+import pytest
+from backports import zstd
+
+from mailprefs.addresses import Addresses
+from mailprefs.catalogue import Catalogue
+from mailprefs.directory import Entry, know
+from mailprefs.exports import Maker
+from mailprefs.links import KeyRing
+from mailprefs.spelling import MINTED
+
+from .shell import Shell
+
+
+@pytest.fixture
+async def people(conn: asyncpg.Connection, addresses: Addresses, now: datetime) -> list[str]:
+    found = sorted(f"p{n}@example.org" for n in range(20))
+    await know(conn, [Entry(addresses.read(text), party="=1") for text in found], now=now)
+    return found
+
+
+async def test_the_name_of_a_file_says_what_it_is(shell: Shell, people: list[str]) -> None:
+    for name, unpack in (("a.csv", bytes), ("a.csv.gz", gzip.decompress), ("a.csv.zst", zstd.decompress)):
+        (await shell("audience", "newsletter", "-o", name)).said(0, "^20 addresses$")
+        assert sorted(unpack((shell.home / name).read_bytes()).decode().splitlines()[1:]) == people
+    (await shell("audience", "newsletter", "-o", "a.jsonl.gz", "--links")).said(0)
+    rows = [json.loads(line) for line in gzip.decompress((shell.home / "a.jsonl.gz").read_bytes()).splitlines()]
+    assert [list(row) for row in rows] == [["address", *MINTED]] * 20
+    (await shell("audience", "newsletter", "-o", "a.parquet")).said(0, "20 addresses")
+    assert (shell.home / "a.parquet").read_bytes()[-4:] == b"PAR1"
+    assert (await shell("audience", "newsletter", "--compress", "none", "-o", "b.csv.gz")).said(0)
+    assert (shell.home / "b.csv.gz").read_bytes().startswith(b"address\n"), "what is said counts more than a name"
+
+
+async def test_the_variant_for_a_spreadsheet_says_that_it_is_lossy(shell: Shell, people: list[str]) -> None:
+    done = (await shell("audience", "newsletter", "--spreadsheet", "--columns", "address,party")).said(0, "for a spreadsheet alone")
+    assert "'=1" in done.out
+    (await shell("audience", "newsletter", "--spreadsheet", "--format", "ndjson")).said(1, "CSV")
+    (await shell("audience", "orders", "--links")).said(2, "marketing alone")
+
+
+async def test_an_export_is_asked_for_made_fetched_and_verified(
+    shell: Shell, alone: Shell, conn: asyncpg.Connection, people: list[str], shared_catalogue: Catalogue, ring: KeyRing
+) -> None:
+    id = (await shell("export", "new", "newsletter", "--purpose", "the May issue", "--compress", "zstd")).said(0).out.strip()
+    (await shell("export", "fetch", id, "out.csv.zst")).said(1, "not made yet")
+    assert await Maker(shell.home / ".mailprefs/exports", shared_catalogue, ring, lambda: datetime.now(UTC)).round(conn)
+    assert "made" in (await shell("export", "list")).said(0).out
+    (row,) = json.loads((await shell("export", "list", "--json")).said(0).out)
+    assert (row["id"], row["count"], row["state"], row["purpose"]) == (str(UUID(id)), 20, "made", "the May issue")
+    (await shell("export", "fetch", id, "out.csv.zst")).said(0, "20 addresses")
+    public = (await shell("export", "key")).said(0).out.strip()
+    nowhere = {"DATABASE_URL": "postgresql://127.0.0.1:1/x"}
+    done = (await shell("export", "verify", "out.csv.zst", env=nowhere)).said(0)
+    assert "connective/newsletter by email: 20 addresses" in done.out
+    (shell.home / "mailprefs.keys.json").rename(shell.home / "elsewhere.json")
+    assert json.loads((await shell("export", "verify", "out.csv.zst", "--key", public, "--json", env=nowhere)).said(0).out)["count"] == 20
+    (shell.home / "elsewhere.json").rename(shell.home / "mailprefs.keys.json")
+    (await shell("export", "recompute", id)).said(0, "the same bytes")
+    file = shell.home / "out.csv.zst"
+    whole = bytearray(file.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    file.write_bytes(whole)
+    (await shell("export", "verify", "out.csv.zst")).said(1, "altered, or is not whole")
+    (await shell("export", "verify", "out.csv.zst", "--manifest", "mailprefs.toml")).said(1, "no manifest")
+    await conn.execute("update address set plaintext = 'other@example.org' where plaintext = 'p1@example.org'")
+    (await shell("export", "recompute", id)).said(1, "other bytes")
