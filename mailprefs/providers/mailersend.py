@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -12,7 +12,7 @@ from mailprefs.errors import Forged, Misconfigured, Unreadable
 from mailprefs.providers import facts, reading, samples, signing, telling
 from mailprefs.providers.base import Answers, Credential, Delivery, Heard, Listed, Sample, Settlement, Telling, Unsafe
 from mailprefs.providers.calling import base_of
-from mailprefs.providers.mailersend_unsubscribes import Unsubscribes
+from mailprefs.providers.mailersend_unsubscribes import Searches, Unsubscribes
 from mailprefs.providers.sorting import Counted, place, sort
 from mailprefs.providers.steady import Steady
 from mailprefs.words import Channel, Event, Kind
@@ -66,10 +66,11 @@ _MAP_ADVICE = (
 
 @dataclass(frozen=True, slots=True)
 class MailerSend:
-    """MailerSend both ways. Holds no state."""
+    """MailerSend both ways. Holds no state but how far a long list was searched."""
 
     budget: timedelta = telling.BUDGET
     pause: timedelta = timedelta(seconds=1)  # between two requests: sixty a minute are what it lets an account make
+    searches: Searches = field(default_factory=dict, repr=False, compare=False)
 
     name: ClassVar[str] = "mailersend"
     channel: ClassVar[Channel] = Channel.EMAIL
@@ -140,7 +141,7 @@ class MailerSend:
         if not _is_own(credential, group):
             raise Unsafe(f"The account maps a topic to what is not its domain_id. {_MAP_ADVICE}")
         headers = {"Authorization": f"Bearer {credential.lent('api_token', _API_ADVICE)}", "Accept": "application/json"}
-        return Unsubscribes(Steady(http, base_of(credential, self.hosts), headers, pause), group)
+        return Unsubscribes(Steady(http, base_of(credential, self.hosts), headers, pause), group, self.searches)
 
 
 def _is_own(credential: Credential, group: str) -> bool:

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from time import monotonic
 from typing import Any
 
 from mailprefs.providers import facts, offsets, telling
-from mailprefs.providers.base import Listed, Outcome, Rejected, Settlement, Unclear, Unsafe
+from mailprefs.providers.base import Listed, Outcome, Rejected, Settlement, Slow, Unclear, Unsafe
 from mailprefs.providers.calling import PAGE, Line
 
 PATH = "/v1/suppressions/unsubscribes"
 LEAST, MOST = 10, 100  # entries of a page
-SEARCHED = 700  # entries that a go looks through: each page is a second, and they are read twice at the most
+PAGES = 18  # that one telling reads, each in a second: a longer list is looked through bit by bit
+SOON = timedelta(seconds=1)  # until the next bit
+FRESH = 300  # seconds: a search that rested for longer begins anew
 LEFT = Settlement(Outcome.REFUSED, "left_there")
-LONG = Settlement(Outcome.REFUSED, "list_too_long")
 _UNCONFIRMED = Settlement(Outcome.UNKNOWN, "not_confirmed")
 
 Entry = dict[str, Any]
 
 
-class _TooLong(Exception):
-    """The list is too long to look through."""
+@dataclass(slots=True)
+class Search:
+    """Some addresses, looked for in a list that is too long to be read at once."""
+
+    found: dict[str, list[Entry]]  # by address in lower case
+    rested: float = 0  # since then, by the monotonic clock
+    walk: offsets.Walk = field(default_factory=lambda: offsets.Walk("id"))
+
+
+Searches = dict[tuple[str, str], Search]  # by base and domain; one at a time, as one worker owns the account
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +41,8 @@ class Unsubscribes:
 
     line: Line
     domain: str
+    searches: Searches = field(default_factory=dict)
+    turns: Iterator[int] = field(default_factory=lambda: iter(range(PAGES)))
 
     async def must_exist(self) -> None:
         """Raise Unsafe unless MailerSend has the domain."""
@@ -41,6 +54,7 @@ class Unsubscribes:
 
     async def add(self, addresses: Sequence[str], settled: telling.Settled) -> None:
         """Put the addresses on the list; done is who is in its echo, or, where the echo leaves somebody out, who is found there."""
+        self.searches.pop(self._here, None)  # it may have passed by where they will stand
         answer = await self.line.call("POST", PATH, json={"domain_id": self.domain, "recipients": list(addresses)})
         if answer.status in telling.REFUSALS:
             raise Rejected(f"MailerSend refused a request with status {answer.status}.")
@@ -53,11 +67,10 @@ class Unsubscribes:
             settled |= {address: telling.DONE if found and found[address] else _UNCONFIRMED for address in left}
 
     async def let_go(self, addresses: Sequence[str], settled: telling.Settled) -> None:
-        """Take off the list what is ours: who left by themselves has a reason there, and stays."""
+        """Take off the list what is ours: who left by themselves has a reason there, and stays. Raises Slow until the list is read."""
         found = await self._found(addresses)
         if found is None:
-            settled |= dict.fromkeys(addresses, LONG)
-            return
+            raise Slow(SOON)
         settled |= {address: telling.DONE for address in addresses if not found[address]}
         settled |= {address: LEFT for address in addresses if any(facts.text(entry.get("reason")) for entry in found[address])}
         if left := [address for address in addresses if address not in settled]:
@@ -81,21 +94,28 @@ class Unsubscribes:
             raise answer.unclear
 
     async def _found(self, addresses: Sequence[str]) -> Mapping[str, list[Entry]] | None:
-        """Return the entries of each address, None where the list is too long to look through: it cannot be searched."""
-        wanted = {address.casefold(): list[Entry]() for address in addresses}
-        try:
-            async for entry in offsets.walk(self._short_page, "id"):
-                if self._is_here(entry) and (here := wanted.get(_address(entry).casefold())) is not None:
-                    here.append(entry)
-        except _TooLong:
-            return None
-        return {address: wanted[address.casefold()] for address in addresses}
+        """Return the entries of each address. None as long as the list is not read to its end: the next call goes on from there."""
+        search = self._search({address.casefold() for address in addresses})
+        for _ in self.turns:
+            for entry in filter(self._is_here, await search.walk.page(self._page)):
+                if (found := search.found.get(_address(entry).casefold())) is not None:
+                    found.append(entry)
+            if search.walk.over:
+                return {address: search.found[address.casefold()] for address in addresses}
+        search.rested = monotonic()
+        self.searches[self._here] = search
+        return None
 
-    async def _short_page(self, offset: int) -> offsets.Page:
-        entries, total = await self._page(offset)
-        if total > SEARCHED:
-            raise _TooLong
-        return entries, total
+    def _search(self, wanted: set[str]) -> Search:
+        """Return the search that goes on, or a new one. Whoever came to the list while it rested may have come where it has been."""
+        search = self.searches.pop(self._here, None)
+        if search and wanted <= search.found.keys() and monotonic() - search.rested < FRESH:
+            return search
+        return Search({address: [] for address in wanted})
+
+    @property
+    def _here(self) -> tuple[str, str]:
+        return self.line.base, self.domain
 
     async def _page(self, offset: int) -> offsets.Page:
         """Return entries from an offset on. Pages are numbered by their size: that one is asked for which has most of what is behind."""
