@@ -5,7 +5,8 @@ A token says a scope by its number and lives for years, so a number that came to
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
@@ -71,8 +72,9 @@ async def register(
     async with connection.transaction():
         await queries("numbers").lock(connection)
         known = await _known(connection)
-        _unchanged(catalogue, known)
-        _whole(catalogue, known)
+        async with _a_way_out(connection):
+            _unchanged(catalogue, known)
+            _whole(catalogue, known)
         await _keep_keys(connection, sorted(keys), now)
         await _keep_scopes(connection, catalogue.scopes)
         await _keep_accounts(connection, catalogue, channels)
@@ -95,6 +97,20 @@ def _unchanged(catalogue: Catalogue, known: Mapping[int, Mapping[str, Any]]) -> 
             raise Misconfigured(f"'{scope.name}' changed its stream. Consent was given to the old one: make a new topic instead.")
 
 
+@asynccontextmanager
+async def _a_way_out(connection: Connection) -> AsyncIterator[None]:
+    """Say beside what cannot be changed how one begins anew, as long as the database knows nobody."""
+    try:
+        yield
+    except Misconfigured as error:
+        if not await queries("numbers").knows_nobody(connection):
+            raise
+        raise Misconfigured(
+            f"{error} Or begin anew, if no link has been sent yet: nobody is recorded here. Take an empty database; "
+            "without DATABASE_URL, delete the folder `.mailprefs` beside the catalogue."
+        ) from None
+
+
 def _whole(catalogue: Catalogue, known: Mapping[int, Mapping[str, Any]]) -> None:
     """Raise Misconfigured for a number that is in the catalogue no longer."""
     for number in sorted(known.keys() - catalogue.by_number.keys()):
@@ -106,7 +122,8 @@ def _whole(catalogue: Catalogue, known: Mapping[int, Mapping[str, Any]]) -> None
 async def _covered(connection: Connection, catalogue: Catalogue, channels: Mapping[str, Channel]) -> None:
     """Raise Misconfigured unless the database knows all that the catalogue says. What it knows besides is only logged."""
     known = await _known(connection)
-    _unchanged(catalogue, known)
+    async with _a_way_out(connection):
+        _unchanged(catalogue, known)
     accounts = {row["account"]: (row["name"], row["channel"]) async for row in queries("numbers").accounts(connection)}
     mappings = {(accounts[row["account"]][0], row["scope"]): row async for row in queries("numbers").mappings(connection)}
     wanted = _mapped(catalogue)

@@ -457,3 +457,23 @@ async def test_a_provider_that_nobody_knows_is_told_by_the_release_step(
     for asked in (numbers.ready, numbers.introduce):
         with pytest.raises(Misconfigured, match="'sendgrid-main' names the provider 'sendgird'; there are: sendgrid, twilio"):
             await asked(conn, Catalogue.model_validate(raw), RING, CHANNELS, now=now)
+
+
+@pytest.mark.parametrize("somebody", [False, True])
+async def test_while_nobody_is_known_it_is_said_how_to_begin_anew(
+    conn: asyncpg.Connection, addresses: Addresses, now: datetime, somebody: bool
+) -> None:
+    """Whoever served the brand that `init` wrote before they put in their own."""
+    if somebody:
+        who = addresses.read("jane@example.org")
+        await conn.execute("insert into address (bucket, key) values ($1, $2)", who.bucket, who.key)
+    raw = text()
+    raw["brand"][0]["name"] = "acme"
+    for account in raw["account"]:
+        account["brand"] = "acme"
+    with pytest.raises(Misconfigured, match="for ever") as refused:
+        await register(conn, raw, now)
+    assert ("begin anew" in str(refused.value)) is not somebody
+    with pytest.raises(Misconfigured, match="for ever") as refused:
+        await numbers.ready(conn, Catalogue.model_validate(raw), RING, CHANNELS, now=now)
+    assert ("begin anew" in str(refused.value)) is not somebody

@@ -149,4 +149,4 @@ def in_a_new_python(code: str, *, first: Path, site: bool) -> str:
 def test_the_console_script_is_the_command(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         (entry_points,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
-        assert "mailprefs = mailprefs.cli:main" in archive.read(entry_points).decode()
+        assert "mailprefs = mailprefs.__main__:main" in archive.read(entry_points).decode()

@@ -43,7 +43,7 @@ def init_(directory: Path) -> None:
         raise Misconfigured(f"{directory} cannot be written: {error.strerror}") from None
     write_ring(ring, KeyRing.new(now().date()), fresh=True)
     there = "" if directory.resolve() == Path.cwd() else f"cd {shlex.quote(str(directory))} && "
-    tell(f"wrote {settings} and {ring}\nnext: {there}mailprefs serve")
+    tell(f"wrote {settings} and {ring}\nnext: put your brand and topics into {settings.name}; then: {there}mailprefs serve")
 
 
 @click.command("migrate")
@@ -179,7 +179,7 @@ def _run(coroutine: Coroutine[Any, Any, None]) -> None:
 
 _TEMPLATE = """\
 # The catalogue: brands, topics and accounts. Secrets are never in it, only the names of environment variables.
-# Numbers are for ever: links in people's inboxes say them.
+# Names and numbers are for ever from the first start on: links in people's inboxes say them. Put your own here before.
 
 [[brand]]
 name = "example"

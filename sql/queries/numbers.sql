@@ -91,3 +91,7 @@ update mapping set filled = true where account = :account and scope = :scope;
 
 -- name: accounts
 select account, name, channel from account order by account;
+
+-- name: knows_nobody$
+-- True while nothing is recorded of anybody.
+select not exists (select from address) and not exists (select from consent);

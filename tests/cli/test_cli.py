@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 import sys
 import time
 
@@ -156,3 +158,31 @@ async def test_whatever_the_locale_is_called_the_answer_is_the_same(alone: Shell
     streams = [await alone("links", topic, stdin=rows, env=each, command=MAILPREFS) for each in foreign]
     assert len({done.said(0).out for done in streams}) == 1
     assert "Jérôme" in streams[0].out
+
+
+IMPATIENT = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+sys.argv = ["mailprefs", "--help"]
+from mailprefs.{room} import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("room", "shown"), [("__main__", False), ("cli", True)])
+def test_ctrl_c_while_a_command_is_loaded_shows_no_traceback(room: str, shown: bool) -> None:
+    """The control is the command as it is without its entrance."""
+    done = subprocess.run([sys.executable, "-c", IMPATIENT.format(room=room)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGINT or shown
+    assert ("Traceback" in done.stderr) is shown
+
+
+async def test_a_file_that_cannot_be_had_is_named(alone: Shell) -> None:
+    opening = "from mailprefs import cli; cli.commands.main = lambda **_: open('/nowhere/at all'); cli.main()"
+    (await alone("-c", opening, command=(sys.executable,))).said(1, "mailprefs: /nowhere/at all: No such file or directory")

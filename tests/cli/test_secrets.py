@@ -30,7 +30,11 @@ def secrets_of(path: Path) -> list[str]:
 async def test_init_writes_what_serves_and_overwrites_nothing(alone: Shell) -> None:
     place = alone.home / "a new place"
     done = await alone("init", "a new place")
-    done.said(0, r"wrote a new place/mailprefs\.toml and a new place/mailprefs\.keys\.json", r"next: cd 'a new place' && mailprefs serve")
+    done.said(
+        0,
+        r"wrote a new place/mailprefs\.toml and a new place/mailprefs\.keys\.json",
+        r"next: .+; then: cd 'a new place' && mailprefs serve",
+    )
     assert (place / "mailprefs.keys.json").stat().st_mode & 0o777 == 0o600
     there = {"MAILPREFS_CONFIG": "a new place/mailprefs.toml", "MAILPREFS_KEYS": "a new place/mailprefs.keys.json"}
     assert "https://go.example.com/u/" in (await alone("link", "jane@example.org", "newsletter", env=there)).said(0).out
