@@ -1,0 +1,328 @@
+"""For applications: decisions and links over HTTP, and a guard to ask right before a message is sent.
+
+``Client`` needs the standard library alone, and threads may share it; ``AsyncClient`` is the same on aiohttp. Both ask only what is safe
+to ask again, and do so until their time is over. No error repeats an address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import ssl
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from itertools import islice
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from urllib.parse import urlsplit
+
+from mailprefs.errors import MailprefsError, Misconfigured, Unavailable
+from mailprefs.words import Decision, Reason
+
+if TYPE_CHECKING:
+    from aiohttp import ClientSession
+
+BATCH = 10_000  # entries of one request
+TIMEOUT = 5.0  # seconds for one request with all its tries
+LARGEST = 64 << 20  # bytes of an answer
+_PAUSE = 0.1  # seconds before the second try; twice as long before each one after it
+_AGAIN = (408, 429, 500, 502, 503, 504)  # statuses of an answer that may be another one in a moment
+
+_JITTER = random.SystemRandom()
+
+Answer = TypeVar("Answer")
+
+
+class Refused(MailprefsError):
+    """The service refused the request."""
+
+    def __init__(self, status: int, kind: str, detail: str) -> None:
+        super().__init__(f"{kind} ({status}): {detail}" if detail else f"{kind} ({status})")
+        self.status = status
+        self.kind = kind  # as in docs/errors.md, such as "unknown-scope"
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What one message needs: the link for its body, and its three headers."""
+
+    address: str
+    url: str
+    headers: Mapping[str, str]
+
+
+class _Again(Exception):
+    """Another try may have more luck, ``after`` so many seconds."""
+
+    def __init__(self, after: float | None = None) -> None:
+        super().__init__()
+        self.after = after
+
+
+@dataclass(frozen=True)
+class _Question(Generic[Answer]):
+    path: str
+    body: bytes
+    read: Callable[[Any], Answer]
+
+    def answered(self, status: int, after: str | None, body: bytes) -> Answer:
+        """Return what an answer says. Raises Refused, _Again, or Unavailable for what is no answer of ours."""
+        if status in _AGAIN:
+            raise _Again(float(after) if after and after.isdecimal() else None)
+        try:
+            found = json.loads(body)
+            if status == 200:
+                return self.read(found)
+            kind, detail = str(found["type"]).rpartition("/")[2], str(found["detail"])
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise Unavailable(f"what answers there is not mailprefs ({status})") from None
+        raise Refused(status, kind, detail)
+
+
+def _pairs(asked: Sequence[tuple[str, str]]) -> _Question[list[Decision]]:
+    body = {"pairs": [{"address": address, "topic": topic} for address, topic in asked]}
+    return _Question("/v1/decisions", json.dumps(body).encode(), lambda found: _of(asked, [_decision(each) for each in found["decisions"]]))
+
+
+def _links(topic: str, addresses: Sequence[str]) -> _Question[list[Link]]:
+    body = {"topic": topic, "addresses": addresses}
+    return _Question("/v1/links", json.dumps(body).encode(), lambda found: _of(addresses, [Link(**each) for each in found["links"]]))
+
+
+def _of(asked: Sequence[object], found: list[Answer]) -> list[Answer]:
+    """Return as many answers as there were questions: one fewer, and each would be about somebody else."""
+    if len(found) != len(asked):
+        raise ValueError
+    return found
+
+
+def _decision(found: Mapping[str, Any]) -> Decision:
+    reasons = tuple(Reason(r["scope"], r["cause"], _time(r["since"]), _time(r["until"])) for r in found["reasons"])
+    return Decision(found["address"], found["topic"], found["allowed"] is True, reasons)
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
+
+
+def _batches(asked: Iterable[Answer]) -> Iterator[list[Answer]]:
+    each = iter(asked)
+    while batch := list(islice(each, BATCH)):
+        yield batch
+
+
+@dataclass
+class _Tries:
+    """The time that a request has, and what of it is left between its tries."""
+
+    seconds: float
+    count: int = 0
+    until: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.until = time.monotonic() + self.seconds
+
+    @property
+    def left(self) -> float:
+        return self.until - time.monotonic()
+
+    @property
+    def socket(self) -> float:
+        """What is left, for a socket, which takes 0 for something else."""
+        return max(self.left, 0.001)
+
+    def pause(self, after: float | None) -> float:
+        """Return how long to wait before the next try. Raises Unavailable where no time is left for it."""
+        self.count += 1
+        pause = after if after is not None else _PAUSE * 2 ** (self.count - 1) * _JITTER.uniform(0.5, 1.5)
+        if pause >= self.left:
+            raise Unavailable("no answer in time")
+        return pause
+
+
+@dataclass
+class _Place:
+    """Where the service is, and how to get in."""
+
+    base: str
+    key: str = field(repr=False)
+    timeout: float = TIMEOUT
+
+    def __post_init__(self) -> None:
+        found = urlsplit(self.base)
+        if found.scheme not in ("http", "https") or not found.hostname or found.query or found.fragment:
+            raise Misconfigured("the address of the service is a URL such as https://mailprefs.example.com")
+        if not self.key.startswith("mp_"):
+            raise Misconfigured("an API key begins with mp_; `mailprefs api-keys new links decide` makes one")
+        self.base = self.base.rstrip("/")
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+
+
+class Client(_Place):
+    """Asks a mailprefs service. Raises Refused for what it refuses, and Unavailable where it gives no answer in time.
+
+    Keeps as many connections as there were ever calls at once, and follows no redirect: a key is told to nobody else.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._idle: list[HTTPConnection] = []
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def decide(self, pairs: Iterable[tuple[str, str]]) -> list[Decision]:
+        """Return a Decision for each (address, topic), in order. Of more than 10,000, each 10,000 are of one moment."""
+        return [each for batch in _batches(pairs) for each in self._ask(_pairs(batch))]
+
+    def links(self, topic: str, addresses: Iterable[str]) -> list[Link]:
+        """Return the link and the headers for each address of a topic, in order."""
+        return [each for batch in _batches(addresses) for each in self._ask(_links(topic, batch))]
+
+    def close(self) -> None:
+        """Let go of all connections that nobody uses."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _ask(self, question: _Question[Answer]) -> Answer:
+        tries = _Tries(self.timeout)
+        while True:
+            try:
+                return question.answered(*self._sent(question, tries))
+            except (OSError, HTTPException, _Again) as trouble:
+                time.sleep(tries.pause(getattr(trouble, "after", None)))
+
+    def _sent(self, question: _Question[Answer], tries: _Tries) -> tuple[int, str | None, bytes]:
+        connection = self._connection(tries)
+        try:
+            connection.request("POST", urlsplit(self.base).path + question.path, question.body, self.headers)
+            answer = connection.getresponse()
+            body = self._whole(answer, connection, tries)
+        except BaseException:
+            connection.close()
+            raise
+        if connection.sock is not None:
+            self._idle.append(connection)
+        return answer.status, answer.headers.get("Retry-After"), body
+
+    def _whole(self, answer: HTTPResponse, connection: HTTPConnection, tries: _Tries) -> bytes:
+        body = bytearray()
+        with answer:
+            while chunk := answer.read(65_536):
+                body += chunk
+                if len(body) > LARGEST or tries.left <= 0:
+                    raise _Again
+                if connection.sock is not None:
+                    connection.sock.settimeout(tries.socket)
+        return bytes(body)
+
+    def _connection(self, tries: _Tries) -> HTTPConnection:
+        """Return a connection that nobody uses. One that the service has closed meanwhile fails, and the next try has another."""
+        try:
+            kept = self._idle.pop()
+        except IndexError:
+            found = urlsplit(self.base)
+            kind = partial(HTTPSConnection, context=ssl.create_default_context()) if found.scheme == "https" else HTTPConnection
+            return kind(found.hostname or "", found.port, timeout=tries.socket)
+        if kept.sock is not None:
+            kept.sock.settimeout(tries.socket)
+        return kept
+
+
+class AsyncClient(_Place):
+    """The same for asyncio, on aiohttp: ``async with AsyncClient(base, key) as client``."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._session: ClientSession | None = None
+
+    async def __aenter__(self) -> AsyncClient:
+        from aiohttp import ClientSession, DummyCookieJar
+
+        self._session = ClientSession(cookie_jar=DummyCookieJar(), headers=self.headers)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def decide(self, pairs: Iterable[tuple[str, str]]) -> list[Decision]:
+        """As ``Client.decide``."""
+        return [each for batch in _batches(pairs) for each in await self._ask(_pairs(batch))]
+
+    async def links(self, topic: str, addresses: Iterable[str]) -> list[Link]:
+        """As ``Client.links``."""
+        return [each for batch in _batches(addresses) for each in await self._ask(_links(topic, batch))]
+
+    async def _ask(self, question: _Question[Answer]) -> Answer:
+        from aiohttp import ClientError
+
+        tries = _Tries(self.timeout)
+        while True:
+            try:
+                async with asyncio.timeout(tries.left):
+                    return question.answered(*await self._sent(question))
+            except (OSError, ClientError, TimeoutError, _Again) as trouble:
+                await asyncio.sleep(tries.pause(getattr(trouble, "after", None)))
+
+    async def _sent(self, question: _Question[Answer]) -> tuple[int, str | None, bytes]:
+        if self._session is None:
+            raise Misconfigured("open it first: async with AsyncClient(…) as client")
+        async with self._session.post(self.base + question.path, data=question.body, allow_redirects=False) as answer:
+            return answer.status, answer.headers.get("Retry-After"), await answer.read()
+
+
+@dataclass
+class Guard:
+    """The last look before a message goes out: yes or no, and never an error.
+
+    What cannot be known is no, since a message that was not sent can be sent later. Topics named in ``transactional`` are the
+    exception: where the service gives no answer they are yes, since a receipt or a new password must not wait for it. Its own no
+    counts for them too.
+    """
+
+    client: Client
+    transactional: Collection[str] = ()  # names of topics, as they are asked for
+    alarm: Callable[[str], None] = lambda _kind: None  # told what went wrong, such as "unavailable"; never an address
+
+    def may_send(self, address: str, topic: str) -> bool:
+        """Return whether an address may be sent a topic now."""
+        try:
+            (decision,) = self.client.decide([(address, topic)])
+        except Exception as error:
+            self.alarm(_kind(error))
+            return topic in self.transactional
+        return decision.allowed
+
+
+@dataclass
+class AsyncGuard:
+    """The same for asyncio."""
+
+    client: AsyncClient
+    transactional: Collection[str] = ()
+    alarm: Callable[[str], None] = lambda _kind: None
+
+    async def may_send(self, address: str, topic: str) -> bool:
+        """As ``Guard.may_send``."""
+        try:
+            (decision,) = await self.client.decide([(address, topic)])
+        except Exception as error:
+            self.alarm(_kind(error))
+            return topic in self.transactional
+        return decision.allowed
+
+
+def _kind(error: Exception) -> str:
+    return error.kind if isinstance(error, Refused) else "unavailable" if isinstance(error, Unavailable) else type(error).__name__

@@ -1,0 +1,182 @@
+"""What applications ask with: answers as the service gives them, patience with bounds, and a guard whose doubt is a no."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+import asyncpg
+import pytest
+
+from mailprefs import ledger
+from mailprefs.addresses import Addresses
+from mailprefs.catalogue import Catalogue
+from mailprefs.client import AsyncClient, AsyncGuard, Client, Guard, Refused
+from mailprefs.errors import MailprefsError, Misconfigured, Unavailable
+from mailprefs.links import KeyRing
+from mailprefs.words import Cause, Change, Decision, Door, Effect
+from tests.flows.doors import Doors, opened
+
+KEY = "mp_00000000_" + "x" * 43
+
+
+@pytest.fixture
+async def doors(database: str, shared_catalogue: Catalogue, ring: KeyRing) -> AsyncIterator[Doors]:
+    async with opened(database, shared_catalogue, ring) as found:
+        yield found
+
+
+@pytest.fixture
+async def left(conn: asyncpg.Connection, addresses: Addresses, now: datetime) -> None:
+    stop = Change(addresses.read("joe@example.org"), 257, Cause.CHOICE, Effect.STOP, Door.LINK, "1", now)
+    await ledger.record(conn, [stop], now=now)
+
+
+async def test_both_clients_get_the_service_s_own_answers(doors: Doors, left: None, now: datetime) -> None:
+    pairs = [("joe@example.org", "newsletter"), ("joe@example.org", "orders"), ("jane@example.org", "nothing")]
+    plain = Client(doors.base, doors.api_key)
+    async with AsyncClient(doors.base, doors.api_key) as client:
+        for answers in (await asyncio.to_thread(plain.decide, pairs), await client.decide(pairs)):
+            assert [(a.address, a.topic, a.allowed) for a in answers] == [
+                ("joe@example.org", "newsletter", False),
+                ("joe@example.org", "orders", True),
+                ("jane@example.org", "nothing", False),
+            ]
+            assert (answers[0].reasons[0].scope, answers[0].reasons[0].cause, answers[0].reasons[0].since) == (
+                "connective/marketing",
+                "choice",
+                now,
+            )
+            assert answers[2].reasons[0].cause == "unknown_topic"
+        for (link,) in (
+            await asyncio.to_thread(plain.links, "newsletter", ["joe@example.org"]),
+            await client.links("newsletter", ["joe@example.org"]),
+        ):
+            assert link.url.startswith("https://")
+            assert link.headers["List-Unsubscribe"].startswith(f"<{link.url}>")
+    plain.close()
+
+
+async def test_more_than_one_request_holds_is_asked_in_several(doors: Doors, left: None) -> None:
+    pairs = [("joe@example.org" if n == 10_001 else f"p{n}@example.org", "newsletter") for n in range(10_003)]
+    async with AsyncClient(doors.base, doors.api_key, timeout=30) as client:
+        answers = await client.decide(pairs)
+    assert [n for n, answer in enumerate(answers) if not answer.allowed] == [10_001]
+
+
+async def test_what_is_refused_says_why_and_is_not_asked_again(doors: Doors) -> None:
+    async with AsyncClient(doors.base, doors.api_key) as client:
+        with pytest.raises(Refused) as refused:
+            await client.links("orders", ["jane@example.org"])
+        assert (refused.value.status, refused.value.kind) == (422, "not-mintable")
+    async with AsyncClient(doors.base, KEY) as stranger:
+        with pytest.raises(Refused) as refused:
+            await stranger.decide([("jane@example.org", "newsletter")])
+        assert refused.value.kind == "unauthorised"
+        assert "jane" not in str(refused.value)
+
+
+@asynccontextmanager
+async def standing_in(*answers: bytes | None) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A service that gives these answers, one a connection: None is silence, b"" hangs up. The last one is given again and again."""
+    seen: list[bytes] = []
+    over, ended = asyncio.Event(), asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        seen.append(head)
+        said = answers[min(len(seen), len(answers)) - 1]
+        if said is None:
+            await over.wait()
+        else:
+            writer.write(said)
+        writer.close()
+        ended.set()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", seen
+        over.set()
+        await ended.wait()
+
+
+def http(status: int, body: object, *more: str) -> bytes:
+    text = body if isinstance(body, bytes) else json.dumps(body).encode()
+    head = [f"HTTP/1.1 {status} x", f"Content-Length: {len(text)}", "Content-Type: application/json", "Connection: close", *more]
+    return "\r\n".join(head).encode() + b"\r\n\r\n" + text
+
+
+YES = http(200, {"decisions": [{"address": "jane@example.org", "topic": "t", "allowed": True, "reasons": []}]})
+NONE = http(200, {"decisions": []})
+SHY = http(503, {"type": "/docs/errors/unavailable", "detail": ""}, "Retry-After: 0")
+AWAY = http(302, b"", "Location: http://127.0.0.1:1/elsewhere")
+
+
+async def asking(base: str, kind: type[Client] | type[AsyncClient], seconds: float = 0.4) -> list[Decision]:
+    pairs = [("jane@example.org", "t")]
+    if kind is Client:
+        with Client(base, KEY, seconds) as plain:
+            return await asyncio.to_thread(plain.decide, pairs)
+    async with AsyncClient(base, KEY, seconds) as client:
+        return await client.decide(pairs)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("before", [(SHY,), (b"",), (SHY, b"", SHY)])
+async def test_what_passes_is_asked_again(kind: type[Client], before: tuple[bytes, ...]) -> None:
+    async with standing_in(*before, YES) as (base, seen):
+        assert (await asking(base, kind, 5))[0].allowed
+        assert len(seen) == len(before) + 1
+        assert all(f"Bearer {KEY}".encode() in head for head in seen)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize("answer", [SHY, b"", None, AWAY, NONE, http(200, b"<html>"), http(200, []), http(404, b"nginx")])
+async def test_no_answer_is_unavailable_in_time_and_a_guard_s_no(kind: type[Client], answer: bytes | None) -> None:
+    began = time.monotonic()
+    async with standing_in(answer) as (base, seen):
+        with pytest.raises(Unavailable):
+            await asking(base, kind)
+        assert seen
+    assert time.monotonic() - began < 2
+
+
+async def test_a_guard_is_no_in_doubt_but_for_what_must_not_wait(doors: Doors, left: None) -> None:
+    said: list[str] = []
+    good, deaf = Client(doors.base, doors.api_key), Client("http://127.0.0.1:1", KEY, 0.2)
+    sure, unsure = Guard(good, {"orders"}, said.append), Guard(deaf, {"orders"}, said.append)
+
+    def all_of_it() -> list[bool]:
+        asked = [("jane@example.org", "newsletter"), ("joe@example.org", "newsletter"), ("joe@example.org", "orders")]
+        asked += [("jane@example.org", "nothing"), ("no address", "newsletter")]
+        return [guard.may_send(*pair) for guard in (sure, unsure) for pair in asked]
+
+    assert await asyncio.to_thread(all_of_it) == [True, False, True, False, False, False, False, True, False, False]
+    good.close()
+    assert set(said) == {"unavailable"}
+    async with AsyncClient(doors.base, KEY) as stranger:
+        guard = AsyncGuard(stranger, {"orders"}, said.append)
+        assert [await guard.may_send("jane@example.org", topic) for topic in ("newsletter", "orders")] == [False, True]
+    assert said[-1] == "unauthorised"
+
+
+async def test_a_bounce_holds_back_what_must_not_wait_too(
+    doors: Doors, conn: asyncpg.Connection, addresses: Addresses, now: datetime
+) -> None:
+    bounce = Change(addresses.read("kim@example.org"), 0, Cause.BOUNCE, Effect.STOP, Door.PROVIDER, "1", now, by="sendgrid-main")
+    await ledger.record(conn, [bounce], now=now)
+    async with AsyncClient(doors.base, doors.api_key) as client:
+        assert not await AsyncGuard(client, {"orders"}).may_send("kim@example.org", "orders")
+
+
+@pytest.mark.parametrize(("base", "key"), [("example.com", KEY), ("ftp://example.com", KEY), ("https://example.com", "secret")])
+def test_what_cannot_work_is_said_at_once(base: str, key: str) -> None:
+    with pytest.raises(Misconfigured) as wrong:
+        Client(base, key)
+    assert isinstance(wrong.value, MailprefsError)
+    assert "secret" not in str(wrong.value)
+    assert KEY not in repr(Client("https://example.com", KEY))
