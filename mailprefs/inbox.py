@@ -77,6 +77,11 @@ class Placed:
     alarms: Counter[str] = field(default_factory=Counter)
     foreign_tokens: int = 0
 
+    @property
+    def in_one(self) -> bool:
+        """True if one statement records all of it, which is a commit of its own: nothing is remembered, looked up or kept beside."""
+        return not (self.once or self.kept or self.bounces or any(change.effect is Effect.GO for change in self.changes))
+
 
 @dataclass(frozen=True)
 class Inbox:
@@ -120,10 +125,8 @@ class Inbox:
         if placed.bounces:
             policy = _policy(self.catalogue)
             changes += await softbounces.count(connection, placed.bounces, policy, door=self.door, by=self.account.name, now=now)
-        added = await ledger.record(connection, changes, now=now)
         await self._aside(connection, placed.kept, now)
-        await self._tally(connection, placed.kinds, now)
-        return sum(added)
+        return await self._recorded(connection, changes, placed.kinds, now)
 
     def _changes(self, event: Event, found: Placed) -> list[Change]:
         """Return what an event asks, of each whom it names and on each node that it may mean."""
@@ -229,8 +232,10 @@ class Inbox:
                 now=now,
             )
 
-    async def _tally(self, connection: Connection, kinds: Counter[str], now: datetime) -> None:
+    async def _recorded(self, connection: Connection, changes: list[Change], kinds: Counter[str], now: datetime) -> int:
+        """Record Changes and count what was said, in one statement; return how many rows the ledger gained."""
         for kind, events in kinds.items():
             telemetry.count("events", events, account=self.account.name, kind=kind)
-        if kinds:
-            await queries("inbox").tally(connection, account=self.account.name, kind=list(kinds), events=list(kinds.values()), now=now)
+        if not changes and kinds:
+            await queries("inbox").tally(connection, now=now, account=self.account.name, kinds=list(kinds), events=list(kinds.values()))
+        return sum(await ledger.record(connection, changes, now=now, tally=ledger.Tally(self.account.name, kinds)))

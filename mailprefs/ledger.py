@@ -5,8 +5,8 @@ Who may set and lift what is ``docs/state.md`` §2: a table here, because the cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -50,6 +50,14 @@ _MAY_GO = {
     Cause.SOFT: frozenset[Door](),
 }
 _MAY_GRANT = frozenset({Door.MANAGE, Door.SMS, Door.IMPORT})
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What an account said, by kind: counted with what is recorded of it, in the same statement."""
+
+    account: str
+    kinds: Mapping[str, int]
 
 
 def is_own(change: Change) -> bool:
@@ -101,19 +109,21 @@ def _node_fits(change: Change) -> bool:
             return True
 
 
-async def record(connection: Connection, changes: Sequence[Change], *, now: datetime) -> list[bool]:
+async def record(connection: Connection, changes: Sequence[Change], *, now: datetime, tally: Tally | None = None) -> list[bool]:
     """Record Changes in one call, in the caller's transaction; return for each, in order, whether it added a row.
 
     False is a fact that was known already, or a press that changes nothing: both are answered as done. The pushes that are owed
-    are left in the same transaction. Raises NotEntitled before anything is written.
+    are left in the same transaction, and a ``tally`` is counted in it. Outside of one, the one statement is its own commit. Raises
+    NotEntitled before anything is written.
     """
     for change in changes:
         entitled(change)
     if not changes:
         return []
     try:
-        query = text("ledger", "record_few" if len(changes) <= FEW else "record_many")
-        added = set(await connection.fetchval(query, *_columns(changes), now, SURE))
+        query = text("ledger", f"{'told' if tally else 'record'}_{'few' if len(changes) <= FEW else 'many'}")
+        counted = (tally.account, list(tally.kinds), list(tally.kinds.values())) if tally else ()
+        added = set(await connection.fetchval(query, *_columns(changes), now, SURE, *counted))
     except asyncpg.CheckViolationError:  # the wall between the streams, or a scope nobody knows
         raise NotEntitled(_WALL) from None
     return [n in added for n in range(1, len(changes) + 1)]

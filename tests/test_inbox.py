@@ -534,3 +534,17 @@ def test_placing_says_nothing_so_that_a_thread_may_do_it(inbox: Inbox, now: date
 
 def _counted(name: str, **labels: str) -> float:
     return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+async def test_what_is_told_in_one_statement_is_a_commit_of_its_own(
+    conn: asyncpg.Connection, database: str, inbox: Inbox, now: datetime
+) -> None:
+    plain = inbox.placed(Heard((event(Kind.UNSUBSCRIBED, now),), counted={"open": 7}))
+    assert plain.in_one
+    assert await inbox.record(conn, plain, now=now) == 1  # in nobody's transaction
+    other = await asyncpg.connect(database)
+    told = await other.fetch("select kind, events from heard order by kind")
+    await other.close()
+    assert [tuple(row) for row in told] == [("open", 7), ("unsubscribed", 1)]
+    soft, odd = Heard((event(Kind.BOUNCED_SOFT, now),)), Heard(kept=(Kept("unknown_kind", b"{}"),))
+    assert not any(inbox.placed(each).in_one for each in (soft, odd, Heard(once=Once("nonce", b"digest"))))  # the control

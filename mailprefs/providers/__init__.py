@@ -109,16 +109,20 @@ async def listen(provider: Ear, credential: Credential, delivery: Delivery, http
     """Return what a delivery says, once it is proven. Raises Forged, or Unavailable if what its proof or its ids want does not come."""
     if isinstance(provider, Fetching):
         await provider.fetch(http, credential, delivery)
-    await apart(delivery, provider.verify, credential, delivery)
-    heard = await _read(provider, credential, delivery, http)
+    heard = await _resolved(provider, credential, await apart(delivery, _proven, provider, credential, delivery), http)
     if heard.kept:
         for again in await apart(delivery, mending.readings, delivery):
-            heard = await apart(delivery, mending.with_stops, heard, await _read(provider, credential, again, http))
+            told = await _resolved(provider, credential, await apart(delivery, provider.parse, again), http)
+            heard = await apart(delivery, mending.with_stops, heard, told)
     return heard if len(heard.kept) <= MOST_KEPT else replace(heard, kept=(Kept("too_many", delivery.body),))
 
 
-async def _read(provider: Ear, credential: Credential, delivery: Delivery, http: ClientSession) -> Heard:
-    heard = await apart(delivery, provider.parse, delivery)
+def _proven(provider: Ear, credential: Credential, delivery: Delivery) -> Heard:
+    provider.verify(credential, delivery)
+    return provider.parse(delivery)
+
+
+async def _resolved(provider: Ear, credential: Credential, heard: Heard, http: ClientSession) -> Heard:
     return await provider.resolve(http, credential, heard) if isinstance(provider, Resolving) else heard
 
 

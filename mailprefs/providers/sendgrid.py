@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -59,6 +58,7 @@ BOUNCES: Mapping[str, Kind] = {  # by the ``type`` of a bounce
     "expired": Kind.BOUNCED_SOFT,  # given up after 72 hours of deferrals
 }
 COUNTED = frozenset(word for word, kind in WORDS.items() if kind not in MOVING and word != "account_status_change")
+PASSING = reading.Passing("event", COUNTED)
 
 TRY_OUT = "private_key"  # lent for a try-out alone: no account has it
 SIGNATURE, TIMESTAMP = "X-Twilio-Email-Event-Webhook-Signature", "X-Twilio-Email-Event-Webhook-Timestamp"
@@ -117,10 +117,10 @@ class SendGrid:
 
     def parse(self, delivery: Delivery) -> Heard:
         """Read a verified delivery. Never raises; events, kept and counted together are as many as it told."""
-        batch = reading.batch(delivery.body)
+        batch = reading.batch(delivery.body, PASSING)
         events: list[Event] = []
         kept = [Kept(reason, raw) for reason, raw in batch.aside]
-        counted = Counter[str]()
+        counted = batch.passed
         for n, told in enumerate(batch.values):
             word = told.get("event") if type(told) is dict else None
             if type(word) is str and word in COUNTED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
 from functools import partial
 
@@ -9,6 +10,7 @@ from aiohttp import web
 
 from mailprefs import db, telemetry
 from mailprefs.errors import Forged, MailprefsError, Unavailable
+from mailprefs.inbox import Placed
 from mailprefs.providers import apart, listen, unproven
 from mailprefs.providers.base import Delivery
 from mailprefs.web import problems
@@ -66,8 +68,13 @@ async def _keep(request: web.Request, hearing: Hearing, delivery: Delivery) -> N
     now = delivery.received_at
     heard = await listen(hearing.provider, hearing.credential, delivery, request.app[HTTP])
     placed = await apart(delivery, hearing.inbox.placed, heard)  # before there is a connection that others wait for
-    async with db.acquired(request.app[HOOKS]) as connection, db.sure(connection), connection.transaction():
+    async with db.acquired(request.app[HOOKS]) as connection, db.sure(connection), _atomic(connection, placed):
         await hearing.inbox.record(connection, placed, now=now)
+
+
+def _atomic(connection: db.Connection, placed: Placed) -> AbstractAsyncContextManager[object]:
+    """Return what makes one commit of it: a transaction, unless it is one statement anyway."""
+    return nullcontext() if placed.in_one else connection.transaction()
 
 
 def _delivery(request: web.Request, body: bytes, now: datetime) -> Delivery:

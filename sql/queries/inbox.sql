@@ -6,13 +6,9 @@ from unnest(:id::text[], :reason::text[], :raw::bytea[]) e(id, reason, raw)
 order by e.id
 on conflict do nothing;
 
--- name: tally!
+-- name: tally$
 -- Counts what an account said, by kind, so that its silence shows.
-insert into heard as h (account, kind, events, last_at)
-select :account, k.kind, k.events, :now::timestamptz
-from unnest(:kind::text[], :events::bigint[]) k(kind, events)
-order by k.kind
-on conflict (account, kind) do update set events = h.events + excluded.events, last_at = greatest(h.last_at, excluded.last_at);
+select tally(:now, :account, :kinds, :events);
 
 -- name: first_use$
 -- Remembers a proof that counts once; true unless it came before with another body.

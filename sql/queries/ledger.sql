@@ -6,6 +6,14 @@ select record_few(:bucket, :key, :channel, :scope, :cause, :effect, :door, :tell
 -- The same, planned for as many as there are.
 select record_many(:bucket, :key, :channel, :scope, :cause, :effect, :door, :teller, :own, :happened, :until, :evidence, :now, :sure);
 
+-- name: told_few$
+-- As record_few, and then counts what an account said: one statement is one way to the server, and a commit of its own.
+select record_few(:bucket, :key, :channel, :scope, :cause, :effect, :door, :teller, :own, :happened, :until, :evidence, :now, :sure), tally(:now, :account, :kinds, :events);
+
+-- name: told_many$
+-- The same, planned for as many as there are.
+select record_many(:bucket, :key, :channel, :scope, :cause, :effect, :door, :teller, :own, :happened, :until, :evidence, :now, :sure), tally(:now, :account, :kinds, :events);
+
 -- name: stands$
 select exists (select from consent where bucket = :bucket and key = :key and evidence = :evidence);
 

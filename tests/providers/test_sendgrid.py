@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
+from random import Random
 
 import pytest
 
 from mailprefs.errors import Forged, Misconfigured
-from mailprefs.providers.base import Credential, Delivery
-from mailprefs.providers.sendgrid import SIGNATURE, TIMESTAMP, SendGrid
+from mailprefs.providers import reading
+from mailprefs.providers.base import Credential, Delivery, Heard
+from mailprefs.providers.sendgrid import PASSING, SIGNATURE, TIMESTAMP, SendGrid
 from mailprefs.words import Kind
 
 from .case_sendgrid import CASE
@@ -118,3 +120,81 @@ def test_a_group_that_is_no_number_refuses_to_start() -> None:
     for group in ("newsletter", "", "12345/../1", "１", "-1"):
         with pytest.raises(Misconfigured, match="known by its number"):
             SENDGRID.check(replace(CASE.credential, options={"scopes": {"newsletter": "12345", "offers": group}}))
+
+
+# Most of a delivery changes nothing, and is only counted
+
+
+def compact(*events: object) -> bytes:
+    return json.dumps(events, separators=(",", ":")).encode()
+
+
+def whole(body: bytes) -> Heard:
+    """Return what a body says when all of it is read: with a space where SendGrid writes none."""
+    return SENDGRID.parse(Delivery([], b"[ " + body[1:], RECEIVED))
+
+
+def quick(body: bytes) -> Heard:
+    return SENDGRID.parse(Delivery([], body, RECEIVED))
+
+
+def opened(**more: object) -> dict[str, object]:
+    return {
+        "email": "jane@example.com",
+        "timestamp": 1763812800,
+        "event": "open",
+        "sg_event_id": "o-1",
+        "url": "https://example.com/?a",
+        **more,
+    }
+
+
+LEFT = {"email": "alex@example.com", "timestamp": 1763812800, "event": "unsubscribe", "sg_event_id": "u-1", "useragent": "x"}
+
+
+def test_a_delivery_says_the_same_whether_it_is_sifted_or_read_whole() -> None:
+    documented = json.loads(payload("documented.json"))
+    body = compact(*documented, *[opened(sg_event_id=f"o-{n}") for n in range(60)])
+    assert reading.batch(body, PASSING).passed["open"] > 60  # the control: it was sifted
+    assert not reading.batch(b"[ " + body[1:], PASSING).passed
+    assert quick(body) == whole(body)
+    assert len(quick(body).events) > 5
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        compact(LEFT | {"useragent": "},{"}),
+        compact(LEFT | {"useragent": '},{"event":"open"},{'}),
+        compact(opened(useragent='},{"event":"open"'), LEFT),
+        compact(LEFT | {"custom": [{"a": 1}, {"event": "open"}, {"b": 1}]}),
+        compact({"custom": [{"event": "open"}, {"event": "open"}]} | LEFT),
+        compact({"custom": {"event": "open"}} | LEFT, {"email": "x@example.com"}),
+        compact(opened(custom={"event": "open"}), LEFT, opened(), {"email": "x@example.com"}),
+        compact(opened(custom={"event": "open"}), LEFT, LEFT | {"sg_event_id": "u-2"}, {"email": "x@example.com"}),
+        compact(LEFT).replace(b'"event":', b'"event" : '),
+        compact(LEFT | {"custom": {"event": "open"}}).replace(b'"event":"unsubscribe"', b'"\\u0065vent":"unsubscribe"'),
+        compact({'a"event': "open"} | LEFT),
+        compact(LEFT).replace(b'"event":"unsubscribe"', b'"event":"unsubscri\\u0062e"'),
+    ],
+)
+def test_no_stop_is_passed_over_however_strange_its_neighbours_and_its_spelling(strange: bytes) -> None:
+    body = compact(*[opened(sg_event_id=f"o-{n}") for n in range(20)])[:-1] + b"," + strange[1:]
+    assert quick(body).events == whole(body).events
+    assert {event.address for event in quick(body).events} == {"alex@example.com"}
+
+
+def test_no_stop_is_passed_over_in_deliveries_that_are_broken_at_random() -> None:
+    random, sifted = Random(5), 0
+    seed = compact(
+        *[opened(sg_event_id=f"o-{n}") for n in range(12)], LEFT, opened(custom=[{"event": "open"}, {"b": 1}]), LEFT | {"url": "u"}
+    )
+    bits = [b"},{", b'"event":"open",', b'"event":', b'"event"', b'"', b"{", b"}", b"\\", b"[", b"]", b",", b'"unsubscribe"', b" "]
+    for _ in range(4_000):
+        body = bytearray(seed)
+        for _ in range(random.randint(1, 4)):
+            at = random.randrange(2, len(body))
+            body[at : at + random.choice((0, 0, 1, 12))] = random.choice(bits)
+        sifted += bool(reading.batch(bytes(body), PASSING).passed)
+        assert set(whole(bytes(body)).events) <= set(quick(bytes(body)).events)
+    assert sifted > 400  # the control
