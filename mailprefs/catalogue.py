@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
-from mailprefs import mistakes
+from mailprefs import logos, mistakes
 from mailprefs.errors import Misconfigured, UnknownScope
 from mailprefs.words import ADS, FIRST_TOPIC, LAST_TOPIC, MARKETING, ROOT, TRANSACTIONAL, Channel, Stream, Wanted
 
 RESERVED = ("marketing", "transactional", "ads")
 MAIL = "mail"  # what comes by plain mail is counted and kept under this name
 _NAME = r"^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$"
+_COLOUR = r"^#[0-9a-fA-F]{6}$"
 _HOST = r"^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?$"
 _SENDER = r"^(?:[^<>@\"\x00-\x1f]{1,100} <[!-~]+@[a-z0-9.-]+>|[!-~]+@[a-z0-9.-]+)$"  # of our own mails, with a name or without
 _SPAN = re.compile(r"([0-9]{1,6})(ms|s|m|h|d)")
@@ -50,6 +51,30 @@ Flag = Annotated[bool, Field(strict=True)]
 Variable = Annotated[str, Field(pattern=r"^[A-Z_][A-Z0-9_]*$")]  # so that a secret written here by mistake is refused unread
 Span = Annotated[timedelta, BeforeValidator(_span)]
 Words = Annotated[Mapping[str, str], BeforeValidator(_titles), Field(min_length=1)]  # language → text
+
+
+def _drawn(path: str, info: ValidationInfo) -> str:
+    """Return the markup of the logo in a file beside the catalogue; none of a catalogue that is no file."""
+    if info.context is None:
+        return ""
+    try:
+        return logos.clean((info.context / path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise mistakes.wrong(f"'{path}' cannot be read: {type(error).__name__}") from None
+    except ValueError as error:
+        raise mistakes.wrong(f"'{path}' {error}") from None
+
+
+def _ours(code: str) -> str:
+    """Refuse a language that the pages do not speak."""
+    from mailprefs import languages  # what it stands on takes a while to load, and few catalogues name a language
+
+    if code not in languages.known():
+        raise mistakes.wrong(f"wants one of {', '.join(languages.known())}")
+    return code
+
+
+Logo = Annotated[str, AfterValidator(_drawn)]  # the name of a file, read as what stands in a page
 
 
 class _Entry(BaseModel):
@@ -88,8 +113,10 @@ class Brand(_Entry):
     postal_address: str = Field(min_length=1)
     ads: Flag = False
     complaint: Literal["final", "liftable"] = "final"
-    logo: str | None = None
-    colour: str = Field(default="#0f5f63", pattern=r"^#[0-9a-fA-F]{6}$")
+    logo: Logo | None = None
+    colour: str = Field(default="#0f5f63", pattern=_COLOUR)
+    colour_dark: str | None = Field(default=None, pattern=_COLOUR)  # in the dark; without it, the same
+    language: Annotated[str, AfterValidator(_ours)] = "en"  # of its pages, for who asks for none of ours
     from_: str | None = Field(default=None, alias="from", pattern=_SENDER)
     mailer: Name | None = None  # the webhook that mails what we write, in place of SMTP
     page: Literal["open", "private"] = "open"
@@ -366,13 +393,13 @@ def load(path: Path) -> Catalogue:
         raise Misconfigured(f"{path} does not exist. `mailprefs init` writes one; MAILPREFS_CONFIG names another place.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise Misconfigured(f"{path} cannot be read: {type(error).__name__}") from None
-    return parse(text, path.name)
+    return parse(text, path.name, path.parent)
 
 
-def parse(text: str, name: str = "mailprefs.toml") -> Catalogue:
-    """Read the catalogue from text. Raises Misconfigured, which names the line and the key."""
+def parse(text: str, name: str = "mailprefs.toml", folder: Path | None = None) -> Catalogue:
+    """Read the catalogue from text, and logos from its folder. Raises Misconfigured, which names the line and the key."""
     try:
-        return Catalogue.model_validate(tomllib.loads(text))
+        return Catalogue.model_validate(tomllib.loads(text), context=folder)
     except tomllib.TOMLDecodeError as error:
         raise Misconfigured(mistakes.misspelt(name, text, str(error))) from None
     except ValidationError as error:

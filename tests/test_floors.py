@@ -15,8 +15,8 @@ import mailprefs
 PACKAGE = Path(mailprefs.__file__).parent
 FLOORS = {
     0: ("words", "errors"),
-    0.1: ("shipped", "files", "mistakes"),
-    1: ("addresses", "bodies", "catalogue", "settings", "db", "languages", "telemetry", "client", "rows", "packing"),
+    0.1: ("shipped", "files", "mistakes", "languages", "colours", "logos", "masks"),
+    1: ("addresses", "bodies", "catalogue", "settings", "db", "telemetry", "client", "rows", "packing"),
     1.1: ("parquet", "sheets"),
     1.2: ("crews",),
     2: ("clock", "links", "embedded", "numbers", "proof"),
