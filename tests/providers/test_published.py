@@ -188,8 +188,40 @@ SES = (
     Operation("POST", f"{LISTS}/contacts/list", thing({}, {"Filter": FILTER, "NextToken": TEXT, "PageSize": {"type": "integer"}})),
 )
 
+# Mailgun's API reference, "Unsubscribe", which is made from its OpenAPI: a page of a listing must name address and term, be they empty
+ENTRIES = f"/v3/{P}/unsubscribes"
+MAILGUN = (
+    Operation("GET", ENTRIES, needs=frozenset({"address", "term"}), takes=frozenset({"limit", "page"})),
+    Operation("POST", ENTRIES, several(thing({"address": ADDRESS, "tags": several(TEXT, 100), "created_at": TEXT}), 1000)),
+    Operation("GET", f"{ENTRIES}/{P}"),
+    Operation("DELETE", f"{ENTRIES}/{P}", takes=frozenset({"tag"})),
+)
+
+# getbrevo/brevo-php, docs/Model/{Create,Update}Contact.md, which are made from its OpenAPI; its guide "Manage your contacts"
+YES_OR_NO: Schema = {"type": "boolean"}
+BLOCKED: Mapping[str, Schema] = {"emailBlacklisted": YES_OR_NO, "smsBlacklisted": YES_OR_NO, "extId": TEXT}
+BREVO = (
+    Operation("GET", "/v3/contacts", takes=frozenset({"limit", "offset", "sort", "modifiedSince", "createdSince"})),
+    Operation("POST", "/v3/contacts", thing({"email": ADDRESS}, {**BLOCKED, "updateEnabled": YES_OR_NO})),
+    Operation("GET", f"/v3/contacts/{P}", takes=frozenset({"identifierType"})),
+    Operation("PUT", f"/v3/contacts/{P}", thing({}, BLOCKED), takes=frozenset({"identifierType"})),
+)
+
+# Mailchimp Transactional's own clients (rejects, subaccounts), which are made from its description; the sandbox forgets the key
+KEY: Mapping[str, Schema] = {"key": {"type": "string"}}
+CALL = r"/api/1\.[0-9]+"
+MANDRILL = (
+    Operation("POST", f"{CALL}/subaccounts/info", thing({**KEY, "id": TEXT})),
+    Operation("POST", f"{CALL}/rejects/list", thing(KEY, {"email": ADDRESS, "include_expired": YES_OR_NO, "subaccount": TEXT})),
+    Operation("POST", f"{CALL}/rejects/add", thing({**KEY, "email": ADDRESS}, {"comment": TEXT, "subaccount": TEXT})),
+    Operation("POST", f"{CALL}/rejects/delete", thing({**KEY, "email": ADDRESS}, {"subaccount": TEXT})),
+)
+
 PUBLISHED: Mapping[str, Sequence[Operation]] = {
+    "brevo": BREVO,
     "klaviyo": KLAVIYO,
+    "mailgun": MAILGUN,
+    "mandrill": MANDRILL,
     "postmark": POSTMARK,
     "resend": RESEND,
     "sendgrid": SENDGRID,
