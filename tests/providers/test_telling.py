@@ -15,7 +15,9 @@ from aiohttp.test_utils import TestServer
 
 from mailprefs.errors import MailprefsError, Misconfigured
 from mailprefs.providers.base import Barred, Outcome, Rejected, Settlement, Slow, Telling, Unclear, Unsafe
+from mailprefs.providers.telling import BUDGET
 from mailprefs.sandbox.app import create_app
+from mailprefs.words import Channel
 
 from .tellers import DONE, PATIENT, TOLD, USUAL, Box, teller_of
 
@@ -330,6 +332,22 @@ async def test_a_tell_ends_in_its_time_with_what_is_settled_by_then(box: Box, pe
         await box.faults(*faults)
         settled = await hasty.tell(box.http, box.credential, [Telling(address, box.teller.groups[0], True) for address in people])
         assert {s.outcome for s in settled} == {wanted}
+
+
+@pytest.mark.parametrize("box", TOLD, indirect=True)
+async def test_a_full_request_fits_its_time_and_is_over_before_the_next_begins(box: Box) -> None:
+    """By how many requests it comes to and how far these are apart: two of them at once would be twice what the provider lets us make."""
+    provider = box.teller.provider
+    pause = getattr(provider, "pause", timedelta()).total_seconds()
+    everybody = [f"p{n}@example.com" for n in range(provider.batch)]
+    if provider.channel is Channel.SMS:
+        everybody = [f"+1202555{n:04}" for n in range(100, 100 + provider.batch)]
+    for stop in (True, True, False, False):  # of strangers, of who is stopped, and back
+        before = len(await box.requests())
+        assert {each.outcome for each in await box.tell(stop, everybody)} == {Outcome.DONE}
+        seconds = (len(await box.requests()) - before) * pause
+        assert seconds <= 0.8 * BUDGET.total_seconds()
+        assert seconds * provider.pace <= 1.01
 
 
 # What is listed
