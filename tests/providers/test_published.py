@@ -197,7 +197,7 @@ MAILGUN = (
     Operation("DELETE", f"{ENTRIES}/{P}", takes=frozenset({"tag"})),
 )
 
-# getbrevo/brevo-php, docs/Model/{Create,Update}Contact.md, which are made from its OpenAPI; its guide "Manage your contacts"
+# getbrevo/brevo-php, its models CreateContact and UpdateContact, made from its OpenAPI; the guide "Manage your contacts"
 YES_OR_NO: Schema = {"type": "boolean"}
 BLOCKED: Mapping[str, Schema] = {"emailBlacklisted": YES_OR_NO, "smsBlacklisted": YES_OR_NO, "extId": TEXT}
 BREVO = (
