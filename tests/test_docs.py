@@ -26,6 +26,7 @@ from mailprefs.apikeys import Power
 from mailprefs.cli import service
 from mailprefs.links import Key, KeyRing, KeyState, Links, Token
 from mailprefs.providers import PROVIDERS
+from mailprefs.sandbox import faults
 from mailprefs.settings import Settings
 from mailprefs.web import app, exports, marketer, problems
 from mailprefs.words import Cause, Channel, Decision, Door, Reason, Stream
@@ -282,6 +283,10 @@ def kinds_answered() -> set[str]:
 def test_the_page_of_errors_has_every_kind_that_is_answered_and_no_other() -> None:
     assert {"internal", "unknown-account", "not-found", "refused", "not-http-1"} < kinds_answered(), "the control: all ways are seen"
     assert set(sections(page("errors"))) == kinds_answered()
+
+
+def test_the_page_of_the_sandbox_has_every_fault() -> None:
+    assert re.findall(r"(?m)^\| `([\w-]+)` \|", page("sandbox")) == list(faults.COURSES)
 
 
 def test_each_error_is_told_with_the_status_that_it_has() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import click
 
@@ -54,13 +55,53 @@ async def _differing() -> int:
             return await ledger.differing(connection, bar)
 
 
-@click.command("sandbox")
+class _Faulty(click.Command):
+    """A command whose help ends with the faults that there are."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        from mailprefs.sandbox import faults  # brings in what a web server needs
+
+        with formatter.section("Faults, each spent on one request that comes"):
+            formatter.write_dl(list(faults.described().items()))
+        formatter.write_paragraph()
+        formatter.write_text("The command says how to ask for them when it runs; docs/sandbox.md says what comes of each.")
+
+
+@click.command("sandbox", cls=_Faulty)
 @click.argument("providers", nargs=-1)
 @click.option("--port", default=0, type=click.IntRange(0, 65535), help="0: a free one, printed.")
 def sandbox_(providers: tuple[str, ...], port: int) -> None:
-    """Simulated endpoints of PROVIDERS (all of them if none is named) on loopback, with faults on request."""
+    """Simulated endpoints of PROVIDERS (all of them if none is named) on loopback, with faults on request.
+
+    They speak the providers' own wire formats over HTTP, hold what they are told until the command ends, and take any key. An account is
+    asked there with api_base = "http://127.0.0.1:PORT/PROVIDER" in mailprefs.toml.
+    """
     from mailprefs.sandbox import app as sandbox  # brings in what a web server needs
 
     if strange := set(providers) - set(sandbox.SIMULATIONS):
         raise click.BadParameter(f"no sandbox for {', '.join(sorted(strange))}; there are: {', '.join(sandbox.SIMULATIONS)}")
-    run(sandbox.serve(port, providers))
+    names = providers or tuple(sandbox.SIMULATIONS)
+    run(sandbox.serve(port, providers, begun=lambda root: tell(_greeting(root, names))))
+
+
+def _greeting(root: str, names: Sequence[str]) -> str:
+    from mailprefs.sandbox import faults
+
+    accounts = (f'  {name:<12} api_base = "{root}/{name}"' for name in names)
+    wrong = (f"  {name:<22} {what}" for name, what in faults.described().items())
+    return "\n".join(
+        [
+            f"the sandbox listens on {root}; Ctrl-C ends it, and it forgets everything",
+            "",
+            "in an [[account]] of mailprefs.toml:",
+            *accounts,
+            "",
+            "what they believe, and what came in:",
+            f"  curl {root}/_sandbox/state",
+            f"  curl {root}/_sandbox/requests",
+            "",
+            "what goes wrong with the requests that come next, one each:",
+            f'  curl -d \'{{"queue": ["500", {{"fault": "slow", "seconds": 2}}]}}\' {root}/_sandbox/faults',
+            *wrong,
+        ]
+    )

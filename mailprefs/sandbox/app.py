@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from mailprefs.errors import Misconfigured
 from mailprefs.sandbox import faults
 from mailprefs.sandbox.brevo import Brevo
 from mailprefs.sandbox.customerio import CustomerIo
@@ -97,14 +98,22 @@ def create_app(names: Sequence[str] = ()) -> web.Application:
     return app
 
 
-async def serve(port: int, names: Sequence[str] = ()) -> None:
-    """Serve on loopback until cancelled. With port 0 a free one is taken and written to stdout, on a line of its own."""
+async def serve(port: int, names: Sequence[str] = (), *, begun: Callable[[str], None] = lambda _root: None) -> None:
+    """Serve on loopback until cancelled, and say at which address once it is ``begun``. Raises Misconfigured where the port is taken.
+
+    With port 0 a free one is taken and written to stdout, on a line of its own.
+    """
     runner = web.AppRunner(create_app(names), access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, LOOPBACK, port).start()
+        try:
+            await web.TCPSite(runner, LOOPBACK, port).start()
+        except OSError as error:
+            raise Misconfigured(f"port {port} on {LOOPBACK} cannot be had ({error.strerror}). --port names another.") from None
+        taken = int(runner.addresses[0][1])
+        begun(f"http://{LOOPBACK}:{taken}")
         if not port:
-            sys.stdout.write(f"{runner.addresses[0][1]}\n")
+            sys.stdout.write(f"{taken}\n")
             sys.stdout.flush()
         await asyncio.Event().wait()
     finally:

@@ -223,6 +223,11 @@ COURSES: dict[str, Course] = {
 }
 
 
+def described() -> dict[str, str]:
+    """Return what each fault does, by its name."""
+    return {name: (course.__doc__ or "").replace("``", "").rstrip(".") for name, course in COURSES.items()}
+
+
 def read(entry: object) -> Fault:
     """Return the fault that a queue entry names: a name, or ``{"fault": name, "seconds": 2, "listing": true}``. Raises ValueError."""
     given = entry if isinstance(entry, dict) else {"fault": entry}

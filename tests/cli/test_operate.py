@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 from datetime import datetime
 
 import asyncpg
@@ -11,6 +13,7 @@ from aiohttp import ClientSession
 from mailprefs import directory, ledger
 from mailprefs.addresses import Addresses
 from mailprefs.directory import Entry
+from mailprefs.sandbox import faults
 from mailprefs.words import Address, Cause, Change, Door, Effect
 
 from .shell import MAILPREFS, Shell
@@ -63,3 +66,18 @@ async def test_the_sandbox_answers_on_loopback_until_it_is_told_to_stop(alone: S
         process.terminate()
         _, err = await process.communicate()
     assert b"Traceback" not in err
+    said = err.decode()
+    assert f'sendgrid     api_base = "http://127.0.0.1:{port}/sendgrid"' in said
+    assert f"http://127.0.0.1:{port}/_sandbox/faults" in said
+    assert [name for name in faults.COURSES if f"  {name}  " not in said] == []
+    assert "postmark" not in said
+
+
+async def test_the_sandbox_shows_every_fault_before_it_runs_and_says_whose_port_is_taken(alone: Shell) -> None:
+    shown = (await alone("sandbox", "--help")).said(0).out
+    assert [name for name, what in faults.described().items() if not re.search(rf"(?m)^  {re.escape(name)}  +\S", shown) or not what] == []
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        (await alone("sandbox", "--port", port)).said(2, rf"port {port} on 127\.0\.0\.1 cannot be had \(.+\)\. --port names another")
