@@ -98,13 +98,17 @@ class Line:
         """Return the headers of one request: of its own, the line may have another type of JSON."""
         return {"Content-Type": "application/json", **self.headers} if body else self.headers
 
+    def is_slow(self, response: ClientResponse) -> bool:
+        """True for an answer that asks us to wait: of the line's own, the provider may have another word for it."""
+        return response.status == 429
+
     @asynccontextmanager
     async def _ask(self, method: str, path: str, body: bytes = b"", **more: Any) -> AsyncIterator[ClientResponse]:
         url = URL(self.base + path, encoded=True)  # else yarl would spell the address in the path anew
         headers = self.dressed(method, url, body)
         try:
             async with self.http.request(method, url, headers=headers, data=body or None, allow_redirects=False, **more) as response:
-                if response.status == 429:
+                if self.is_slow(response):
                     raise Slow(wait_asked(response.headers))
                 if response.status in (401, 403):
                     raise Barred

@@ -20,11 +20,11 @@ from yarl import URL
 from mailprefs.errors import Misconfigured
 from mailprefs.providers import facts, sigv4, telling
 from mailprefs.providers.base import Credential, Listed, Outcome, Settlement, Unclear, Unsafe
-from mailprefs.providers.calling import PAGE, Answer, base_of
+from mailprefs.providers.calling import PAGE, Answer, Line, base_of
 from mailprefs.providers.steady import Steady
 
 if TYPE_CHECKING:
-    from aiohttp import ClientSession
+    from aiohttp import ClientResponse, ClientSession
 
 _AREAS = {  # how many regions with SES each has, numbered from one
     **dict.fromkeys(("us-east", "us-west", "eu-central", "eu-south", "ap-south"), 2),
@@ -79,6 +79,10 @@ class Signed(Steady):
         """Return the headers of one request, with its proof. What a proxy may change is not signed."""
         named = {"Content-Type": "application/json"} if body else {}
         return {**self.headers, **sigv4.signed(self.key, method, url, body, self.clock(), named)}
+
+    def is_slow(self, response: ClientResponse) -> bool:
+        """True for a 429, and for the throttling that all of AWS has in common, which may come as a 400."""
+        return Line.is_slow(self, response) or response.headers.get("x-amzn-ErrorType", "").startswith("Throttling")
 
 
 def line(http: ClientSession, credential: Credential, pause: timedelta, clock: Callable[[], datetime]) -> Signed:

@@ -17,11 +17,12 @@ from yarl import URL
 
 from mailprefs.errors import Misconfigured
 from mailprefs.providers import sigv4
-from mailprefs.providers.base import Listed, Outcome, Settlement, Telling, Unclear
+from mailprefs.providers.base import Listed, Outcome, Settlement, Slow, Telling, Unclear
 from mailprefs.providers.ses import SES
 from mailprefs.sandbox.app import create_app
 from mailprefs.sandbox.ses import IN, LIST, OUT, TOPICS, contact
 
+from .scripted import GONE, reply, scripted
 from .teller_ses import TELLER, holding
 from .tellers import DONE, Box
 
@@ -204,6 +205,24 @@ async def test_every_request_is_signed_as_it_arrives_for_the_region_of_the_accou
 def test_a_region_or_contact_list_that_is_none_refuses_to_start(options: dict[str, object], says: str) -> None:
     with pytest.raises(Misconfigured, match=says):
         TELLER.provider.check(replace(TELLER.credential, options={**TELLER.credential.options, **options}))
+
+
+@pytest.mark.parametrize("stop", [True, False])
+async def test_the_throttling_that_aws_has_in_common_is_a_wait_and_no_refusal(stop: bool) -> None:
+    """It may come as a 400; read as one, whoever was told in a rush would be put aside."""
+    path = f"/v2/email/contact-lists/{LIST}"
+    found = {f"GET {path}": reply({"ContactListName": LIST, "Topics": [{"TopicName": each} for each in TOPICS]})}
+    left = [{"TopicName": TOPICS[0], "SubscriptionStatus": OUT}]
+    throttled = reply({"message": "Rate exceeded"}, 400, x_amzn_ErrorType="ThrottlingException:http://internal.example.com/")
+    for answer, error in ((throttled, Slow), (reply({}, 400, x_amzn_ErrorType="BadRequestException"), None)):
+        gone = {f"GET {path}/contacts/.*": GONE, f"POST {path}/contacts": answer}
+        there = {f"GET {path}/contacts/.*": reply({"EmailAddress": ADDRESS, "TopicPreferences": left}), f"PUT {path}/contacts/.*": answer}
+        async with scripted(TELLER.provider, TELLER.credential, {**found, **(gone if stop else there)}) as one:
+            if error:
+                with pytest.raises(error):
+                    await one.tell(TOPICS[0], ADDRESS, stop=stop)
+            else:
+                assert (await one.tell(TOPICS[0], ADDRESS, stop=stop))[0].outcome is not Outcome.DONE
 
 
 def test_the_region_says_where_and_no_other_is_called() -> None:
