@@ -17,6 +17,7 @@ from mailprefs.audience import COLUMNS
 from mailprefs.cli.opening import Opening, now, run
 from mailprefs.cli.people import operator
 from mailprefs.cli.saying import show, tell
+from mailprefs.cli.suppressions import suppressions_
 from mailprefs.errors import Expired, Forged, NotMade, UnknownExport, Unreadable
 from mailprefs.exports import Export
 from mailprefs.packing import Packing
@@ -29,6 +30,9 @@ _BESIDE = ".manifest.json"  # behind the file's name
 @click.group("export")
 def export_() -> None:
     """Audiences that are made once and kept, with a signed manifest."""
+
+
+export_.add_command(suppressions_)
 
 
 @export_.command("new")
