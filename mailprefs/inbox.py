@@ -35,6 +35,7 @@ _EFFECTS: Mapping[Kind, tuple[Cause, Effect]] = {
 }
 
 
+AT_ONCE = 5_000  # Changes in one statement: 90,000 in one took longer than the ten seconds that it may
 KEPT = timedelta(days=30)  # what was set aside, and the proofs that count once
 
 
@@ -80,7 +81,8 @@ class Placed:
     @property
     def in_one(self) -> bool:
         """True if one statement records all of it, which is a commit of its own: nothing is remembered, looked up or kept beside."""
-        return not (self.once or self.kept or self.bounces or any(change.effect is Effect.GO for change in self.changes))
+        many = len(self.changes) > AT_ONCE
+        return not (many or self.once or self.kept or self.bounces or any(change.effect is Effect.GO for change in self.changes))
 
 
 @dataclass(frozen=True)
@@ -233,9 +235,24 @@ class Inbox:
             )
 
     async def _recorded(self, connection: Connection, changes: list[Change], kinds: Counter[str], now: datetime) -> int:
-        """Record Changes and count what was said, in one statement; return how many rows the ledger gained."""
+        """Record Changes and count what was said, few in one statement and many in several; return how many rows the ledger gained."""
         for kind, events in kinds.items():
             telemetry.count("events", events, account=self.account.name, kind=kind)
         if not changes and kinds:
             await queries("inbox").tally(connection, now=now, account=self.account.name, kinds=list(kinds), events=list(kinds.values()))
-        return sum(await ledger.record(connection, changes, now=now, tally=ledger.Tally(self.account.name, kinds)))
+        *before, last = _parts(changes)
+        added = [await ledger.record(connection, part, now=now) for part in before]
+        added.append(await ledger.record(connection, last, now=now, tally=ledger.Tally(self.account.name, kinds)))
+        return sum(map(sum, added))
+
+
+def _parts(changes: list[Change]) -> list[list[Change]]:
+    """Return Changes as they are recorded, so many at once that a statement keeps well within its time; one part at least.
+
+    Across all of them the addresses come in the order in which the ledger locks them, each with its own Changes in their order: two
+    deliveries wait for one another, and never in a circle.
+    """
+    if len(changes) <= AT_ONCE:
+        return [changes]
+    ordered = sorted(changes, key=lambda change: (change.address.bucket, change.address.key))
+    return [ordered[start : start + AT_ONCE] for start in range(0, len(ordered), AT_ONCE)]

@@ -14,6 +14,7 @@ import pytest
 import structlog
 from prometheus_client import REGISTRY
 
+from mailprefs import inbox as inbox_room
 from mailprefs import ledger, numbers, telemetry
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Account, Brand, Catalogue
@@ -548,3 +549,40 @@ async def test_what_is_told_in_one_statement_is_a_commit_of_its_own(
     assert [tuple(row) for row in told] == [("open", 7), ("unsubscribed", 1)]
     soft, odd = Heard((event(Kind.BOUNCED_SOFT, now),)), Heard(kept=(Kept("unknown_kind", b"{}"),))
     assert not any(inbox.placed(each).in_one for each in (soft, odd, Heard(once=Once("nonce", b"digest"))))  # the control
+
+
+@pytest.mark.parametrize(("at_once", "statements"), [(10, 3), (30, 1)])
+async def test_a_large_delivery_is_recorded_in_parts_and_is_one_commit_all_the_same(
+    conn: asyncpg.Connection, database: str, inbox: Inbox, now: datetime, monkeypatch: pytest.MonkeyPatch, at_once: int, statements: int
+) -> None:
+    monkeypatch.setattr(inbox_room, "AT_ONCE", at_once)
+    placed = inbox.placed(Heard(tuple(event(Kind.UNSUBSCRIBED, now, f"e{n}", f"p{n}@example.org") for n in range(25))))
+    assert placed.in_one is (statements == 1)
+    asked: list[str] = []
+    other = await asyncpg.connect(database)
+    with conn.query_logger(lambda record: asked.append(record.query)):
+        async with conn.transaction():
+            assert await inbox.record(conn, placed, now=now) == 25
+            assert await other.fetchval("select count(*) from consent") == 0, "nothing of it shows before all of it is durable"
+    assert sum("record_" in query for query in asked) == statements
+    assert await other.fetchval("select count(*) from consent") == 25
+    assert await other.fetchval("select count(distinct position::text) from consent") == 1
+    assert await other.fetchval("select events from heard") == 25
+    await other.close()
+
+
+async def test_large_deliveries_at_once_do_not_wait_in_a_circle(
+    database: str, inbox: Inbox, now: datetime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox_room, "AT_ONCE", 4)
+    people = [f"p{n}@example.org" for n in range(40)]
+    connections = [await asyncpg.connect(database) for _ in range(3)]
+
+    async def deliver(conn: asyncpg.Connection, order: list[str]) -> None:
+        for turn in range(4):
+            await kept(conn, inbox, now, *[event(Kind.UNSUBSCRIBED, now, f"{id(conn)}-{turn}-{who}", who) for who in order])
+
+    await asyncio.gather(*(deliver(each, people[n * 13 :] + people[: n * 13]) for n, each in enumerate(connections)))
+    assert await connections[0].fetchval("select count(*) from consent") == 3 * 4 * 40
+    for each in connections:
+        await each.close()
