@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from operator import concat
 from uuid import UUID
 
 from mailprefs.links import Links, Mintable, Minted
 
 MINTED = ("url", "list_unsubscribe", "list_unsubscribe_post", "list_id")
 BOM = b"\xef\xbb\xbf"  # without it, spreadsheets take UTF-8 for something else
+_NOBODY = UUID(int=0)
 _KEY = 36  # characters of a key; a comma follows
 _FIELDS = 4  # that stand behind it, those that are not chosen empty and unquoted
 _ACTIVE = tuple("=+-@＝＋－＠")  # with which a spreadsheet takes a text for a formula, wide ones too (CWE-1236)
@@ -40,9 +43,9 @@ class Speller:
         self.count += len(records)
         spelt = self._bodies(records)
         if self.minter is not None and self.topic is not None:
-            keys = (UUID(record[:_KEY].decode()) for record in records)
-            tails = map(self._tail, self.minter.minted_stream(keys, self.topic))
-            spelt = map(_followed, spelt, tails) if not self.columns else (body + tail for body, tail in zip(spelt, tails, strict=True))
+            keys = [UUID(record[:_KEY].decode()) for record in records]
+            tails = (token.encode().join(self._around) for token in self.minter.stream(keys, self.topic))
+            spelt = map(self._follow, spelt, tails)
         lines = b"\n".join(spelt)
         return lines + b"\n" if records else b""
 
@@ -54,9 +57,11 @@ class Speller:
             return lines
         records: list[bytes] = []
         begun: list[bytes] = []
+        inside = False  # quotes that do not close on their line
         for line in lines:
             begun.append(line)
-            if sum(part.count(b'"') for part in begun) % 2 == 0:
+            inside ^= line.count(b'"') % 2 == 1
+            if not inside:
                 records.append(b"\n".join(begun))
                 begun = []
         if begun:
@@ -69,6 +74,17 @@ class Speller:
         unused = _FIELDS - len(self.columns)
         bodies = (record[_KEY + 1 : len(record) - unused] for record in records)
         return map(_inert, bodies) if self.spreadsheet else bodies
+
+    @cached_property
+    def _around(self) -> list[bytes]:
+        """What stands around the token in the columns that are minted: cut out of one that the minter made, so that none can differ."""
+        if self.minter is None or self.topic is None:
+            return []
+        return self._tail(self.minter.mint(_NOBODY, self.topic)).split(self.minter.token(_NOBODY, self.topic).encode())
+
+    @cached_property
+    def _follow(self) -> Callable[[bytes, bytes], bytes]:
+        return concat if self.columns else _followed
 
     def _tail(self, minted: Minted) -> bytes:
         values = [getattr(minted, name) for name in self.minted]

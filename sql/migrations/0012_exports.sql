@@ -67,13 +67,13 @@ $$
   where allowed(s.stops, s.goes, s.grants, s.claims, s.pauses, path, wants, now)
 $$;
 
--- One row of an audience as JSON, of the columns named; what is not known is left out.
+-- One row of an audience as JSON, of the columns named; what is not known is left out. The planner folds the choice away.
 create function described(columns text[], address text, locale text, region text, party text) returns text
-language sql immutable parallel safe as
+language sql stable parallel safe as
 $$
-  select json_strip_nulls(json_build_object(
-    'address', case when 'address' = any(columns) then address end,
-    'locale', case when 'locale' = any(columns) then locale end,
-    'region', case when 'region' = any(columns) then region end,
-    'party', case when 'party' = any(columns) then party end))::text
+  select '{' || substr(concat(
+    case when 'address' = any(columns) then ',"address":' || to_json(address)::text end,
+    case when 'locale' = any(columns) then ',"locale":' || to_json(locale)::text end,
+    case when 'region' = any(columns) then ',"region":' || to_json(region)::text end,
+    case when 'party' = any(columns) then ',"party":' || to_json(party)::text end), 2) || '}'
 $$;
