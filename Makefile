@@ -7,13 +7,14 @@ WORKERS ?= logical
 TESTS   ?=
 export PYTHONUTF8 := 1
 
-.PHONY: help setup demo test test-citus check lock
+.PHONY: help setup demo test test-citus check bench lock
 
 help:
 	@echo 'make demo             everything set up, then the whole story; ONCE=1 ends after it'
 	@echo 'make test             everything set up, then every test; TESTS=tests/test_links.py runs some'
 	@echo 'make test-citus       the tests of the database on CITUS_URL=postgresql://…, a server that has Citus'
 	@echo 'make check            ruff, mypy, the floors, and the docs against the code'
+	@echo 'make bench            every path beside its limit, ten minutes; QUICK=1 takes one, ONLY=webhooks measures some'
 	@echo 'make setup            only the set-up, in .venv'
 	@echo 'make lock             the lock files anew, after a change of pyproject.toml (needs uv)'
 
@@ -54,6 +55,10 @@ check: setup
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(PY) -m pytest -q tests/test_floors.py $(wildcard tests/test_docs.py)
+
+# On the PostgreSQL that comes along; BENCH_BINARIES names the programs of another, BENCH_DATABASE_URL a server. BENCH_JSON=FILE writes JSON.
+bench: setup
+	@QUICK='$(QUICK)' ONLY='$(ONLY)' $(PY) -m benchmarks
 
 COMPILE := pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 lock:
