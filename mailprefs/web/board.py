@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from mailprefs import choices, db, ledger, passes, post
+from mailprefs import choices, db, ledger, masks, passes, post
 from mailprefs.catalogue import Brand, Topic
 from mailprefs.choices import Row, Sheet, Standing, State
 from mailprefs.passes import Kind, Pass
@@ -77,23 +77,33 @@ class Line:
 
 
 QUIET = News()
+AGAIN = "-"  # shown in another language, where there is nothing to take back
+MAILED = "mailed"
 
 
 async def show(request: web.Request, visit: Visit, news: News = QUIET) -> web.Response:
     """Return the page as it stands now. Raises Unavailable."""
     house = request.app[HOUSE]
-    honoured = await signals.honour(request, visit.address, visit.brand)
-    mailing = visit.trusted and visit.brand.number in house.mailing
-    values: dict[str, Any] = {"visit": visit, "news": news, "honoured": honoured, "mailing": mailing, "changed": None, "sheet": None}
-    values |= {"form": forms.fresh(house), **_session(request, visit)}
+    values: dict[str, Any] = {"visit": visit, "news": news, "form": forms.fresh(house), "changed": None, **_session(request, visit)}
+    values["honoured"] = await signals.honour(request, visit.address, visit.brand)
+    values["mailing"] = visit.trusted and visit.brand.number in house.mailing
+    values["left"] = minutes(news.left)
+    again = news.undo or (AGAIN if visit.session else None)  # a link would lose the session
     if not visit.open:
-        return screens.show(request, "private", visit.brand, **values)
+        return screens.show(request, "private", visit.brand, again=again, **values)
     async with db.acquired(request.app[POOL]) as connection:
         sheet = await choices.sheet(connection, visit.address, visit.brand, house.catalogue, now=house.clock())
     lines = [_line(row, sheet, visit) for row in sheet.rows]
     ads = _cell(sheet.ads, None, "ads", visit) if sheet.ads else None
-    values |= {"sheet": sheet, "lines": lines, "ads": ads, "changed": _changed(news.deed, sheet, lines, ads) if news.deed else None}
-    return screens.show(request, "preferences", visit.brand, stored=sheet.person.locale, **values)
+    text = sheet.person.address.text if visit.brand.page == "open" else None  # to a private brand, who reads along learns nothing
+    values |= {"sheet": sheet, "lines": lines, "ads": ads, "masked": masks.mask(text) if text else None}
+    values["changed"] = _changed(news.deed, sheet, lines, ads) if news.deed else None
+    return screens.show(request, "preferences", visit.brand, locale=sheet.person.locale, again=again, **values)
+
+
+def minutes(left: timedelta) -> int:
+    """Return how many minutes a page says are left: whole ones, and never none."""
+    return max(1, int(left / timedelta(minutes=1)))
 
 
 def _session(request: web.Request, visit: Visit) -> dict[str, Any]:
@@ -101,7 +111,7 @@ def _session(request: web.Request, visit: Visit) -> dict[str, Any]:
         return {"session": "", "minutes": 0}
     house = request.app[HOUSE]
     left = visit.session.left(house.clock())
-    return {"session": passes.write(house.ring, visit.session), "minutes": max(1, int(left / timedelta(minutes=1)))}
+    return {"session": passes.write(house.ring, visit.session), "minutes": minutes(left)}
 
 
 def _line(row: Row, sheet: Sheet, visit: Visit) -> Line:
@@ -130,17 +140,18 @@ def _cell(standing: Standing, channel: Channel | None, name: str, visit: Visit) 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What a press changed, as it was read back."""
+    """What a press changed, as it was read back: a topic, the ads, or all marketing."""
 
     topic: Topic | None
     cell: Cell
+    ads: bool = False
 
 
 def _changed(deed: Deed, sheet: Sheet, lines: Sequence[Line], ads: Cell | None) -> Changed:
     everything = Cell(None, State.GETS if sheet.anything else State.STOPPED, None)
     match deed.act:
         case Act.ADS | Act.ADS_ON:
-            return Changed(None, ads or everything)
+            return Changed(None, ads or everything, ads=True)
         case Act.PAUSE | Act.RESUME:
             return Changed(None, Cell(None, State.PAUSED, sheet.paused_until) if sheet.paused_until else everything)
         case Act.ALL:
@@ -153,6 +164,12 @@ async def press(request: web.Request, visit: Visit, form: Mapping[str, str]) -> 
     """Do what a form of this page asks for, and return the page as it stands then. Raises Unavailable: then nothing was acknowledged."""
     if forms.by_script(request):
         return await show(request, visit)
+    if "again" in form:
+        return (
+            mailed(request, visit.brand)
+            if form["again"] == MAILED
+            else await show(request, visit, _remembered(request, visit, form["again"]))
+        )
     if "undo" in form:
         return await show(request, visit, await _undo(request, visit, form["undo"]))
     if "mail" in form:
@@ -197,6 +214,14 @@ def proven(request: web.Request, brand: Brand, scope: int) -> Proof:
     return Proof(f"https://{brand.link_host}{route.canonical if route else ''}", " / ".join(word for word in words if word))
 
 
+def _remembered(request: web.Request, visit: Visit, value: str) -> News:
+    """Return what a press came to, as the page said it before it was asked for in another language. Records nothing."""
+    house = request.app[HOUSE]
+    made = deeds.made(house, value, visit.address) if visit.trusted else None
+    deed = deeds.spelled(made.text, visit.brand, house.catalogue) if made else None
+    return News(deed, undo=value, left=made.left(house.clock())) if made and deed else QUIET
+
+
 async def _undo(request: web.Request, visit: Visit, value: str) -> News:
     """Take back the very press that this page made, within half an hour; every other stop stands."""
     house = request.app[HOUSE]
@@ -223,4 +248,9 @@ async def mail(request: web.Request, visit: Visit) -> web.Response:
         return await show(request, visit)
     async with db.acquired(request.app[POOL]) as connection:
         await post.ask(connection, Kind.MANAGE, visit.address, visit.brand.number * 256, language=None, now=house.clock())
-    return screens.show(request, "mailed", visit.brand)
+    return mailed(request, visit.brand)
+
+
+def mailed(request: web.Request, brand: Brand) -> web.Response:
+    """Return what everybody is told, known or not, also over the limit."""
+    return screens.show(request, "mailed", brand, again=MAILED)

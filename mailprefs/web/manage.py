@@ -41,10 +41,13 @@ async def choose(request: web.Request) -> web.Response:
         return screens.ends_here(request)
     link, brand = found
     try:
-        if "mail" in form:
+        if form.get("again") == board.MAILED:
+            return board.mailed(request, brand)
+        if "mail" in form and not forms.by_script(request):
             return await board.mail(request, Visit(Address(link.key), brand))
-        session = _session(request, link, form.get("session"))
-        if session is None or ("session" not in form and forms.by_script(request)):
+        named = form.get("session") or None
+        session = _session(request, link, named)
+        if session is None or (named is None and forms.by_script(request)):
             return _open(request, brand) if _works(request, link) else _ended(request, brand)
         async with db.acquired(request.app[POOL]) as connection:
             if await post.is_closed(connection, link):

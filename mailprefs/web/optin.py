@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from aiohttp import web
 
-from mailprefs import choices, db, directory, ledger, passes, post, proof, telemetry
+from mailprefs import choices, db, directory, ledger, masks, passes, post, proof, telemetry
 from mailprefs.catalogue import Brand
 from mailprefs.choices import State
 from mailprefs.directory import Entry
@@ -74,7 +74,7 @@ async def _question(request: web.Request, question: Pass, brand: Brand) -> web.R
         "wanted",
         brand,
         topic=board.named(request, brand, question.scope),
-        to=to,
+        masked=masks.mask(to) if to and brand.page == "open" else None,
         honoured=honoured,
         form=forms.fresh(request.app[HOUSE]),
     )

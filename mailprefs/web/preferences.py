@@ -70,6 +70,8 @@ async def answer(request: web.Request) -> web.Response:
     """Owe a link to an address, whoever that is, and say the same to everybody in the same time."""
     form = await forms.fields(request)
     house, brand = request.app[HOUSE], _brand(request, form.get("brand", ""))
+    if brand is not None and form.get("again") == board.MAILED:
+        return board.mailed(request, brand)
     if brand is None or brand.number not in house.mailing or forms.by_script(request):
         return _asking(request, brand)
     try:
@@ -86,7 +88,7 @@ async def answer(request: web.Request) -> web.Response:
             return screens.not_saved(request, brand)
     else:
         telemetry.alarm("too_many_askings")
-    return screens.show(request, "mailed", brand)
+    return board.mailed(request, brand)
 
 
 def _brand(request: web.Request, name: str) -> Brand | None:

@@ -1,39 +1,119 @@
-"""How the pages of one's choices are dressed: the brand, the reader's language, and the same words for everything that does not work."""
+"""How pages are dressed: the brand, the reader's language, and the same words for everything that does not work."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 from aiohttp import web
 
 from mailprefs import languages
 from mailprefs.catalogue import Brand
+from mailprefs.languages import Language
 from mailprefs.web import pages, problems
+from mailprefs.web.keys import HOUSE, House
+
+CONTINUES = "Messages about an order, an account or care you have with us."
+CHOSEN = "/preferences"  # the one page whose brand is not in its link
+
+Prepared = Mapping[tuple[str, int, str], tuple[str, str]]  # which page, of which brand, in which language → its text and its policy
+PREPARED: web.AppKey[Prepared] = web.AppKey("prepared")
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A language as a page offers it."""
+
+    code: str
+    name: str
+    direction: str
+    href: str
 
 
 def show(
-    request: web.Request, name: str, brand: Brand | None, *, stored: str | None = None, status: int = 200, **values: Any
+    request: web.Request,
+    name: str,
+    brand: Brand | None,
+    *,
+    locale: str | None = None,
+    again: str | None = None,
+    status: int = 200,
+    **values: Any,
 ) -> web.Response:
-    """Return one page in the reader's language: what was pressed, else the recipient's own, else the browser's."""
-    said = languages.chosen(asked=request.query.get("lang", ""), stored=stored, accepted=request.headers.get("Accept-Language", ""))
-    words: dict[str, Any] = {"_": said.gettext, "ngettext": said.ngettext, "language": said, "honoured": False}
-    words["continues"] = said.of(brand.continues) if brand and brand.continues else said.gettext(pages.CONTINUES)
-    return pages.page(name, status=status, brand=brand, **(words | values))
+    """Return one page in the reader's language.
+
+    What a press made is shown ``again`` in another language by a press of its own, which carries this value and records nothing; without
+    it, a link leads there.
+    """
+    said = speaking(request, brand, locale)
+    known: dict[str, Any] = {"session": "", "languages": list(_offered(request, brand)), "again": again, "query": _query(request)}
+    known["continues"] = said.of(brand.continues) if brand and brand.continues else said.gettext(CONTINUES)
+    return pages.page(name, status=status, brand=brand, language=said, **(known | values))
 
 
-def ends_here(_request: web.Request) -> web.Response:
-    """Forged, cut, foreign and malformed all get these bytes."""
-    return pages.sorry(404, "This link does not work", "It may have been cut off. Open it again from the email, in full.")
+def speaking(request: web.Request, brand: Brand | None, locale: str | None = None) -> Language:
+    """Return the language of a page: what was pressed, else the recipient's own, else the browser's, else the brand's."""
+    accepted = request.headers.get("Accept-Language", "")
+    usual = brand.language if brand else languages.SOURCE
+    return languages.chosen(asked=request.query.get("lang", ""), stored=locale, accepted=accepted, usual=usual)
 
 
-def away(_request: web.Request, _brand: Brand) -> web.Response:
-    """Say that the page cannot be shown."""
-    return _again(pages.sorry(503, "This page is not working right now", "Nothing was changed. Your link keeps working."))
+def _query(request: web.Request) -> str:
+    """Return what keeps the language that was asked for, on the way to another page of ours."""
+    asked = request.query.get("lang", "")
+    return f"?lang={asked}" if asked in languages.known() else ""
 
 
-def not_saved(_request: web.Request, _brand: Brand) -> web.Response:
+def _offered(request: web.Request, brand: Brand | None) -> Iterator[Offered]:
+    for each in languages.known().values():
+        wanted = {"brand": brand.name} if brand and request.path == CHOSEN else {}
+        yield Offered(each.code, each.name, each.direction, f"?{urlencode({**wanted, 'lang': each.code})}")
+
+
+def ends_here(request: web.Request) -> web.Response:
+    """Forged, cut, foreign and malformed all get these bytes, and the way to another link."""
+    return _fixed(request, "lost", 404, _host_of(request))
+
+
+def away(request: web.Request, brand: Brand | None) -> web.Response:
+    """Say that the page cannot be shown, and that nothing changed."""
+    return _again(_fixed(request, "away", 503, brand))
+
+
+def not_saved(request: web.Request, brand: Brand | None) -> web.Response:
     """Say plainly that nothing was recorded; the press can be repeated."""
-    return _again(pages.sorry(503, "Not saved", "The problem is on our side. Nothing was changed."))
+    return _again(_fixed(request, "unsaved", 503, brand))
+
+
+def saved(request: web.Request, brand: Brand | None) -> web.Response:
+    """Say that a stop is recorded, where the rest of its page cannot be shown."""
+    return _fixed(request, "saved", 200, brand)
+
+
+def prepared(house: House) -> Prepared:
+    """Return every page that must be there when nothing else is: neither the database nor a template is asked for them."""
+    pages.warm()
+    return {
+        (name, brand.number if brand else 0, code): pages.render(
+            name, brand, language, mailing=brand is not None and brand.number in house.mailing
+        )
+        for brand in (*house.catalogue.brand, None)
+        for code, language in languages.known().items()
+        for name in ("away", "unsaved", "saved", "lost")
+    }
+
+
+def _fixed(request: web.Request, name: str, status: int, brand: Brand | None) -> web.Response:
+    return pages.answer(status, *request.app[PREPARED][name, brand.number if brand else 0, speaking(request, brand).code])
+
+
+def _host_of(request: web.Request) -> Brand | None:
+    """Return whose links lead to this host, or the only brand there is."""
+    brands = request.app[HOUSE].catalogue.brand
+    found = [brand for brand in brands if brand.link_host == request.host] or brands
+    return found[0] if len(found) == 1 else None
 
 
 def _again(response: web.Response) -> web.Response:
