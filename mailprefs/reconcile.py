@@ -24,7 +24,7 @@ from mailprefs.catalogue import Account, Catalogue
 from mailprefs.db import Connection, queries
 from mailprefs.errors import Busy, Forged, MailprefsError, Misconfigured, Unreadable
 from mailprefs.links import KeyRing
-from mailprefs.providers.base import Barred, Credential, Ear, Listed, Provider, Slow, Unclear, Unsafe
+from mailprefs.providers.base import Barred, Credential, Ear, Listed, Provider, Slow, Unclear, Unlisted, Unsafe
 from mailprefs.words import MARKETING, ROOT, Address, Cause, Change, Door, Effect, Kind
 
 PAGE = 1000  # people healed in one transaction
@@ -96,15 +96,19 @@ async def due(connection: Connection, account: int, scopes: Iterable[int], *, be
 
 
 def why(error: Exception) -> str:
-    """Return in words for a person why a listing did not come whole; ``error`` is one of ``TROUBLE``."""
+    """Return in words for a person why nothing was compared; ``error`` is one of ``TROUBLE``."""
     match error:
+        case Unlisted():
+            return f"there is no list to compare: {error}"
         case Slow():
-            return f"the provider asks us to wait for {error.wait.total_seconds():.0f} s"
+            what = f"the provider asks us to wait for {error.wait.total_seconds():.0f} s"
         case Barred():
-            return "the provider does not accept the account's key"
+            what = "the provider does not accept the account's key"
         case Unclear():
-            return error.detail
-    return str(error) or "what the account maps is not there"
+            what = error.detail
+        case _:
+            what = str(error)
+    return f"the list did not come whole ({what}). Nothing was concluded from it; try again."
 
 
 def signed(ring: KeyRing, reports: Sequence[Report]) -> dict[str, Any]:

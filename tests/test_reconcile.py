@@ -18,7 +18,7 @@ from mailprefs.addresses import Addresses
 from mailprefs.errors import Busy, Forged, Unreadable
 from mailprefs.links import KeyRing
 from mailprefs.outbox import End, Fate
-from mailprefs.providers.base import Credential, Listed, Provider, Unclear
+from mailprefs.providers.base import Barred, Credential, Listed, Provider, Slow, Unclear, Unlisted, Unsafe
 from mailprefs.reconcile import Books, Report, Shrunk
 from mailprefs.words import Address, Cause, Change, Channel, Door, Effect, Kind
 
@@ -448,3 +448,10 @@ async def test_a_report_is_proven_by_its_signature_and_by_nothing_else(case: Cas
     for nothing in nothings:
         with pytest.raises(Unreadable):
             reconcile.proven(ring, nothing)
+
+
+def test_why_nothing_was_compared_is_said_in_words_and_to_try_again_only_where_that_helps() -> None:
+    troubles = (Slow(MINUTE), Barred(), Unclear("http_500"), Unsafe("the group is gone"), Unlisted("it shows none"))
+    said = [reconcile.why(each) for each in troubles]
+    assert [("try again" in each) for each in said] == [True, True, True, True, False]
+    assert [word in each for word, each in zip(("60 s", "key", "http_500", "is gone", "shows none"), said, strict=True)] == [True] * 5

@@ -438,6 +438,28 @@ async def test_each_provider_s_list_is_compared_once_a_day_and_healed(house: Hou
     assert not await house.conn.fetchval("select count(*) from push where account = 1")
 
 
+async def test_more_than_is_healed_unasked_waits_for_a_person_and_is_alarmed_about(
+    house: House, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconcile, "UNASKED", 0)
+    monkeypatch.setattr(reconcile, "SHARE", 0.5)
+    unhurried = await db.pool(database, size=1, command_timeout=60, purpose="lists")
+    before = alarms("much_to_heal")
+    state = {"sendgrid": {"groups": {"12345": ["kim@example.org", "lee@example.org"], "12346": []}, "global": []}}
+    async with house.main.http.put(f"{house.main.root}/_sandbox/state", json=state) as answer:
+        assert answer.status == 200
+
+    async def compared() -> bool:
+        return bool(await house.conn.fetchval("select count(*) = 3 from reconciliation"))
+
+    async with house.working(unhurried=unhurried):
+        await until(compared)
+    assert alarms("much_to_heal") == before + 1
+    assert await house.conn.fetchval("select healed from reconciliation where account = 1 and scope = 272") is False
+    assert await house.conn.fetchval("select count(*) from consent") == 0
+    await unhurried.close()
+
+
 async def test_a_worker_that_is_told_to_stop_waits_for_no_listing(house: House, database: str) -> None:
     unhurried = await db.pool(database, size=1, command_timeout=60, purpose="lists")
     await house.main.faults({"fault": "slow", "seconds": 60, "listing": True})

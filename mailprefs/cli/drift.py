@@ -88,5 +88,4 @@ async def _compared(opening: Opening, name: str, fix: bool, shrunk: bool) -> Seq
         try:
             return await books.compare(heal=fix, shrunk=shrunk)
         except reconcile.TROUBLE as error:
-            why = reconcile.why(error)
-            raise Unavailable(f"the list did not come whole ({why}). Nothing was concluded from it; try again.") from None
+            raise Unavailable(reconcile.why(error)) from None

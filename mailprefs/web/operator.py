@@ -82,7 +82,7 @@ async def _compared(app: web.Application, hearing: Hearing, wanted: Wanted) -> d
             trouble = error
     if isinstance(trouble, Busy):  # said out here: inside it would read as trouble with the database
         raise trouble
-    raise Unavailable(f"the list did not come whole ({reconcile.why(trouble)}). Nothing was concluded from it.")
+    raise Unavailable(reconcile.why(trouble))
 
 
 async def _in_time(request: web.Request, comparing: asyncio.Task[dict[str, Any]]) -> web.StreamResponse:

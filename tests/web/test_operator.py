@@ -164,7 +164,7 @@ async def test_reconcile_says_why_it_does_not(ask: Asking, sandboxed: str, conn:
         assert (status, told["title"]) == expected
     await slowly(sandboxed, 0, "500")
     status, told = await ask()
-    assert (status, told["detail"]) == (503, "the list did not come whole (http_500). Nothing was concluded from it.")
+    assert (status, told["detail"]) == (503, "the list did not come whole (http_500). Nothing was concluded from it; try again.")
     await conn.execute("insert into reconciliation values (1, 272, $1, $1, 100, '{}', true)", now - timedelta(days=1))
     status, told = await ask()
     assert (status, told["title"]) == (409, "shrunk")
