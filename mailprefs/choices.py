@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -116,6 +116,12 @@ async def topic(connection: Connection, address: Address, brand: Brand, catalogu
     """Return how one topic stands for one address."""
     scope = catalogue.by_number[number]
     return (await _book(connection, Person(address), [scope], brand, now)).of(address, scope)
+
+
+async def since(connection: Connection, address: Address, scope: Scope) -> datetime | None:
+    """Return since when a scope has been on hold for good, by whatever holds it or what it is part of; None if nothing does."""
+    holds = queries("choices").holds(connection, buckets=[address.bucket], keys=[address.key], now=datetime.max.replace(tzinfo=UTC))
+    return min([hold["off_at"] async for hold in holds if hold["scope"] in scope.path], default=None)
 
 
 def _shown(scope: Scope) -> bool:

@@ -60,8 +60,8 @@ def known() -> Mapping[str, Language]:
 
 def _language(code: str, catalogue: bytes | None) -> Language:
     locale = Locale.parse(code, sep="-")
-    name = locale.get_display_name() if "-" in code else locale.get_language_name()
-    return Language(code, _capital(name or code), locale.text_direction, locale, _compiled(catalogue) if catalogue else NullTranslations())
+    name = locale.languages.get(code.replace("-", "_")) or code
+    return Language(code, _capital(name), locale.text_direction, locale, _compiled(catalogue) if catalogue else NullTranslations())
 
 
 def _capital(name: str) -> str:

@@ -82,6 +82,7 @@ FLOORS = {
         "cli.people",
         "cli.operate",
         "cli.post",
+        "cli.receipts",
         "cli.demo",
         "cli.tryout",
     ),

@@ -33,13 +33,16 @@ from mailprefs.web import (
     provider,
     questions,
     recipient,
+    screens,
     wire,
 )
 from mailprefs.web.arrivals import Arrivals
 from mailprefs.web.asking import Askers
+from mailprefs.web.bursts import Bursts
 from mailprefs.web.keys import (
     ARRIVALS,
     ASKERS,
+    BURSTS,
     EXPORTS,
     FORGERIES,
     HOOKS,
@@ -83,6 +86,8 @@ def create_app(
     app[ARRIVALS] = Arrivals()
     app[ASKERS] = Askers()
     app[THOUGHTS] = SecondThoughts()
+    app[BURSTS] = Bursts()
+    app[screens.PREPARED] = screens.prepared(app[HOUSE])
     app[METRICS] = admin.token(settings)
     for room in (room for door in only for room in DOORS[door]):
         app.add_routes(room.routes)

@@ -20,6 +20,7 @@ from mailprefs.providers.base import Credential, Ear
 from mailprefs.reception import Forgeries
 from mailprefs.web.arrivals import Arrivals
 from mailprefs.web.asking import Askers
+from mailprefs.web.bursts import Bursts
 from mailprefs.web.thoughts import SecondThoughts
 
 
@@ -62,6 +63,7 @@ KEPT = web.AppKey("kept", Path)  # where the files of kept exports lie
 ARRIVALS = web.AppKey("arrivals", Arrivals)  # for the bodies of providers, all accounts together
 ASKERS = web.AppKey("askers", Askers)  # who have no link, and ask for one
 THOUGHTS = web.AppKey("thoughts", SecondThoughts)
+BURSTS = web.AppKey("bursts", Bursts)
 PRESSES = web.AppKey("presses", GroupCommit)
 FORGERIES = web.AppKey("forgeries", Forgeries)
 METRICS: web.AppKey[str | None] = web.AppKey("metrics")  # what shows the counters, if anything does

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from math import ceil
 from typing import Any
 from urllib.parse import parse_qs
 from uuid import UUID, uuid4
@@ -11,17 +13,18 @@ from uuid import UUID, uuid4
 from aiohttp import web
 from itsdangerous import BadData
 
-from mailprefs import db, decisions, directory, ledger, links, telemetry
-from mailprefs.catalogue import Brand
+from mailprefs import choices, db, decisions, ledger, links, receipts, telemetry
+from mailprefs.catalogue import Brand, Topic
+from mailprefs.choices import State
 from mailprefs.errors import Forged, MailprefsError, Unavailable
 from mailprefs.links import KeyState, Token
-from mailprefs.web import pages, problems
-from mailprefs.web.keys import HOUSE, POOL, PRESSES, THOUGHTS, House
-from mailprefs.words import MARKETING, Address, Cause, Change, Door, Effect
+from mailprefs.masks import Mask, mask
+from mailprefs.web import bursts, forms, problems, screens, signals
+from mailprefs.web.keys import BURSTS, HOUSE, POOL, PRESSES, THOUGHTS, House
+from mailprefs.words import MARKETING, Address, Cause, Change, Channel, Door, Effect
 
 BODY = 8 * 1024  # bytes of a press that are read, for evidence alone
 PATIENCE = 5.0  # seconds
-FORM = 30 * 24 * 3600  # seconds a page's form keeps its nonce; an older press counts all the same
 
 routes = web.RouteTableDef()
 
@@ -44,6 +47,21 @@ class Press:
     def everything(self) -> bool:
         return self.scopes == self.marketing
 
+    @property
+    def open(self) -> bool:
+        """True if its pages may say who it is for and how things stand: not of a private brand, nor by a key that leaked."""
+        return self.brand is not None and self.brand.page == "open" and self.undoable
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the pages of an open brand know of whom a link is for; nothing where that is private, unknown, erased or out of reach."""
+
+    mask: Mask | None = None
+    channel: Channel = Channel.EMAIL
+    locale: str | None = None
+    since: datetime | None = None  # all that the link names has been stopped since then
+
 
 def pressed(house: House, token: Token) -> Press:
     """Return what a token stops, and for whom."""
@@ -56,7 +74,7 @@ def pressed(house: House, token: Token) -> Press:
 async def confirm(request: web.Request) -> web.Response:
     """Show what would stop, and a button. Changes nothing, whoever looks: scanners open every link."""
     press = _read(request)
-    return _ends_here() if press is None else _confirm(request.app[HOUSE], press)
+    return screens.ends_here(request) if press is None else await _confirm(request, press)
 
 
 @routes.post("/u/{token}")
@@ -66,17 +84,28 @@ async def stop(request: web.Request) -> web.Response:
     body = await _evidence(request)
     if press is None:
         telemetry.count("refused_links")
-        return _ends_here()
-    form = _fields(body)
+        return screens.ends_here(request)
+    form = {} if b"One-Click" in body else _fields(body)  # no body vetoes a mailbox provider's press
+    if forms.by_script(request) and b"One-Click" not in body:
+        telemetry.count("presses_by_script")
+        return await _confirm(request, press)
     try:
-        if "undo" in form and b"One-Click" not in body:  # no body vetoes a mailbox provider's press
+        if "again" in form:
+            return await _once_more(request, press, form["again"])
+        if "undo" in form:
             return await _undo(request, press, form["undo"])
         if "form" in form:
             return await _page(request, press, form)
         return await _one_click(request, press, b"One-Click" in body)
     except Unavailable:
         telemetry.count("presses_not_saved")
-        return _not_saved()
+        return screens.not_saved(request, press.brand)
+
+
+@routes.get("/favicon.ico")
+async def icon(_request: web.Request) -> web.Response:
+    """Answer the question that browsers ask unasked."""
+    return web.Response(status=204, headers={"Cache-Control": "public, max-age=31536000, immutable"})
 
 
 def _read(request: web.Request) -> Press | None:
@@ -95,25 +124,28 @@ async def _one_click(request: web.Request, press: Press, marked: bool) -> web.Re
     return web.Response(status=200)
 
 
+# The page's presses
+
+
 async def _page(request: web.Request, press: Press, form: dict[str, str]) -> web.Response:
     """Answer a person who pressed the button: what stopped, and for half an hour the way back."""
     house = request.app[HOUSE]
+    bursts.noticed(request, request.app[BURSTS], house.clock())
     scopes = press.marketing if form.get("stop") == "all" else press.scopes
-    whose = [press.address, *(await _party(request, press) if scopes == press.marketing else ())]
+    whose = [press.address, *(await _others(request, press) if scopes == press.marketing else ())]
     # after many in a day it is recorded as a press of the link: for good, which adds a row but once, and asks nothing
     often = not request.app[THOUGHTS].allowed(press.address.key, house.clock())
-    door, nonce = (Door.LINK, uuid4().hex) if often else (Door.PAGE, _nonce(house, form["form"]))
+    door, nonce = (Door.LINK, uuid4().hex) if often else (Door.PAGE, forms.nonce(house, form["form"]))
     changes = [_change(request, replace(press, address=one), scope, door, f"{nonce}-{scope}") for one in whose for scope in scopes]
     made = [await _stopped(request, change) for change in changes]
     undo = _way_back(house, made) if press.undoable else ""
-    stopped = replace(press, scopes=scopes)
-    return pages.page("result", undo=undo, form=_form(house), everything=stopped.everything, **_words(house, stopped))
+    return await _result(request, replace(press, scopes=scopes), undo, changes[0].happened_at)
 
 
-async def _party(request: web.Request, press: Press) -> list[Address]:
+async def _others(request: web.Request, press: Press) -> Sequence[Address]:
     """Return who else is the same person: "stop all marketing" is meant for the phone as well (docs/state.md §5)."""
     async with db.acquired(request.app[POOL]) as connection:
-        return await directory.party(connection, press.address)
+        return (await choices.person(connection, press.address)).others
 
 
 async def _stopped(request: web.Request, change: Change) -> Change | None:
@@ -141,28 +173,35 @@ def _way_back(house: House, made: list[Change | None]) -> str:
 async def _undo(request: web.Request, press: Press, value: str) -> web.Response:
     """Take back the very stop that this page made, within half an hour of when it was received; every other stop stands."""
     house = request.app[HOUSE]
-    made = _made(house, value)
-    if not made or made[0].address.key != press.address.key or not press.undoable:  # late, or made on somebody else's page
-        return pages.page("undone", held=None, form=_form(house), **_words(house, press))
+    made = _made(house, press, value)
     for stop in made:
         await _record(request, ledger.withdrawal(stop, now=house.clock()))
-    async with db.acquired(request.app[POOL]) as connection:
-        held = [await decisions.is_held(connection, press.address, scope, now=house.clock()) for scope in press.scopes]
-    return pages.page("undone", held=any(held), form=_form(house), **_words(house, press))
+    undone = replace(press, scopes=tuple(sorted({stop.scope for stop in made})) or press.scopes)
+    held = await _held(request, undone, any) if made else None  # late, or made on somebody else's page: nothing is said of how things stand
+    return await _show(request, "undone", undone, await _seen(request, undone), held=held, form=forms.fresh(house))
 
 
-def _made(house: House, value: str) -> list[Change]:
-    """Return the presses that an undo value names; none if it is odd, forged or late. Its age counts from the press, not from the page."""
+def _made(house: House, press: Press, value: str) -> list[Change]:
+    """Return the presses that an undo value names; none if it is odd, forged, late, or another's. Its age counts from the press."""
     try:
         entries = house.ring.timed("undo").loads(value, max_age=int(ledger.UNDO.total_seconds()))
-        made = [_pressed(UUID(hex=key), int(scope), str(id), datetime.fromtimestamp(at, UTC)) for key, scope, id, at in entries]
+        made = [_taken(UUID(hex=key), int(scope), str(id), datetime.fromtimestamp(at, UTC)) for key, scope, id, at in entries]
     except (BadData, ValueError, TypeError, OverflowError):
         return []
-    return made if all(house.clock() - stop.happened_at <= ledger.UNDO for stop in made) else []
+    timely = all(house.clock() - stop.happened_at <= ledger.UNDO for stop in made)
+    return made if made and timely and press.undoable and made[0].address.key == press.address.key else []
 
 
-def _pressed(key: UUID, scope: int, id: str, at: datetime) -> Change:
+def _taken(key: UUID, scope: int, id: str, at: datetime) -> Change:
     return Change(Address(key), scope, Cause.CHOICE, Effect.STOP, Door.PAGE, id, at)
+
+
+async def _once_more(request: web.Request, press: Press, value: str) -> web.Response:
+    """Show what a press came to once more, in another language. Records nothing."""
+    made = _made(request.app[HOUSE], press, value)
+    if not made:
+        return await _confirm(request, press)
+    return await _result(request, replace(press, scopes=tuple(sorted({stop.scope for stop in made}))), value, made[0].happened_at)
 
 
 async def _record(request: web.Request, change: Change) -> bool:
@@ -186,45 +225,91 @@ async def _evidence(request: web.Request) -> bytes:
 def _fields(body: bytes) -> dict[str, str]:
     """Return the last value of each field of a form."""
     try:
-        return {name: values[-1] for name, values in parse_qs(body.decode("ascii"), max_num_fields=16).items()}
+        return {name: values[-1] for name, values in parse_qs(body.decode("ascii"), max_num_fields=16, keep_blank_values=True).items()}
     except (UnicodeDecodeError, ValueError):
         return {}
 
 
-def _form(house: House) -> str:
-    return str(house.ring.timed("form").dumps(uuid4().hex))
+# What is shown
 
 
-def _nonce(house: House, value: str) -> str:
-    """Return what a press is called: the nonce of its form, so that a reload is no second press; a new one if the form is odd or old."""
+async def _confirm(request: web.Request, press: Press) -> web.Response:
+    """Show what would stop; or, of an open brand, since when it has been. Without a database it says no more than the link does."""
     try:
-        return UUID(hex=house.ring.timed("form").loads(value, max_age=FORM)).hex
-    except (BadData, ValueError, TypeError, AttributeError):
-        return uuid4().hex
+        seen, honoured = await _seen(request, press), await signals.honour(request, press.address, press.brand)
+    except Unavailable:
+        seen, honoured = Seen(), False
+    name = "stopped" if seen.since else "confirm"
+    return await _show(request, name, press, seen, honoured=honoured, form=forms.fresh(request.app[HOUSE]), since=seen.since)
 
 
-def _confirm(house: House, press: Press) -> web.Response:
-    return pages.page("confirm", form=_form(house), everything=press.everything, **_words(house, press))
+async def _result(request: web.Request, press: Press, undo: str, at: datetime) -> web.Response:
+    """Say that it is stopped, which was read back; where it cannot be, that it was saved."""
+    house = request.app[HOUSE]
+    try:
+        if not await _held(request, press, all):  # somebody took it back in this very moment
+            return await _show(request, "undone", press, await _seen(request, press), held=False, form=forms.fresh(house))
+        seen, coming = await _seen(request, press), await _coming(request, press)
+    except Unavailable:
+        return screens.saved(request, press.brand)
+    left = max(1, ceil((at + ledger.UNDO - house.clock()) / timedelta(minutes=1)))
+    return await _show(
+        request,
+        "result",
+        press,
+        seen,
+        again=undo or None,
+        undo=undo,
+        minutes=left,
+        coming=coming,
+        form=forms.fresh(house),
+        receipt=receipts.issue(house.ring, press.address, press.scopes, at),
+    )
 
 
-def _words(house: House, press: Press) -> dict[str, Any]:
-    """Return what the pages say. A private brand and a sensitive topic are never named: membership is itself sensitive."""
+async def _show(request: web.Request, name: str, press: Press, seen: Seen, *, again: str | None = None, **values: Any) -> web.Response:
+    mailing = press.undoable and press.brand is not None and press.brand.number in request.app[HOUSE].mailing
+    known = {
+        "topic": _named(request.app[HOUSE], press),
+        "everything": press.everything,
+        "open": press.open,
+        "seen": seen,
+        "path": f"/p/{request.match_info['token']}" if press.brand else "",
+        "mailing": mailing,
+    }
+    return screens.show(request, name, press.brand, locale=seen.locale, again=again, **(known | values))
+
+
+def _named(house: House, press: Press) -> Topic | None:
+    """Return the topic as a page may name it: membership is itself sensitive, so never one of a private brand, or a sensitive one."""
     topic = house.catalogue.title_of(press.scopes[0])
-    hidden = press.brand is None or press.brand.page == "private" or topic is None or topic.sensitive
-    what = "All marketing emails" if press.everything else "The kind of email this link came in"
-    if topic is not None and not hidden:
-        what = topic.title.get("en") or next(iter(topic.title.values()))
-    continues = press.brand.continues if press.brand else None
-    return {"brand": press.brand, "what": what, "continues": (continues or {}).get("en", pages.CONTINUES)}
+    return topic if press.brand and press.brand.page == "open" and topic and not topic.sensitive else None
 
 
-def _ends_here() -> web.Response:
-    """Forged, cut, foreign and malformed all get these bytes."""
-    return pages.sorry(404, "This link does not work", "It may have been cut off. Open it again from the email, in full.")
+async def _seen(request: web.Request, press: Press) -> Seen:
+    if not press.open:
+        return Seen()
+    house = request.app[HOUSE]
+    async with db.acquired(request.app[POOL]) as connection:
+        person = await choices.person(connection, press.address)
+        held = [await decisions.is_held(connection, press.address, scope, now=house.clock()) for scope in press.scopes]
+        since = await choices.since(connection, press.address, house.catalogue.by_number[press.scopes[0]]) if all(held) else None
+    address = person.address
+    return Seen(mask(address.text) if address.text else None, address.channel or Channel.EMAIL, person.locale, since)
 
 
-def _not_saved() -> web.Response:
-    """Say plainly that nothing was recorded; the press can be repeated."""
-    response = pages.sorry(503, "Not saved yet", "Something went wrong here. Please press the button again in a moment.")
-    response.headers.update(problems.RETRY)
-    return response
+async def _held(request: web.Request, press: Press, how: Any) -> bool:
+    async with db.acquired(request.app[POOL]) as connection:
+        held = [await decisions.is_held(connection, press.address, scope, now=request.app[HOUSE].clock()) for scope in press.scopes]
+    return bool(how(held))
+
+
+async def _coming(request: web.Request, press: Press) -> list[Topic]:
+    """Return the other topics that this address still gets, as the page of an open brand may name them."""
+    house = request.app[HOUSE]
+    if not press.open or press.brand is None:
+        return []
+    async with db.acquired(request.app[POOL]) as connection:
+        sheet = await choices.sheet(connection, press.address, press.brand, house.catalogue, now=house.clock())
+    own = sheet.person.address.channel or Channel.EMAIL
+    return [row.topic for row in sheet.rows if own in row.cells and row.cells[own].state is State.GETS]

@@ -10,8 +10,19 @@ from html.parser import HTMLParser
 import pytest
 from jinja2 import UndefinedError
 
+from mailprefs import languages
+from mailprefs.catalogue import Brand
 from mailprefs.web import pages
 
+BRAND = Brand(
+    name="connective",
+    title="Connective Care",
+    number=1,
+    link_host="go.example.com",
+    mailto="u@go.example.com",
+    postal_address="1 Main Street",
+    colour="#ffd400",
+)
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=y>{{ 7 * 7 }}'
 
 
@@ -40,13 +51,13 @@ class Seen(HTMLParser):
         return {tag for tag, _ in self.elements}
 
 
-def sorry(title: str = "This link has ended", words: str = "Write to us.") -> str:
-    return str(pages.sorry(404, title, words).text)
+def rendered(title: str = "Connective Care", **changes: object) -> str:
+    return pages.render("lost", BRAND.model_copy(update={"title": title, **changes}), languages.known()["en"], mailing=True)[0]
 
 
 def test_the_policy_lets_in_the_style_of_the_page_and_nothing_else() -> None:
-    policy = pages.headers()["Content-Security-Policy"]
-    style = Seen(sorry()).texts["style"]
+    policy = pages.page("lost", brand=BRAND, mailing=True).headers["Content-Security-Policy"]
+    style = Seen(rendered()).texts["style"]
     assert f"style-src 'sha256-{b64encode(sha256(style.encode()).digest()).decode()}'" in policy, "else a browser shows the page bare"
     assert policy.startswith("default-src 'none';")
     assert "unsafe" not in policy
@@ -55,27 +66,27 @@ def test_the_policy_lets_in_the_style_of_the_page_and_nothing_else() -> None:
 
 
 def test_a_page_asks_for_nothing_and_runs_nothing() -> None:
-    seen = Seen(sorry())
+    seen = Seen(rendered())
     assert {"html", "head", "title", "style", "body"} <= seen.tags
     assert not seen.tags & {"script", "link", "iframe", "object", "img", "base"}
     assert not any(name.startswith("on") or name in ("src", "style") for _, attrs in seen.elements for name in attrs)
-    assert ("html", {"lang": "en"}) in [(tag, {"lang": attrs.get("lang")}) for tag, attrs in seen.elements]
+    assert ("html", {"lang": "en", "dir": "ltr"}) in seen.elements
     assert "url(" not in seen.texts["style"]
 
 
 def test_what_stands_in_a_page_is_text_whatever_it_is() -> None:
-    seen = Seen(sorry(HOSTILE, HOSTILE))
-    assert seen.tags == Seen(sorry()).tags
+    seen = Seen(rendered(HOSTILE, postal_address=HOSTILE))
+    assert seen.tags == Seen(rendered()).tags
     assert HOSTILE in " ".join(seen.texts.values()), "the control: it is there, as it was written"
 
 
 def test_a_page_that_lacks_a_value_is_not_shown() -> None:
     with pytest.raises(UndefinedError):
-        pages.page("sorry", status=404, title="x", brand=None)
+        pages.page("lost", status=404)
 
 
 def test_the_same_page_is_the_same_bytes() -> None:
-    answers = [pages.sorry(404, "a", "b") for _ in range(2)]
+    answers = [pages.page("lost", status=404, mailing=False) for _ in range(2)]
     assert answers[0].text == answers[1].text
     assert [(a.status, a.content_type, a.charset) for a in answers] == [(404, "text/html", "utf-8")] * 2
 

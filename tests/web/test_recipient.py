@@ -346,7 +346,7 @@ async def test_the_page_has_a_button_and_no_script(base: str, http: ClientSessio
     async with http.get(base + path) as answer:
         page = await answer.text()
     assert "<button" in page
-    assert not re.search(r"<script|onload|http-equiv|style=|src=|href=", page)
+    assert not re.search(r"<script|onload|http-equiv|style=|src=|href=\"(?!\?lang=|/p/)", page)
     assert len(page.encode()) < 15_000
 
 
