@@ -15,7 +15,7 @@ from uuid import UUID
 from mailprefs import directory
 from mailprefs.catalogue import Brand, Catalogue, Scope, Topic
 from mailprefs.db import Connection, queries
-from mailprefs.words import ADS, ROOT, Address, Cause, Channel, Door, Stream
+from mailprefs.words import ADS, MARKETING, ROOT, Address, Cause, Channel, Door, Stream
 
 
 class State(StrEnum):
@@ -76,7 +76,7 @@ class Sheet:
     rows: tuple[Row, ...]
     channels: tuple[Channel, ...]
     ads: Standing | None
-    paused_until: datetime | None
+    paused_until: datetime | None  # when the pause of everything ends, where there is one
 
     def cell(self, scope: int, channel: Channel) -> Standing | None:
         return next((row.cells.get(channel) for row in self.rows if row.scope.number == scope), None)
@@ -108,8 +108,7 @@ async def sheet(connection: Connection, address: Address, brand: Brand, catalogu
         Row(topic, scope, {channel: book.over(channel, scope) for channel in channels if channel is Channel.EMAIL or _by_text(book, scope)})
         for topic, scope in shown
     )
-    pauses = [cell.until for row in rows for cell in row.cells.values() if cell.state is State.PAUSED and cell.until]
-    return Sheet(who, rows, channels, book.of(who.address, ads) if ads else None, max(pauses, default=None))
+    return Sheet(who, rows, channels, book.of(who.address, ads) if ads else None, book.break_until(brand.number * 256 + MARKETING))
 
 
 async def topic(connection: Connection, address: Address, brand: Brand, catalogue: Catalogue, number: int, *, now: datetime) -> Standing:
@@ -148,6 +147,13 @@ class _Book:
         most = min(each, key=lambda one: order.index(one.state))
         return replace(most, openers=tuple(address for one in each for address in one.openers))
 
+    def break_until(self, marketing: int) -> datetime | None:
+        """Return when the pause of everything ends that this person is in."""
+        found = [
+            hold["until"] for hold in self.holds.get(self.who.address.key, ()) if (hold["scope"], hold["cause"]) == (marketing, Cause.PAUSE)
+        ]
+        return max(found, default=None)
+
     def of(self, address: Address, scope: Scope) -> Standing:
         row = self.standings.get((address.key, scope.number))
         holds = [hold for hold in self.holds.get(address.key, ()) if hold["scope"] in scope.path]
@@ -166,11 +172,11 @@ class _Book:
         openers = (address,) if opens else ()
         if row["stopped"] or any(hold["scope"] == ROOT and hold["cause"] == Cause.STAFF for hold in holds):
             return Standing(State.STOPPED, openers=openers, complained=complained, carrier=texted)
+        if not row["consented"]:
+            return Standing(State.UNASKED, openers=openers)
         if row["paused_until"]:
             return Standing(State.PAUSED, row["paused_until"])
-        if row["unreachable"]:
-            return Standing(State.UNREACHABLE)
-        return Standing(State.GETS) if row["consented"] else Standing(State.UNASKED, openers=openers)
+        return Standing(State.UNREACHABLE if row["unreachable"] else State.GETS)
 
 
 async def _book(connection: Connection, who: Person, scopes: Sequence[Scope], brand: Brand, now: datetime) -> _Book:
