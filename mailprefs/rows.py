@@ -9,7 +9,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,13 +82,16 @@ def _raw(path: Path) -> Any:
     return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
 
 
-def read(text: TextIO, *, ndjson: bool = False) -> tuple[list[str], Iterator[Row]]:
+def read(
+    text: TextIO, *, ndjson: bool = False, known: Callable[[Collection[str]], object] = lambda _columns: None
+) -> tuple[list[str], Iterator[Row]]:
     """Return the columns, none for NDJSON, and the rows of a file. Raises Unreadable for a CSV that has no column ``address``.
 
+    Columns that are ``known`` for something else need none, and may come twice.
     A row that cannot be read is given with its reason; nothing a file holds ends the reading of the rest, but a broken archive.
     """
     if ndjson:
-        return [], _objects(text)
+        return [], _objects(text, known)
     csv.field_size_limit(LONGEST)
     lines = _Lines(text)
     try:
@@ -97,7 +100,7 @@ def read(text: TextIO, *, ndjson: bool = False) -> tuple[list[str], Iterator[Row
         columns = []
     except BROKEN:
         raise Unreadable("the file cannot be unpacked, or breaks off in its first line") from None
-    if ADDRESS not in columns or len(set(columns)) < len(columns):
+    if not known(columns) and (ADDRESS not in columns or len(set(columns)) < len(columns)):
         raise Unreadable(_why("".join(lines.taken), columns))
     return columns, _records(lines, columns)
 
@@ -181,7 +184,7 @@ def _wrong(values: Sequence[str], columns: Sequence[str]) -> str | None:
     return "not UTF-8, or with a NUL in it" if any(_odd(value) for value in values) else None
 
 
-def _objects(text: TextIO) -> Iterator[Row]:
+def _objects(text: TextIO, known: Callable[[Collection[str]], object]) -> Iterator[Row]:
     number = 0
     while True:
         number += 1
@@ -193,15 +196,15 @@ def _objects(text: TextIO) -> Iterator[Row]:
             yield Row(number, {}, "the file breaks off here")
             return
         if line.strip():
-            yield _object(number, line.rstrip("\r\n"))
+            yield _object(number, line.rstrip("\r\n"), known)
 
 
-def _object(number: int, line: str) -> Row:
+def _object(number: int, line: str, known: Callable[[Collection[str]], object]) -> Row:
     try:
         fields = {name: _text(value) for name, value in json.loads(line).items() if value is not None}
     except (ValueError, AttributeError, RecursionError):
         return Row(number, {}, "no JSON object", [line])
-    odd = ADDRESS not in fields or any(_odd(value) for value in fields.values())
+    odd = (ADDRESS not in fields and not known(fields)) or any(_odd(value) for value in fields.values())
     return Row(number, fields, "no 'address', or not UTF-8" if odd else None, [line])
 
 

@@ -14,13 +14,15 @@ from uuid import uuid4
 
 import click
 
-from mailprefs import bulk, decisions, ledger, rows
+from mailprefs import bulk, decisions, foreign, ledger, rows
 from mailprefs.bulk import Import, Tally
+from mailprefs.catalogue import Catalogue
 from mailprefs.cli.invite import invited
 from mailprefs.cli.opening import Opening, now, run
 from mailprefs.cli.saying import counting, show, tell
+from mailprefs.foreign import Reading
 from mailprefs.rows import Rejects, Row
-from mailprefs.words import Cause, Change, Decision, Door, Effect
+from mailprefs.words import MARKETING, Cause, Change, Decision, Door, Effect
 
 _CAUSES = [cause.value for cause in Cause if not cause.ends]
 _EVIDENCE = "Where the reason is written down, such as a ticket's number. Kept for ever: nothing about the person."
@@ -34,14 +36,18 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True)
 @click.option(
     "--rejects", type=click.Path(path_type=Path), help="Where refused rows go, with their reasons.  [FILE.rejects.csv or .ndjson]"
 )
+@click.option("--scope", help="Of a provider's own file of suppressions: what its unsubscribes stop.  [all marketing of the only brand]")
 @click.option("--dry-run", is_flag=True, help="Do everything, then take it back.")
 @click.option("--json", "as_json", is_flag=True, help="For a program to read.")
-def import_(what: str, file: Path, rejects: Path | None, dry_run: bool, as_json: bool) -> int:
-    """Import addresses, suppressions or consents from FILE: CSV with a header, NDJSON, or either gzipped. Never lifts a stop."""
+def import_(what: str, file: Path, rejects: Path | None, scope: str | None, dry_run: bool, as_json: bool) -> int:
+    """Import addresses, suppressions or consents from FILE: CSV with a header or NDJSON, plain, gzip or Zstandard. Never lifts a stop.
+
+    A file of suppressions may be a provider's own export.
+    """
     if rejects and file.exists() and rejects.exists() and rejects.samefile(file):
         raise click.BadParameter("the rejects would be written over the file that is read")
     rejects = rejects or Path(f"{'stdin' if str(file) == '-' else file.name}.rejects.{'ndjson' if _is_ndjson(file) else 'csv'}")
-    tally = run(_imported(what, file, rejects, dry_run))
+    tally = run(_imported(what, file, rejects, scope, dry_run))
     if as_json:
         click.echo(json.dumps(asdict(tally)))
     else:
@@ -52,7 +58,7 @@ def import_(what: str, file: Path, rejects: Path | None, dry_run: bool, as_json:
     return 1 if tally.rejected else 0
 
 
-async def _imported(what: str, file: Path, rejects: Path, dry_run: bool) -> Tally:
+async def _imported(what: str, file: Path, rejects: Path, scope: str | None, dry_run: bool) -> Tally:
     opening = Opening()
     importer = Import(opening.addresses, opening.catalogue, now())
     readers: dict[str, tuple[Callable[[rows.Row], Any], Any]] = {
@@ -63,14 +69,32 @@ async def _imported(what: str, file: Path, rejects: Path, dry_run: bool) -> Tall
     reader, writer = readers[what]
     unread: set[str] = set()
     with rows.opened(file) as stream, counting("rows") as bar:
-        columns, found = rows.read(stream, ndjson=_is_ndjson(file))
-        noted = _noted(found, frozenset(bulk.COLUMNS[what]), unread)
+        known = foreign.recognised if what == "suppressions" else lambda _columns: None
+        columns, found = rows.read(stream, ndjson=_is_ndjson(file), known=known)
+        if origin := known(columns):
+            tell(f"read as {origin.name}")
+        ours = _reading(opening.catalogue, scope).rows(found) if what == "suppressions" and _is_foreign(columns, file) else found
+        noted = _noted(ours, frozenset(bulk.COLUMNS[what]), unread)
         with Rejects(rejects, columns) as refused:
             async with opening.connected(make=True) as connection:
                 tally = await bulk.run(connection, noted, reader, writer, now=importer.now, reject=refused.add, progress=bar, dry=dry_run)
     if unread:
         tell(f"warning: not read: {', '.join(sorted(unread))}; what is read: {', '.join(bulk.COLUMNS[what])}")
     return tally
+
+
+def _is_foreign(columns: Sequence[str], file: Path) -> bool:
+    """True where rows of providers may come: what an object is, each says for itself."""
+    return _is_ndjson(file) or foreign.recognised(columns) is not None
+
+
+def _reading(catalogue: Catalogue, named: str | None) -> Reading:
+    """Return how providers' rows are read. Raises UnknownScope where it must be said what they stop."""
+    brands = {scope.brand for scope in catalogue.scopes if scope.brand}
+    if named is None and len(brands) > 1:
+        return Reading("", "")  # each of their rows is refused for want of a scope
+    scope = catalogue.scope(named) if named else catalogue.by_number[brands.pop() << 8 | MARKETING]
+    return Reading(scope.name, catalogue.by_number[scope.brand << 8 | MARKETING].name)
 
 
 def _is_ndjson(file: Path) -> bool:
@@ -166,7 +190,10 @@ def lift_(address: str, scope: str, cause: str, evidence: str) -> int:
     """
     if Cause(cause) in (Cause.CHOICE, Cause.COMPLAINT):
         granted = run(invited(address, scope, Cause(cause), _named(evidence), operator()))
-        tell(f"only the recipient can lift a {cause}; " + ("a link for that is mailed to them" if granted else "three links were asked for within the hour"))
+        tell(
+            f"only the recipient can lift a {cause}; "
+            + ("a link for that is mailed to them" if granted else "three links were asked for within the hour")
+        )
         return 0 if granted else 1
     return _by_staff(address, scope, Cause(cause), Effect.GO, evidence)
 
