@@ -42,6 +42,7 @@ _COMMANDS = {
     "sync": ("operate", "What each account still has to hear, and the oldest of it."),
     "reconcile": ("drift", "Compare what a provider lists with what we hold, and heal."),
     "check-report": ("drift", "Prove a report of a comparison: that it was signed here, and not altered."),
+    "check-receipt": ("receipts", "Prove what a recipient shows: that a page of ours gave it, and nobody altered it."),
     "webhook": ("endpoints", "What your own systems have heard of our changes; try one out, tell one again."),
     "ledger": ("operate", "Prove that every summary is what its ledger says."),
     "provider": ("hooks", "The exact settings to make at a provider."),
