@@ -90,7 +90,7 @@ async def _exported(connection: asyncpg.Connection, shared: Catalogue, options: 
 
 
 async def _decided(connection: asyncpg.Connection, shared: Catalogue, options: Options, rows: int) -> Beside:
-    random, batches = Random(1), []
+    random, batches = Random(1), list[list[Address]]()
 
     async def bare() -> float:
         batches[:] = [[_someone(random.randrange(1, rows)) for _ in range(BATCH)] for _ in range(options.questions)]

@@ -12,7 +12,7 @@ import re
 import secrets
 import struct
 from base64 import b64decode, b64encode
-from binascii import b2a_base64
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -20,8 +20,8 @@ from enum import StrEnum
 from functools import cache, cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from uuid import UUID, SafeUUID
 
 from itsdangerous import Signer, URLSafeTimedSerializer
 from itsdangerous.signer import SigningAlgorithm
@@ -40,7 +40,8 @@ TAG = 13  # bytes: 104 bits, and its base64 ends in A, Q, g or w, which no linki
 ONE_CLICK = "List-Unsubscribe=One-Click"  # RFC 8058 §3.1
 
 _HEAD = struct.Struct(">BH")  # key id, scope
-_URLSAFE = bytes.maketrans(b"+/", b"-_")
+_BODY = struct.Struct(">BH16s")  # and the address
+_URLSAFE, _STANDARD = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
 _SPELLING = re.compile(r"[A-Za-z0-9_-]{26}\.[A-Za-z0-9_-]{17}[AQgw]\Z")
 _URL = re.compile(r"https://[^/?#@\s]+/u/([^/?#\s]+)\Z")  # nothing before the host's path, nothing after the token: no redirector
 _WORD = re.compile(r"<\s*(https?:[^>]*?)\s*>", re.IGNORECASE)
@@ -73,7 +74,7 @@ class KeyRing:
     keys: tuple[Key, ...]
     export: bytes = field(repr=False)  # Ed25519 seed
 
-    @property
+    @cached_property
     def minting(self) -> Key:
         return next(key for key in self.keys if key.state is KeyState.MINT)
 
@@ -180,10 +181,17 @@ class TokenSigner(Signer):
 
     def __init__(self, subkey: bytes) -> None:
         super().__init__(subkey, key_derivation="none", digest_method=sha256, algorithm=_Truncated())
+        self._copy = _context(subkey).copy
+
+    def sign(self, value: str | bytes) -> bytes:
+        """Return the value, a dot, and its tag: the bytes of ``Signer.sign`` (a test), in half its time."""
+        body = value.encode() if isinstance(value, str) else value
+        context = self._copy()
+        context.update(body)
+        return b"%b.%b" % (body, _b64url(context.digest()[:TAG]))
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """What an unsubscribe link says: whose, and what it stops."""
 
     key_id: int
@@ -245,8 +253,7 @@ class Links:
         """Return the signed token alone. Raises NotMintable."""
         _marketing(topic)
         key = self.ring.minting
-        signer = self.ring._signers[key.id]
-        return signer.sign(_b64url(_HEAD.pack(key.id, topic.number) + address.bytes)).decode("ascii")
+        return self.ring._signers[key.id].sign(_b64url(_HEAD.pack(key.id, topic.number) + address.bytes)).decode("ascii")
 
     def stream(self, addresses: Iterable[UUID], topic: Mintable) -> Iterator[str]:
         """Yield a token for each address, in order: the same bytes as :meth:`token`, for millions. Raises NotMintable at once."""
@@ -292,13 +299,21 @@ def read(ring: KeyRing, text: str) -> Token:
     """Return what a token says. Raises Forged for every text but the one canonical spelling, whatever the reason."""
     if not _SPELLING.match(text):
         raise Forged
-    body = text[:26].encode()
-    raw = b64decode(body + b"==", altchars=b"-_")
-    signer = ring.signer(raw[0])
-    if signer is None or not hmac.compare_digest(signer.sign(body), text.encode()):
+    spelled = text.encode()
+    body = spelled[:26]
+    key_id, scope, address = _BODY.unpack(a2b_base64(body.translate(_STANDARD) + b"=="))
+    signer = ring.signer(key_id)
+    if signer is None or not hmac.compare_digest(signer.sign(body), spelled):
         raise Forged
-    key_id, scope = _HEAD.unpack_from(raw)
-    return Token(key_id, scope, UUID(bytes=raw[3:19]))
+    return Token(key_id, scope, _uuid(address))
+
+
+def _uuid(raw: bytes) -> UUID:
+    """Return what ``UUID(bytes=raw)`` returns (a test), which takes as long as the signature: it asks which of its six forms was meant."""
+    made = UUID.__new__(UUID)
+    object.__setattr__(made, "int", int.from_bytes(raw))
+    object.__setattr__(made, "is_safe", SafeUUID.unknown)
+    return made
 
 
 def token_in(url: str) -> str:

@@ -13,6 +13,7 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
 from datetime import date
 from email import message_from_bytes, policy
@@ -554,3 +555,17 @@ def test_minting_works_where_no_socket_can_be_opened() -> None:
 def test_the_bar_on_sockets_does_bar() -> None:
     """The control of the two tests above."""
     assert "barred: socket." in isolated("import socket; socket.socket()").stderr
+
+
+def test_what_signs_quickly_signs_as_itsdangerous_does() -> None:
+    signer = RING.signer(1)
+    assert signer is not None
+    for value in ("", "x", "é", b"\x00\xff", b"a.b", PINNED):
+        assert signer.sign(value) == Signer.sign(signer, value)
+
+
+def test_an_address_that_is_read_quickly_is_a_uuid_like_any_other() -> None:
+    read = links.read(RING, PINNED).address
+    assert read == SOMEONE
+    assert (type(read), hash(read), repr(read), read.bytes) == (UUID, hash(SOMEONE), repr(SOMEONE), SOMEONE.bytes)
+    assert (read.is_safe, copy(read)) == (SOMEONE.is_safe, SOMEONE)
