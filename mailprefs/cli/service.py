@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import shlex
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -81,12 +82,22 @@ async def _serve(only: Sequence[str]) -> None:
             webhooks.secret(webhook, opening.settings)
     async with opening.database(make=True) as url:
         app = service.create_app(opening.settings, opening.catalogue, opening.ring, database_url=url, only=only)
+        _spare_the_collector()
         async with listening(app, opening.settings.host, opening.settings.port) as port:
             _greet(opening, port)
             if opening.settings.database_url is None:
                 await _work(opening, url, stop)
             else:
                 await stop.wait()
+
+
+def _spare_the_collector() -> None:
+    """Let the garbage collector never look again at what is made once, and less often at what is new.
+
+    A delivery makes objects by the thousand, hardly any in a circle; looking through them all took a tenth of its time.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def _greet(opening: Opening, port: int) -> None:
