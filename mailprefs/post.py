@@ -172,7 +172,7 @@ class Relay:
 
     @classmethod
     def of(cls, url: str) -> Relay:
-        """Read ``smtp://`` or ``smtps://``, with user and password where the server wants them. Raises Misconfigured, never repeating it."""
+        """Read ``smtp://`` or ``smtps://``, with user and password where the server wants them. Raises Misconfigured, never repeating."""
         wrong = Misconfigured("SMTP_URL wants smtp://user:password@host:587 or smtps://user:password@host:465")
         try:
             found = urlsplit(url)

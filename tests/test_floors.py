@@ -70,8 +70,7 @@ FLOORS = {
     9.2: ("demo",),
     9.9: ("cli.saying",),
     10: ("cli.opening",),
-    10.05: ("cli.invite",),
-    10.05: ("cli.suppressions",),
+    10.05: ("cli.invite", "cli.suppressions"),
     10.1: (
         "cli.audiences",
         "cli.candidates",
