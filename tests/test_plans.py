@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
-from mailprefs import db, decisions, ledger, outbox
+from mailprefs import audience, db, decisions, leaving, ledger, outbox
 from mailprefs.addresses import Addresses
+from mailprefs.audience import Format
 from mailprefs.catalogue import Catalogue
 from mailprefs.decisions import Question
-from mailprefs.words import Address, Cause, Change, Door, Effect
+from mailprefs.exports import Export
+from mailprefs.shapes import Shape
+from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
 
 GROWN = 20_000  # addresses
 MINUTE = timedelta(minutes=1)
@@ -106,6 +110,49 @@ async def test_goes_that_must_wait_for_quiet_are_looked_at_once(grown: asyncpg.C
         assert await lease(grown, now, stop=False) == 0
         assert await read(grown) - before < 100
     assert await lease(grown, now + MINUTE, stop=False) == 10
+    await grown.close()
+
+
+async def test_an_audience_reads_each_address_once_and_no_ledger(
+    grown: asyncpg.Connection, shared_catalogue: Catalogue, now: datetime
+) -> None:
+    async def sink(_chunk: bytes) -> None: ...
+
+    addresses = await grown.fetchval("select count(*) from address")
+    for columns, format in ((("address",), Format.CSV), (("address", "party"), Format.NDJSON)):
+        async with grown.transaction():
+            await grown.execute("set local max_parallel_workers_per_gather = 0")  # whose rows are counted elsewhere
+            before = await read(grown)
+            await audience.stream(
+                grown, shared_catalogue.topic("newsletter"), Channel.EMAIL, sink, now=now, columns=columns, format=format
+            )  # fmt: skip
+            assert await read(grown) - before == addresses
+    await grown.close()
+
+
+async def test_who_asks_who_left_reads_what_is_behind_the_place_and_nobody_else(
+    grown: asyncpg.Connection,
+    addresses: Addresses,
+    shared_catalogue: Catalogue,
+    now: datetime,
+    settled: Callable[[], Awaitable[None]],
+) -> None:
+    """From the first page to the last: what was looked through is not looked through again."""
+    await settled()
+    snapshot = await grown.fetchval("select pg_current_snapshot()::text")
+    said = {"purpose": "test", "requester": "test", "asked_at": now, "expires_at": now + MINUTE, "as_of": now}
+    export = Export(uuid4(), 272, Channel.EMAIL, 0, Shape(), **said, snapshot=snapshot)
+    people = [addresses.read(f"q{n}@example.org") for n in range(1_000)]
+    for n in range(0, 1_000, 50):
+        await ledger.record(grown, stops(people[n : n + 50], f"many{n}", now), now=now)
+    cursor, more, left = None, True, 0
+    while more:
+        async with grown.transaction():
+            before = await read(grown)
+            items, cursor, more = await leaving.page(grown, export, shared_catalogue, cursor, now=now, most=100)
+            left += len(items)
+            assert await read(grown) - before < 800
+    assert left == len(people)
     await grown.close()
 
 

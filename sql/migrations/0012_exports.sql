@@ -77,3 +77,40 @@ $$
     case when 'region' = any(columns) then ',"region":' || to_json(region)::text end,
     case when 'party' = any(columns) then ',"party":' || to_json(party)::text end), 2) || '}'
 $$;
+
+-- What was recorded between two snapshots, from a place on, and whom of an export it stopped: `gone` where it is a stop on the topic's path,
+-- or takes back what ended one sooner, for somebody who was allowed when the export was made (p_seen, p_as_of); `back` where they may be
+-- sent again now. Given are those, and the last row that was looked at. A stop that commits late is in the window in which it becomes
+-- visible. Every row is looked up by its key, however large the tables are.
+create function left_since(
+  p_after pg_snapshot, p_upto pg_snapshot, p_position xid8, p_bucket smallint, p_key uuid, p_evidence text, p_most int,
+  p_path int[], p_wants smallint, p_channel channel, p_seen pg_snapshot, p_as_of timestamptz, p_now timestamptz)
+returns table (at_position xid8, bucket smallint, key uuid, evidence text, received_at timestamptz, plaintext text, gone boolean, back boolean)
+language sql stable set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off as $$
+  with recorded as materialized (
+    select c.position, c.bucket, c.key, c.evidence, c.received_at, c.scope = any(p_path) and c.effect in ('stop', 'withdraw') matters
+    from consent c
+    where c.position >= greatest(pg_snapshot_xmin(p_after), p_position)
+      and (c.position, c.bucket, c.key, c.evidence) > (p_position, p_bucket, p_key, p_evidence)
+      and not pg_visible_in_snapshot(c.position, p_after)
+      and pg_visible_in_snapshot(c.position, p_upto)
+    order by c.position, c.bucket, c.key, c.evidence
+    limit p_most),
+  whom as (
+    select array_agg(r.bucket) buckets, array_agg(r.key) keys from recorded r where r.matters),
+  was as materialized (
+    select s.* from whom cross join lateral summary_at(whom.buckets, whom.keys, p_seen) s where whom.keys is not null),
+  told as (
+    select r.position, r.bucket, r.key, r.evidence, r.received_at, a.plaintext,
+      r.matters and coalesce(a.channel, p_channel) = p_channel
+        and coalesce(allowed(w.stops, w.goes, w.grants, w.claims, w.pauses, p_path, p_wants, p_as_of), false) gone,
+      coalesce(allowed(a.stops, a.goes, a.grants, a.claims, a.pauses, p_path, p_wants, p_now), false) back,
+      row_number() over (order by r.position desc, r.bucket desc, r.key desc, r.evidence desc) = 1 is_last
+    from recorded r
+    left join was w on w.bucket = r.bucket and w.key = r.key
+    left join address a on a.bucket = r.bucket and a.key = r.key)
+  select t.position, t.bucket, t.key, t.evidence, t.received_at, t.plaintext, t.gone, t.back
+  from told t
+  where t.gone or t.is_last
+  order by t.position, t.bucket, t.key, t.evidence
+$$;

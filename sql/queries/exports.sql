@@ -77,32 +77,7 @@ select file from export where file is not null;
 select pg_current_snapshot()::text;
 
 -- name: left
--- What was recorded between two snapshots, from a place on, and whom of the export it stopped: `gone` where it is a stop on the topic's path,
--- or takes back what ended one sooner, for somebody who was allowed then (`seen`, `as_of`); `back` where they may be sent again now.
--- Given are those, and the last row that was looked at. A stop that commits late is in the window in which it becomes visible.
-with recorded as materialized (
-  select c.position, c.bucket, c.key, c.evidence, c.received_at, c.scope = any(:path::int[]) and c.effect in ('stop', 'withdraw') matters
-  from consent c
-  where c.position >= pg_snapshot_xmin(:after::text::pg_snapshot)
-    and (c.position, c.bucket, c.key, c.evidence) > (:position::text::xid8, :bucket::smallint, :key::uuid, :evidence::text)
-    and not pg_visible_in_snapshot(c.position, :after::text::pg_snapshot)
-    and pg_visible_in_snapshot(c.position, :upto::text::pg_snapshot)
-  order by c.position, c.bucket, c.key, c.evidence
-  limit :most),
-whom as (
-  select array_agg(r.bucket) buckets, array_agg(r.key) keys from recorded r where r.matters),
-was as materialized (
-  select s.* from whom cross join lateral summary_at(whom.buckets, whom.keys, :seen::text::pg_snapshot) s where whom.keys is not null),
-told as (
-  select r.position, r.bucket, r.key, r.evidence, r.received_at, a.plaintext,
-    r.matters and coalesce(a.channel, :channel::text::channel) = :channel::text::channel
-      and coalesce(allowed(w.stops, w.goes, w.grants, w.claims, w.pauses, :path, :wants, :as_of), false) gone,
-    coalesce(allowed(a.stops, a.goes, a.grants, a.claims, a.pauses, :path, :wants, :now), false) back,
-    row_number() over (order by r.position desc, r.bucket desc, r.key desc, r.evidence desc) = 1 is_last
-  from recorded r
-  left join was w on w.bucket = r.bucket and w.key = r.key
-  left join address a on a.bucket = r.bucket and a.key = r.key)
-select t.position::text position, t.bucket, t.key, t.evidence, t.received_at, t.plaintext, t.gone, t.back
-from told t
-where t.gone or t.is_last
-order by t.position, t.bucket, t.key, t.evidence;
+-- Who of an export left between two snapshots, from a place on; and the last row of the ledger that was looked at.
+select at_position::text position, bucket, key, evidence, received_at, plaintext, gone, back
+from left_since(:after::text::pg_snapshot, :upto::text::pg_snapshot, :position::text::xid8, :bucket, :key, :evidence, :most,
+  :path, :wants, :channel::text::channel, :seen::text::pg_snapshot, :as_of, :now);
