@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
-from datetime import UTC, datetime
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID
 
 import asyncpg
 import pytest
 from backports import zstd
 
+from mailprefs import exports, seals
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
 from mailprefs.directory import Entry, know
 from mailprefs.exports import Maker
 from mailprefs.links import KeyRing
+from mailprefs.shapes import Shape
 from mailprefs.spelling import MINTED
+from mailprefs.words import Channel
 
 from .shell import Shell
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -74,3 +83,28 @@ async def test_an_export_is_asked_for_made_fetched_and_verified(
     (await shell("export", "verify", "out.csv.zst", "--manifest", "mailprefs.toml")).said(1, "no manifest")
     await conn.execute("update address set plaintext = 'other@example.org' where plaintext = 'p1@example.org'")
     (await shell("export", "recompute", id)).said(1, "other bytes")
+
+
+async def test_who_has_nothing_of_ours_verifies_an_export_as_the_page_says(
+    conn: asyncpg.Connection, people: list[str], shared_catalogue: Catalogue, ring: KeyRing, now: datetime, tmp_path: Path
+) -> None:
+    (script,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/audiences.md").read_text(encoding="utf-8"), re.DOTALL)
+    said = {"purpose": "été", "requester": "test", "expires_at": now + timedelta(days=7), "now": now}
+    id = await exports.ask(conn, shared_catalogue.topic("newsletter"), Channel.EMAIL, Shape(), **said)
+    assert await Maker(tmp_path, shared_catalogue, ring, lambda: now).round(conn)
+    export = await exports.find(conn, id)
+    assert export is not None
+    file, manifest = tmp_path / str(export.file), tmp_path / "manifest"
+    manifest.write_text(str(export.manifest), encoding="utf-8")
+
+    async def checked(public: str) -> bool:
+        run = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", script, str(file), str(manifest), public, stderr=asyncio.subprocess.PIPE
+        )
+        await run.communicate()
+        return run.returncode == 0
+
+    assert await checked(seals.public(ring))
+    assert not await checked(seals.public(KeyRing.new(now.date())))
+    file.write_bytes(file.read_bytes().replace(b"p1@", b"q1@"))
+    assert not await checked(seals.public(ring))
