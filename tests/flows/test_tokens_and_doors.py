@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import struct
 import sys
 import time
 from base64 import urlsafe_b64encode
@@ -32,7 +33,7 @@ from mailprefs.web.audiences import patient
 from .doors import Doors, opened
 from .wire import connected, pressed, spoken
 
-TIMED = ("undo", "form", "manage", "confirm", "receipt", "console")
+TIMED = ("undo", "change", "form", "manage", "session", "confirm", "receipt", "console")
 ONE_CLICK = b"List-Unsubscribe=One-Click"
 
 
@@ -69,8 +70,17 @@ class Case:
             return self.token
         if kind == "api key":
             return self.doors.api_key
-        stop = [[self.key.hex, 272, f"{self.nonce}-272", time.time()]]  # what an undo names: the evidence of the press, and its time
-        return str(self.ring.timed(kind).dumps(stop if place == "undo" else self.nonce))
+        return str(self.ring.timed(kind).dumps(self.said(place)))
+
+    def said(self, place: str) -> object:
+        """What a place wants to read: an undo names a press and its time, a pass whose it is and what for."""
+        if place == "undo":
+            return [[self.key.hex, 272, f"{self.nonce}-272", time.time()]]
+        if place == "change":
+            packed = self.key.bytes + UUID(hex=self.nonce).bytes + struct.pack(">d?", time.time(), False) + b"stop.16.email"
+            return urlsafe_b64encode(packed).decode()
+        scopes = {"manage": 256, "session": 256, "confirm": 275}
+        return [self.key.hex, scopes[place], self.nonce, int(time.time())] if place in scopes else self.nonce
 
     async def works(self, place: str, value: str) -> bool:
         """Put a value in a place, and return whether it did what the right kind would have done there."""
@@ -82,6 +92,21 @@ class Case:
             case "page":
                 async with self.doors.http.get(f"{self.doors.base}/u/{value}") as answer:
                     return answer.status == 200
+            case "preferences" | "manage" | "confirm":
+                async with self.doors.http.get(f"{self.doors.base}/{place[0]}/{value}") as answer:
+                    return answer.status == 200
+            case "session":
+                link = self.ring.timed("manage").dumps(self.said("manage"))
+                async with self.doors.http.post(f"{self.doors.base}/m/{link}", data={"session": value, "do": "all"}) as answer:
+                    assert answer.status == 200
+                return await self.count("manage:%") == 1
+            case "change":
+                await self.doors.http.post(
+                    f"{self.doors.base}/p/{self.token}", data={"form": self.value("form", "form"), "do": "stop.16.email"}
+                )
+                async with self.doors.http.post(f"{self.doors.base}/p/{self.token}", data={"undo": value}) as answer:
+                    assert answer.status == 200
+                return await self.count("undo:%") == 1
             case "undo":
                 await self.doors.http.post(url, data={"form": self.value("form", "form"), "stop": "this"})
                 async with self.doors.http.post(url, data={"undo": value}) as answer:
@@ -101,7 +126,18 @@ class Case:
         return int(await self.conn.fetchval("select count(*) from consent where key = $1 and evidence like $2", self.key, evidence))
 
 
-OPENS = {"path": "link", "page": "link", "undo": "undo", "form": "form", "bearer": "api key"}
+OPENS = {
+    "path": "link",
+    "page": "link",
+    "undo": "undo",
+    "form": "form",
+    "bearer": "api key",
+    "preferences": "link",
+    "change": "change",
+    "manage": "manage",
+    "session": "session",
+    "confirm": "confirm",
+}
 
 
 async def test_each_kind_of_token_opens_its_own_place_and_no_other(
@@ -114,14 +150,14 @@ async def test_each_kind_of_token_opens_its_own_place_and_no_other(
             case = Case(doors, conn, ring, links.token(key, shared_catalogue.topic("newsletter")), key)
             found[place, kind] = await case.works(place, case.value(kind, place))
     assert found == {(place, kind): OPENS[place] == kind for place, kind in found}
-    assert len(found) == 40
+    assert len(found) == 100
 
 
 def test_the_matrix_knows_every_route_that_takes_a_token(shared_catalogue: Catalogue, ring: KeyRing) -> None:
     secrets = {v: sendgrid.key_pair()[1] for a in shared_catalogue.account for v in a.secrets.values()}
     app = service.create_app(Settings().lending(secrets), shared_catalogue, ring, database_url="")
     taking = {resource.canonical for resource in app.router.resources() if "{token}" in resource.canonical}
-    assert taking == {"/u/{token}"}, "a new door for tokens wants its row in OPENS"
+    assert taking == {"/u/{token}", "/p/{token}", "/m/{token}", "/c/{token}"}, "a new door for tokens wants its row in OPENS"
 
 
 async def test_values_under_a_foreign_or_a_compromised_key_open_nothing_but_a_stop(
