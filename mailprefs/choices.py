@@ -17,6 +17,8 @@ from mailprefs.catalogue import Brand, Catalogue, Scope, Topic
 from mailprefs.db import Connection, queries
 from mailprefs.words import ADS, MARKETING, ROOT, Address, Cause, Channel, Door, Stream
 
+_FOR_GOOD = datetime(9999, 1, 1, tzinfo=UTC)  # later than any break; the last moment of all is infinity to the database, which is never past
+
 
 class State(StrEnum):
     """How one topic stands over one channel, as a page says it."""
@@ -119,7 +121,7 @@ async def topic(connection: Connection, address: Address, brand: Brand, catalogu
 
 async def since(connection: Connection, address: Address, scope: Scope) -> datetime | None:
     """Return since when a scope has been on hold for good, by whatever holds it or what it is part of; None if nothing does."""
-    holds = queries("choices").holds(connection, buckets=[address.bucket], keys=[address.key], now=datetime.max.replace(tzinfo=UTC))
+    holds = queries("choices").holds(connection, buckets=[address.bucket], keys=[address.key], now=_FOR_GOOD)
     return min([hold["off_at"] async for hold in holds if hold["scope"] in scope.path], default=None)
 
 
