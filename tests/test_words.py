@@ -36,10 +36,15 @@ def messages() -> Iterator[str | tuple[str, ...]]:
     """Every message of templates and code; one with a plural as a pair."""
     templates = (PACKAGE / "web" / "templates").glob("*.html")
     options = {"trim_blocks": "true", "lstrip_blocks": "true"}
-    found = [each for path in sorted(templates) for each in babel_extract(BytesIO(path.read_bytes()), ["_", "ngettext"], [], options)]
-    found += [each for name in SPEAKING for each in extract_python(BytesIO((PACKAGE / name).read_bytes()), ["gettext", "ngettext"], [], {})]
-    for _, _, text, _ in found:
-        words = [text] if isinstance(text, str) else [part for part in text or () if isinstance(part, str)]
+    found: list[object] = [
+        text for path in sorted(templates) for _, _, text, _ in babel_extract(BytesIO(path.read_bytes()), ["_", "ngettext"], [], options)
+    ]
+    for name in SPEAKING:
+        found += [
+            text for _, _, text, _ in extract_python(BytesIO((PACKAGE / name).read_bytes()), {"gettext": None, "ngettext": None}, [], {})
+        ]
+    for text in found:
+        words = [text] if isinstance(text, str) else [part for part in text if isinstance(part, str)] if isinstance(text, tuple) else []
         if words:
             yield words[0] if len(words) == 1 else tuple(words)
 
@@ -51,7 +56,7 @@ def catalogue(code: str) -> dict[str, tuple[str, ...]]:
     """Each message of a language by its English, with its plural forms."""
     read = read_po(BytesIO((PACKAGE / "locale" / f"{code}.po").read_bytes()), abort_invalid=True)
     return {
-        (each.id if isinstance(each.id, str) else each.id[0]): (each.string,) if isinstance(each.string, str) else tuple(each.string)
+        (each.id if isinstance(each.id, str) else each.id[0]): (each.string,) if isinstance(each.string, str) else tuple(each.string or ())
         for each in read
         if each.id
     }
