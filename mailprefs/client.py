@@ -139,7 +139,7 @@ class _Tries:
     def pause(self, after: float | None) -> float:
         """Return how long to wait before the next try. Raises Unavailable where no time is left for it."""
         self.count += 1
-        pause = max(after or 0.0, _PAUSE * 2 ** (self.count - 1) * _JITTER.uniform(0.5, 1.5))
+        pause: float = max(after or 0.0, _PAUSE * 2 ** (self.count - 1) * _JITTER.uniform(0.5, 1.5))
         if pause >= self.left:
             raise Unavailable("no answer in time")
         return pause

@@ -36,7 +36,7 @@ FILES = {
     "ses": ("EmailAddress,Reason,LastUpdateTime\na@example.org,BOUNCE,2026-01-31T09:30:00+00:00\n", (ROOT, "bounce", AT)),
     "sparkpost": ("recipient,type,description\na@example.org,non_transactional,x\n", (NEWSLETTER, "choice", None)),
     "mandrill": (
-        'email,reason,detail,created_at,expires_at,last_event_at,expires_at,subaccount\na@example.org,spam,,"2026-01-31 09:30:00.1",,,"",\n',
+        'email,reason,detail,created_at,expires_at,last_event_at,expires_at\na@example.org,spam,,"2026-01-31 09:30:00.1",,,""\n',
         (MARKETING, "complaint", NAIVE + timedelta(seconds=0.1)),
     ),
     "mailchimp-unsubscribed": (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable
 from datetime import datetime
 
 import asyncpg
@@ -27,8 +28,7 @@ async def left(conn: asyncpg.Connection, addresses: Addresses, now: datetime) ->
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd.compress])
-async def test_candidates_are_filtered_whatever_they_are_packed_in(shell: Shell, left: None, pack: object) -> None:
-    assert callable(pack)
+async def test_candidates_are_filtered_whatever_they_are_packed_in(shell: Shell, left: None, pack: Callable[[bytes], bytes]) -> None:
     done = await shell("filter", "newsletter", "--denied", "denied.csv", stdin=pack(ROWS))
     assert done.said(0, "4 candidates, 2 may be sent newsletter, 2 may not").out == ALLOWED
     denied = (shell.home / "denied.csv").read_text()

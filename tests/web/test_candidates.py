@@ -8,7 +8,7 @@ import gzip
 import io
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 
 import asyncpg
@@ -16,8 +16,9 @@ import pytest
 from aiohttp import ClientError, ClientSession
 from backports import zstd
 
-from mailprefs import ledger
+from mailprefs import apikeys, ledger
 from mailprefs.addresses import Addresses
+from mailprefs.apikeys import Power
 from mailprefs.words import Cause, Change, Door, Effect
 
 PATH = "/v1/audiences/connective/newsletter/filter"
@@ -58,9 +59,8 @@ async def test_ndjson_is_answered_as_ndjson_and_another_column_can_hold_the_addr
 
 @pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("zstd", zstd.compress)])
 async def test_a_packed_body_is_unpacked_and_one_that_breaks_off_is_no_answer(
-    base: str, http: ClientSession, bearer: dict[str, str], left: None, encoding: str, pack: object
+    base: str, http: ClientSession, bearer: dict[str, str], left: None, encoding: str, pack: Callable[[bytes], bytes]
 ) -> None:
-    assert callable(pack)
     head, _, rest = ROWS.partition("\n")
     whole = pack(f"{head}\n".encode()) + pack(rest.encode())  # two archives behind each other are one file
     headers = {**bearer, "Content-Encoding": encoding}
@@ -131,3 +131,11 @@ async def test_who_does_not_read_the_answer_is_not_read_either(base: str, bearer
     finally:
         writer.transport.abort()
     assert 0 < sent < 24 << 20
+
+
+async def test_nobody_filters_without_a_key_for_exports(base: str, http: ClientSession, conn: asyncpg.Connection, now: datetime) -> None:
+    _, weak = await apikeys.issue(conn, [Power.DECIDE], "weak", now=now)
+    doors: list[tuple[dict[str, str], int]] = [({}, 401), ({"Authorization": f"Bearer {weak}"}, 403)]
+    for headers, status in doors:
+        async with http.post(base + PATH, data=ROWS, headers=headers) as answer:
+            assert answer.status == status
