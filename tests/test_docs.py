@@ -230,7 +230,7 @@ def routes() -> dict[str, str]:
     found = {}
     rooms = [
         ast.parse((ROOT / f"mailprefs/web/{room}.py").read_text(encoding="utf-8"))
-        for room in ("marketer", "audiences", "candidates", "exports", "operator")
+        for room in ("marketer", "changes", "audiences", "candidates", "exports", "operator")
     ]
     for node in (node for room in rooms for node in ast.walk(room)):
         if isinstance(node, ast.AsyncFunctionDef):

@@ -58,6 +58,7 @@ FLOORS = {
         "web.optin",
         "web.provider",
         "web.marketer",
+        "web.changes",
         "web.audiences",
         "web.exports",
         "web.operator",

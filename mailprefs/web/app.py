@@ -24,6 +24,7 @@ from mailprefs.web import (
     admin,
     audiences,
     candidates,
+    changes,
     exports,
     manage,
     marketer,
@@ -68,7 +69,7 @@ CONNECTIONS = sum(POOLS.values())  # to the database, of one web process at most
 DOORS = {
     "public": (recipient, preferences, manage, optin),
     "hooks": (provider,),
-    "api": (marketer, audiences, candidates, exports, operator),
+    "api": (marketer, changes, audiences, candidates, exports, operator),
     "metrics": (admin,),
 }
 
