@@ -46,7 +46,7 @@ DONE_BY = timedelta(days=5, hours=12)
 CLOSED = (timedelta(hours=9), timedelta(hours=69))  # since the beginning: one provider takes nothing
 SETTLE = timedelta(minutes=15)
 HALF_A_DAY = timedelta(hours=12)
-STEPS = [timedelta(minutes=n) for n in (1, 4, 10, 90)]
+STEPS = [timedelta(minutes=n) for n in ((1, 4, 10, 90) if PEOPLE > 1000 else (3, 10, 40, 150))]
 LANDS_WITHIN = timedelta(minutes=10)  # what is late is never as late as ``SETTLE``
 TIMEOUT = 0.3  # seconds until an answer is given up
 FINE: Mapping[str, object] = {"fault": "slow", "seconds": 0}
@@ -251,8 +251,8 @@ class Days:
 
     async def rest(self) -> None:
         """Let two quiet days pass, in which the lists are compared and everything that is owed is told."""
-        for _ in range(60):
-            self.clock.now += timedelta(minutes=50)
+        for _ in range(36):
+            self.clock.now += timedelta(minutes=85)
             await asyncio.gather(*(self._carry(desk) for desk in self.desks))
             if self.nightly:
                 await self.nightly.round()

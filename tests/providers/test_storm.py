@@ -34,7 +34,7 @@ from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
 from .tellers import PATIENT, TOLD, Box, teller_of
 from .test_carried import ACCOUNT, CALLED, NEWSLETTER, OFFERS, Clock, hurried
 
-CHANGES = int(os.environ.get("MAILPREFS_TEST_STORM", "40"))
+CHANGES = int(os.environ.get("MAILPREFS_TEST_STORM", "25"))
 TWICE = (1, 2) if CHANGES > 100 else (1,)
 PEOPLE, A_ROUND = 25, 6  # people; changes between two rounds, at most
 SETTLE, LATEST = timedelta(minutes=15), timedelta(minutes=12)  # what is late lands before it is settled
