@@ -1,7 +1,7 @@
-"""For applications: decisions and links over HTTP, and a guard to ask right before a message is sent.
+"""For applications: decisions, links and changes over HTTP, and a guard to ask right before a message is sent.
 
-``Client`` needs the standard library alone, and threads may share it; ``AsyncClient`` is the same on aiohttp. Both ask only what is safe
-to ask again, and do so until their time is over. No error repeats an address.
+``Client`` needs the standard library alone, and threads may share it; ``AsyncClient`` is the same on aiohttp. What is safe to ask again
+is asked until its time is over. No error repeats an address.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import random
 import ssl
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from aiohttp import ClientSession
 
 BATCH = 10_000  # entries of one request
+CHANGES = 1_000  # of one request that changes something
 TIMEOUT = 5.0  # seconds for one request with all its tries
 LARGEST = 64 << 20  # bytes of an answer
 _PAUSE = 0.1  # seconds before the second try; twice as long before each one after it
@@ -56,6 +57,18 @@ class Link:
     headers: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One change to hand in: ``effect`` is "stop", "lift", "consent" or "signup". A consent says when it was given."""
+
+    address: str
+    scope: str
+    effect: str
+    evidence: str  # where the reason is written down; kept for ever, so nothing about the person
+    cause: str = "choice"
+    at: datetime | None = None  # with its time zone; None is now
+
+
 class _Again(Exception):
     """Another try may have more luck, ``after`` so many seconds."""
 
@@ -69,6 +82,7 @@ class _Question(Generic[Answer]):
     path: str
     body: bytes
     read: Callable[[Any], Answer]
+    again: bool = True  # to ask twice changes nothing
 
     def answered(self, status: int, after: str | None, body: bytes) -> Answer:
         """Return what an answer says. Raises Refused, _Again, or Unavailable for what is no answer of ours."""
@@ -94,6 +108,13 @@ def _links(topic: str, addresses: Sequence[str]) -> _Question[list[Link]]:
     return _Question("/v1/links", json.dumps(body).encode(), lambda found: _of(addresses, [Link(**each) for each in found["links"]]))
 
 
+def _changes(wanted: Sequence[Wanted], before: int) -> _Question[dict[int, str]]:
+    rows = [{name: value for name, value in asdict(each).items() if value is not None} for each in wanted]
+    body = json.dumps({"changes": rows}, default=datetime.isoformat).encode()
+    again = all(each.effect != "signup" for each in wanted)  # each of those is a mail; the others are known the second time
+    return _Question("/v1/changes", body, lambda found: {before + r["row"]: r["reason"] for r in found["refused"]}, again)
+
+
 def _of(asked: Sequence[object], found: list[Answer]) -> list[Answer]:
     """Return as many answers as there were questions: one fewer, and each would be about somebody else."""
     if len(found) != len(asked):
@@ -110,9 +131,9 @@ def _time(text: str | None) -> datetime | None:
     return datetime.fromisoformat(text) if text else None
 
 
-def _batches(asked: Iterable[Answer]) -> Iterator[list[Answer]]:
+def _batches(asked: Iterable[Answer], most: int = BATCH) -> Iterator[list[Answer]]:
     each = iter(asked)
-    while batch := list(islice(each, BATCH)):
+    while batch := list(islice(each, most)):
         yield batch
 
 
@@ -136,10 +157,13 @@ class _Tries:
         """What is left, for a socket, which takes 0 for something else."""
         return max(self.left, 0.001)
 
-    def pause(self, after: float | None) -> float:
-        """Return how long to wait before the next try. Raises Unavailable where no time is left for it."""
+    def pause(self, trouble: Exception, question: _Question[Any]) -> float:
+        """Return how long to wait before the next try. Raises Unavailable where no time is left for it, or none may be made."""
+        if not question.again:
+            raise Unavailable("no answer: it may have been taken")
         self.count += 1
-        pause: float = max(after or 0.0, _PAUSE * 2 ** (self.count - 1) * _JITTER.uniform(0.5, 1.5))
+        after = getattr(trouble, "after", None) or 0.0
+        pause: float = max(after, _PAUSE * 2 ** (self.count - 1) * _JITTER.uniform(0.5, 1.5))
         if pause >= self.left:
             raise Unavailable("no answer in time")
         return pause
@@ -190,6 +214,17 @@ class Client(_Place):
         """Return the link and the headers for each address of a topic, in order."""
         return [each for batch in _batches(addresses) for each in self._ask(_links(topic, batch))]
 
+    def change(self, wanted: Iterable[Wanted]) -> dict[int, str]:
+        """Hand in changes, each taken or refused by itself, and return why those were that were not taken, by their place from 0.
+
+        Stops, lifts and consents may be handed in again, and are where no answer comes; signups are not, since each is a mail.
+        """
+        refused: dict[int, str] = {}
+        for n, batch in enumerate(_batches(wanted, CHANGES)):
+            more: dict[int, str] = self._ask(_changes(batch, n * CHANGES))
+            refused |= more
+        return refused
+
     def close(self) -> None:
         """Let go of all connections that nobody uses."""
         while self._idle:
@@ -201,7 +236,7 @@ class Client(_Place):
             try:
                 return question.answered(*self._sent(question, tries))
             except (OSError, HTTPException, _Again) as trouble:
-                time.sleep(tries.pause(getattr(trouble, "after", None)))
+                time.sleep(tries.pause(trouble, question))
 
     def _sent(self, question: _Question[Answer], tries: _Tries) -> tuple[int, str | None, bytes]:
         connection = self._connection(tries)
@@ -265,6 +300,14 @@ class AsyncClient(_Place):
         """As ``Client.links``."""
         return [each for batch in _batches(addresses) for each in await self._ask(_links(topic, batch))]
 
+    async def change(self, wanted: Iterable[Wanted]) -> dict[int, str]:
+        """As ``Client.change``."""
+        refused: dict[int, str] = {}
+        for n, batch in enumerate(_batches(wanted, CHANGES)):
+            more: dict[int, str] = await self._ask(_changes(batch, n * CHANGES))
+            refused |= more
+        return refused
+
     async def _ask(self, question: _Question[Answer]) -> Answer:
         from aiohttp import ClientError
 
@@ -274,7 +317,7 @@ class AsyncClient(_Place):
                 async with asyncio.timeout(tries.left):
                     return question.answered(*await self._sent(question))
             except (OSError, ClientError, TimeoutError, _Again) as trouble:
-                await asyncio.sleep(tries.pause(getattr(trouble, "after", None)))
+                await asyncio.sleep(tries.pause(trouble, question))
 
     async def _sent(self, question: _Question[Answer]) -> tuple[int, str | None, bytes]:
         if self._session is None:

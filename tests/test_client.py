@@ -15,7 +15,7 @@ import pytest
 from mailprefs import ledger
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
-from mailprefs.client import AsyncClient, AsyncGuard, Client, Guard, Refused
+from mailprefs.client import AsyncClient, AsyncGuard, Client, Guard, Refused, Wanted
 from mailprefs.errors import MailprefsError, Misconfigured, Unavailable
 from mailprefs.links import KeyRing
 from mailprefs.words import Cause, Change, Decision, Door, Effect
@@ -78,6 +78,40 @@ async def test_what_is_refused_says_why_and_is_not_asked_again(doors: Doors) -> 
             await stranger.decide([("jane@example.org", "newsletter")])
         assert refused.value.kind == "unauthorised"
         assert "jane" not in str(refused.value)
+
+
+async def test_changes_are_handed_in_and_what_is_refused_says_why_by_its_place(
+    doors: Doors, now: datetime, conn: asyncpg.Connection
+) -> None:
+    wanted = [Wanted(f"p{n}@example.org", "newsletter", "stop", "ticket 7", at=now) for n in range(1001)]
+    wanted[1000] = Wanted("kim@example.org", "nothing", "stop", "ticket 7")
+    wanted += [
+        Wanted("kim@example.org", "partners", "consent", "form 7", at=now),
+        Wanted("p1@example.org", "newsletter", "lift", "ticket 8"),
+    ]
+    with Client(doors.base, doors.api_key, timeout=30) as plain:
+        refused = await asyncio.to_thread(plain.change, wanted)
+    assert list(refused) == [1000, 1002]
+    assert "scope" in refused[1000]
+    assert "recipient" in refused[1002]
+    async with AsyncClient(doors.base, doors.api_key, timeout=30) as client:
+        assert await client.change(wanted[:2] + wanted[1001:1002]) == {}  # once more is the same fact
+        answers = await client.decide(
+            [("p1@example.org", "newsletter"), ("kim@example.org", "partners"), ("kim@example.org", "newsletter")]
+        )
+    assert [answer.allowed for answer in answers] == [False, True, True]
+    assert await conn.fetchval("select count(*) from consent") == 1001
+
+
+@pytest.mark.parametrize(("effect", "asked"), [("stop", 2), ("signup", 1)])
+async def test_what_would_mail_somebody_twice_is_not_handed_in_twice(effect: str, asked: int) -> None:
+    async with standing_in(b"", http(200, {"recorded": 1, "refused": []})) as (base, seen), AsyncClient(base, KEY) as client:
+        if effect == "signup":
+            with pytest.raises(Unavailable, match="may have been taken"):
+                await client.change([Wanted("jane@example.org", "newsletter", effect, "form 7")])
+        else:
+            assert await client.change([Wanted("jane@example.org", "newsletter", effect, "form 7")]) == {}
+        assert len(seen) == asked
 
 
 @asynccontextmanager
