@@ -18,7 +18,7 @@ from mailprefs.links import KeyRing
 
 from .flat import NEWSLETTER, ODD_ONE, name
 
-LISTED = int(os.environ.get("MAILPREFS_TEST_LISTED", "8000"))
+LISTED = int(os.environ.get("MAILPREFS_TEST_LISTED", "10000"))
 SLACK = 24 * 1024  # KiB by which ten times as many people may be dearer
 PROGRAM = Path(__file__).parent / "flat.py"
 
