@@ -10,13 +10,13 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import crowds, machine, oneclick, tokens, webhooks
+from benchmarks import crowds, filtering, machine, oneclick, tokens, webhooks
 from benchmarks.figures import Figure
 from benchmarks.options import Options
 from benchmarks.stage import Stage, connected, staged
 from mailprefs import telemetry
 
-PATHS = {"tokens": tokens, "oneclick": oneclick, "webhooks": webhooks, "crowds": crowds}
+PATHS = {"tokens": tokens, "oneclick": oneclick, "webhooks": webhooks, "crowds": crowds, "filtering": filtering}
 _ROW = "{:<42} {:>12} {:>12} {:>7} {:>7}  {:<5}  {}"
 
 

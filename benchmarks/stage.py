@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from uuid import uuid4
 
@@ -40,7 +41,7 @@ class Stage:
     webhook_key: str = field(repr=False)  # the provider's private one
     secrets: dict[str, str] = field(repr=False)
 
-    @property
+    @cached_property
     def addresses(self) -> Addresses:
         return Addresses(self.ring.digest)
 
@@ -67,19 +68,18 @@ class Stage:
         async with connected(self.server) as connection:
             await connection.execute(statement)
 
+    def environment(self, url: str) -> dict[str, str]:
+        """Return what our commands find in theirs."""
+        own = {"DATABASE_URL": url, "MAILPREFS_CONFIG": str(HERE / "catalogue.toml"), "MAILPREFS_KEYS": str(self.home / "keys.json")}
+        return {**os.environ, **self.secrets, **own, "PORT": "0"}
+
     @asynccontextmanager
     async def service(self, url: str, *command: str) -> AsyncIterator[Served]:
         """Lend the service on a database: the real one, or what a Python module serves in its place."""
-        environment = {
-            **os.environ,
-            **self.secrets,
-            "DATABASE_URL": url,
-            "MAILPREFS_CONFIG": str(HERE / "catalogue.toml"),
-            "MAILPREFS_KEYS": str(self.home / "keys.json"),
-            "PORT": "0",
-        }
         words = command or ("mailprefs", "serve", "--only", "public,hooks", "--json-log")
-        process = await asyncio.create_subprocess_exec(sys.executable, "-m", *words, stderr=PIPE, env=environment, cwd=HERE.parent)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", *words, stderr=PIPE, env=self.environment(url), cwd=HERE.parent
+        )
         try:
             port = await asyncio.wait_for(_port(process), STARTING)
             yield Served(process.pid, port)
