@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from itertools import count
 
 import pytest
@@ -45,7 +46,7 @@ def test_every_size_can_be_set_and_quick_takes_smaller_ones() -> None:
     assert Options.read({"QUICK": "1"}).rows < Options().rows
     assert Options.read({"QUICK": "0", "BENCH_ROWS": "50000000"}).rows == 50_000_000
     numbers = count(1)
-    every = {name: next(numbers) for name in Options.__dataclass_fields__}
+    every = {each.name: next(numbers) for each in fields(Options)}
     assert Options.read({"QUICK": "1", **{f"BENCH_{name.upper()}": str(n) for name, n in every.items()}}) == Options(**every)
 
 
