@@ -14,14 +14,17 @@ from uuid import uuid4
 
 import asyncpg
 
-from mailprefs import audience, decisions, directory, ledger
+from mailprefs import audience, choices, crews, decisions, directory, ledger
 from mailprefs.addresses import Addresses
 from mailprefs.audience import Format
+from mailprefs.candidates import Filter
 from mailprefs.catalogue import Catalogue, Scope
+from mailprefs.choices import State
 from mailprefs.decisions import Question
 from mailprefs.directory import Entry
 from mailprefs.errors import NotEntitled
 from mailprefs.links import Links
+from mailprefs.sheets import Csv
 from mailprefs.words import ADS, Address, Cause, Change, Channel, Decision, Door, Effect, Stream, Wanted
 
 from .doors import Doors
@@ -198,6 +201,30 @@ class World:
             assert answer.status == 200
             return _texts(await answer.text(), format)
 
+    async def filtered(self, sifted: bool) -> Answers:
+        """What a file of everybody comes to, topic by topic."""
+        texts = [text_of(one) for one in self.town.everyone]
+        keyed = crews.key(self.addresses, Csv(b"address"), [text.encode() for text in texts])
+        found = {}
+        for topic in self.topics:
+            asking = Filter(self.catalogue, topic)
+            if sifted:
+                await asking.sift(self.conn, now=self.now)
+            denied = (await asking.judge(self.conn, keyed, now=self.now)).denied
+            found.update({(text, topic.number): n not in denied for n, text in enumerate(texts)})
+        return found
+
+    async def filtered_over_http(self) -> Answers:
+        """The same by HTTP, which answers with whoever is left."""
+        texts = [text_of(one) for one in self.town.everyone]
+        found = {}
+        for topic in self.topics:
+            url = f"{self.doors.base}/v1/audiences/{topic.name}/filter"
+            async with self.doors.http.post(url, data="\n".join(["address", *texts]).encode(), headers=self.doors.bearer) as answer:
+                left = set(_texts(await answer.text(), Format.CSV))
+            found.update({(text, topic.number): text in left for text in texts})
+        return found
+
     async def by_ledger(self) -> Answers:
         """The rule once more, of ``standing``, which folds the ledger and reads no summary."""
         folded: dict[object, list[asyncpg.Record]] = {}
@@ -244,6 +271,16 @@ class World:
             found[text, number] = says[1] == "You get this" and not _lacks_consent(decided[text, number])
         return found
 
+    async def on_the_sheet(self, pairs: Sequence[Pair]) -> Answers:
+        """The same as the preference page shows it: you get this, or one of the words for why not."""
+        found = {}
+        for text, number in pairs:
+            brand = self.catalogue.brand_of(number)
+            assert brand
+            standing = await choices.topic(self.conn, self.addresses.heard(text), brand, self.catalogue, number, now=self.now)
+            found[text, number] = standing.state is State.GETS
+        return found
+
     # all of them together
 
     async def voices(self) -> dict[str, Answers]:
@@ -257,8 +294,14 @@ class World:
             "ledger": await self.by_ledger(),
             "/v1/decisions": await self.over_http(),
             "/v1/addresses": await self.why_over_http(),
+            "filter": await self.filtered(sifted=False),
+            "filter of many": await self.filtered(sifted=True),
+            "/v1/audiences/…/filter": await self.filtered_over_http(),
             "is_held": await self.read_back(decided, asked),
             "page": await self.on_the_page(decided, seen),
+            "preferences": await self.on_the_sheet(
+                [pair for pair in asked if self.catalogue.by_number[pair[1]].stream is Stream.MARKETING]
+            ),
         }
 
     async def audiences(self) -> AsyncIterator[tuple[str, Scope, Channel, list[str]]]:
