@@ -58,5 +58,5 @@ class Packer:
 
 def _compressor(packing: Packing) -> _Compressor | None:
     if packing is Packing.GZIP:
-        return zlib.compressobj(6, zlib.DEFLATED, _GZIP)
+        return zlib.compressobj(4, zlib.DEFLATED, _GZIP)
     return zstd.ZstdCompressor(3) if packing is Packing.ZSTD else None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -268,3 +270,9 @@ async def test_rows_that_are_cut_anywhere_are_spelt_alike(links: Links, shared_c
     found = list(csv.reader(io.StringIO(spelt.decode(), newline="")))
     url = links.mint(UUID(key), topic).url
     assert found == [["a@example.org", 'x "y",\nz', url], ["b@example.org", "", url], ['"q,\n\n","@example.org', "", url]]
+
+
+def test_parquet_without_its_library_says_what_brings_it() -> None:
+    script = "import sys; sys.modules['duckdb'] = None; from mailprefs import parquet; parquet.duckdb()"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "Misconfigured: Parquet wants DuckDB, which is not installed here: pip install 'mailprefs[parquet]'" in done.stderr

@@ -140,8 +140,7 @@ async def test_who_asks_who_left_reads_what_is_behind_the_place_and_nobody_else(
     """From the first page to the last: what was looked through is not looked through again."""
     await settled()
     snapshot = await grown.fetchval("select pg_current_snapshot()::text")
-    said = {"purpose": "test", "requester": "test", "asked_at": now, "expires_at": now + MINUTE, "as_of": now}
-    export = Export(uuid4(), 272, Channel.EMAIL, 0, Shape(), **said, snapshot=snapshot)
+    export = Export(uuid4(), 272, Channel.EMAIL, 0, Shape(), "test", "test", now, now + MINUTE, as_of=now, snapshot=snapshot)
     people = [addresses.read(f"q{n}@example.org") for n in range(1_000)]
     for n in range(0, 1_000, 50):
         await ledger.record(grown, stops(people[n : n + 50], f"many{n}", now), now=now)

@@ -178,6 +178,11 @@ class Visitor:
             *(f"connective/newsletter?{each}" for each in odd),
         ):
             await self.ask("GET", f"/v1/audiences/{path}", headers=self.bearer)
+        asked = {"topic": "newsletter", "purpose": "test"}
+        for body in ({**asked, "topic": CANARY}, {**asked, "columns": [person]}, {**asked, "format": CANARY}, {**asked, CANARY: person}):
+            await self.ask("POST", "/v1/exports", json=body, headers=self.bearer)
+        for path in (CANARY, person, f"{key}", f"{key}/file", f"{key}/revoked?after={CANARY}&wait={CANARY}"):
+            await self.ask("GET", f"/v1/exports/{path}", headers=self.bearer)
         for path in (str(key), person, f"{key}?channel={CANARY}", f"{key}?channel=email"):
             await self.ask("GET", f"/v1/addresses/{path}", headers=self.bearer)
 
