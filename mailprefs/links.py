@@ -188,7 +188,7 @@ class TokenSigner(Signer):
         body = value.encode() if isinstance(value, str) else value
         context = self._copy()
         context.update(body)
-        return b"%b.%b" % (body, _b64url(context.digest()[:TAG]))
+        return body + b"." + b2a_base64(context.digest()[:TAG], newline=False).translate(_URLSAFE, b"=")
 
 
 class Token(NamedTuple):
@@ -253,7 +253,7 @@ class Links:
         """Return the signed token alone. Raises NotMintable."""
         _marketing(topic)
         key = self.ring.minting
-        return self.ring._signers[key.id].sign(_b64url(_HEAD.pack(key.id, topic.number) + address.bytes)).decode("ascii")
+        return self.ring._signers[key.id].sign(_b64url(_BODY.pack(key.id, topic.number, address.bytes))).decode()
 
     def stream(self, addresses: Iterable[UUID], topic: Mintable) -> Iterator[str]:
         """Yield a token for each address, in order: the same bytes as :meth:`token`, for millions. Raises NotMintable at once."""
