@@ -17,7 +17,7 @@ from mailprefs.catalogue import Brand, Catalogue, Scope, Topic
 from mailprefs.db import Connection, queries
 from mailprefs.words import ADS, MARKETING, ROOT, Address, Cause, Channel, Door, Stream
 
-_FOR_GOOD = datetime(9999, 1, 1, tzinfo=UTC)  # later than any break; the last moment of all is infinity to the database, which is never past
+_FOR_GOOD = datetime(9999, 1, 1, tzinfo=UTC)  # later than any break; datetime.max is infinity to the database, never past
 
 
 class State(StrEnum):

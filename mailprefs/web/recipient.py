@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -25,6 +27,7 @@ from mailprefs.words import MARKETING, Address, Cause, Change, Channel, Door, Ef
 
 BODY = 8 * 1024  # bytes of a press that are read, for evidence alone
 PATIENCE = 5.0  # seconds
+_MADE = struct.Struct(">16s16sd")  # whose press, its nonce, and when it was; then its scopes
 
 routes = web.RouteTableDef()
 
@@ -51,6 +54,23 @@ class Press:
     def open(self) -> bool:
         """True if its pages may say who it is for and how things stand: not of a private brand, nor by a key that leaked."""
         return self.brand is not None and self.brand.page == "open" and self.undoable
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What one press recorded, under a name of its own, so that a reload is no second press and an undo finds it."""
+
+    scopes: tuple[int, ...]
+    nonce: str
+    at: datetime
+    door: Door = Door.PAGE
+
+    def changes(self, whose: Sequence[Address]) -> list[Change]:
+        return [
+            Change(each, scope, Cause.CHOICE, Effect.STOP, self.door, f"{self.nonce}-{scope}", self.at)
+            for each in whose
+            for scope in self.scopes
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,76 +152,75 @@ async def _page(request: web.Request, press: Press, form: dict[str, str]) -> web
     house = request.app[HOUSE]
     bursts.noticed(request, request.app[BURSTS], house.clock())
     scopes = press.marketing if form.get("stop") == "all" else press.scopes
-    whose = [press.address, *(await _others(request, press) if scopes == press.marketing else ())]
+    whose = await _whose(request, replace(press, scopes=scopes))
     # after many in a day it is recorded as a press of the link: for good, which adds a row but once, and asks nothing
     often = not request.app[THOUGHTS].allowed(press.address.key, house.clock())
     door, nonce = (Door.LINK, uuid4().hex) if often else (Door.PAGE, forms.nonce(house, form["form"]))
-    changes = [_change(request, replace(press, address=one), scope, door, f"{nonce}-{scope}") for one in whose for scope in scopes]
-    made = [await _stopped(request, change) for change in changes]
-    undo = _way_back(house, made) if press.undoable else ""
-    return await _result(request, replace(press, scopes=scopes), undo, changes[0].happened_at)
+    made, own = await _stopped(request, Made(scopes, nonce, house.clock(), door), whose)
+    # a private page offers the way back whether or not it was stopped before: it would tell
+    undo = _way_back(house, press, made) if press.undoable and not often and (own or not press.open) else ""
+    return await _result(request, replace(press, scopes=scopes), undo, made.at)
 
 
-async def _others(request: web.Request, press: Press) -> Sequence[Address]:
-    """Return who else is the same person: "stop all marketing" is meant for the phone as well (docs/state.md §5)."""
+async def _whose(request: web.Request, press: Press) -> Sequence[Address]:
+    """Return who a press is for: "stop all marketing" is meant for the same person's phone as well (docs/state.md §5)."""
+    if not press.everything:
+        return [press.address]
     async with db.acquired(request.app[POOL]) as connection:
-        return (await choices.person(connection, press.address)).others
+        return (await choices.person(connection, press.address)).everyone
 
 
-async def _stopped(request: web.Request, change: Change) -> Change | None:
-    """Record a press and return it as it was recorded, None if it added no row. A form pressed again after its undo is a new press."""
-    if await _record(request, change):
-        return change
-    if change.door is Door.LINK:  # its name is its own: it was repeated, and holds
-        return None
+async def _stopped(request: web.Request, made: Made, whose: Sequence[Address]) -> tuple[Made, bool]:
+    """Record a press, and return it with whether each of its rows is its own. A form pressed again after its undo is a new press."""
+    changes = made.changes(whose)
+    added = [await _record(request, change) for change in changes]
+    if all(added) or made.door is Door.LINK:  # a link's name is its own: what adds no row was repeated, and holds
+        return made, all(added)
     async with db.acquired(request.app[POOL]) as connection:
-        if not await ledger.taken_back(connection, change):
-            return None
-    again = replace(change, id=uuid4().hex)
-    return again if await _record(request, again) else None
+        if not any([await ledger.taken_back(connection, change) for change in changes]):
+            return made, False
+    return await _stopped(request, replace(made, nonce=uuid4().hex), whose)
 
 
-def _way_back(house: House, made: list[Change | None]) -> str:
-    """Return what takes back these presses, and nothing if one of them is no row of its own, or for good."""
-    presses = [change for change in made if change and change.door is Door.PAGE]
-    if len(presses) < len(made):
-        return ""
-    value = [[change.address.key.hex, change.scope, change.id, change.happened_at.timestamp()] for change in presses]
-    return str(house.ring.timed("undo").dumps(value))
+def _way_back(house: House, press: Press, made: Made) -> str:
+    """Return what takes back a press. Whom else it took effect for is looked up again: so it is as long for everybody."""
+    packed = _MADE.pack(press.address.key.bytes, UUID(hex=made.nonce).bytes, made.at.timestamp())
+    packed += struct.pack(f">{len(made.scopes)}H", *made.scopes)
+    return str(house.ring.timed("undo").dumps(urlsafe_b64encode(packed).decode()))
 
 
 async def _undo(request: web.Request, press: Press, value: str) -> web.Response:
     """Take back the very stop that this page made, within half an hour of when it was received; every other stop stands."""
     house = request.app[HOUSE]
     made = _made(house, press, value)
-    for stop in made:
+    if made is None:  # late, or made on somebody else's page: nothing is said of how things stand
+        return await _show(request, "undone", press, await _seen(request, press), held=None, form=forms.fresh(house))
+    undone = replace(press, scopes=made.scopes)
+    for stop in made.changes(await _whose(request, undone)):
         await _record(request, ledger.withdrawal(stop, now=house.clock()))
-    undone = replace(press, scopes=tuple(sorted({stop.scope for stop in made})) or press.scopes)
-    held = await _held(request, undone, any) if made else None  # late, or made on somebody else's page: nothing is said of how things stand
+    held = await _held(request, undone, any)
     return await _show(request, "undone", undone, await _seen(request, undone), held=held, form=forms.fresh(house))
 
 
-def _made(house: House, press: Press, value: str) -> list[Change]:
-    """Return the presses that an undo value names; none if it is odd, forged, late, or another's. Its age counts from the press."""
+def _made(house: House, press: Press, value: str) -> Made | None:
+    """Return the press that an undo names; None if it is odd, forged, late, or another's. Its age counts from the press."""
     try:
-        entries = house.ring.timed("undo").loads(value, max_age=int(ledger.UNDO.total_seconds()))
-        made = [_taken(UUID(hex=key), int(scope), str(id), datetime.fromtimestamp(at, UTC)) for key, scope, id, at in entries]
-    except (BadData, ValueError, TypeError, OverflowError):
-        return []
-    timely = all(house.clock() - stop.happened_at <= ledger.UNDO for stop in made)
-    return made if made and timely and press.undoable and made[0].address.key == press.address.key else []
-
-
-def _taken(key: UUID, scope: int, id: str, at: datetime) -> Change:
-    return Change(Address(key), scope, Cause.CHOICE, Effect.STOP, Door.PAGE, id, at)
+        packed = urlsafe_b64decode(house.ring.timed("undo").loads(value, max_age=int(ledger.UNDO.total_seconds())))
+        key, nonce, at = _MADE.unpack_from(packed)
+        scopes = struct.unpack(f">{(len(packed) - _MADE.size) // 2}H", packed[_MADE.size :])
+        made = Made(scopes, UUID(bytes=nonce).hex, datetime.fromtimestamp(at, UTC))
+    except (BadData, ValueError, TypeError, OverflowError, struct.error):
+        return None
+    mine = key == press.address.key.bytes and press.undoable
+    return made if scopes and mine and house.clock() - made.at <= ledger.UNDO else None
 
 
 async def _once_more(request: web.Request, press: Press, value: str) -> web.Response:
     """Show what a press came to once more, in another language. Records nothing."""
     made = _made(request.app[HOUSE], press, value)
-    if not made:
+    if made is None:
         return await _confirm(request, press)
-    return await _result(request, replace(press, scopes=tuple(sorted({stop.scope for stop in made}))), value, made[0].happened_at)
+    return await _result(request, replace(press, scopes=made.scopes), value, made.at)
 
 
 async def _record(request: web.Request, change: Change) -> bool:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import re
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from mailprefs import ledger
+from mailprefs import directory, ledger, receipts, seals
+from mailprefs.directory import Entry
 from mailprefs.links import Links
 from mailprefs.words import Cause, Change, Door, Effect
 
-from .visitor import Visitor
+from .visitor import SCRIPTED, Visitor
 
 NEWSLETTER, OFFERS, MARKETING, ADS = 272, 273, 257, 259
 PRIVATE = pytest.mark.parametrize("visitor", [{"page": "private"}], indirect=True)
@@ -75,3 +77,198 @@ async def test_d_a_break_that_ends_is_no_stop(visitor: Visitor) -> None:
     pause = Change(jane, MARKETING, Cause.PAUSE, Effect.STOP, Door.MANAGE, "1", now, now + timedelta(days=90))
     await ledger.record(visitor.conn, [pause], now=now)
     assert "Stop these emails?" in words(await visitor.get(leave(visitor)))
+
+
+def alike(page: str) -> str:
+    """Return a page without its signed values, but for how long they are, and without the numbers of its receipt."""
+    page = re.sub(r'value="([A-Za-z0-9_.-]{40,})"', lambda found: f'value="{len(found[1])}"', page)
+    page = re.sub(r"/p/[A-Za-z0-9_.-]{45}", "/p/TOKEN", page)
+    page = re.sub(r"<bdi>[A-Z2-7]{4}-[A-Z2-7]{4}-[A-Z2-7]{4}</bdi>", "NUMBER", page)
+    return re.sub(r"<pre.*?</pre>", lambda found: str(len(found[0])), page, flags=re.DOTALL)
+
+
+@PRIVATE
+async def test_c_g_and_h_a_private_brand_has_the_same_pages_for_known_stopped_tied_and_unknown_people(visitor: Visitor) -> None:
+    (known,) = await visitor.known("known@example.org")
+    _, phone = await visitor.known("tied@example.org", "+12025550123", party="p1")
+    stopped, long_ago = await visitor.known("stopped@example.org", "long@example.org")
+    now = visitor.clock[-1]
+    before = now - timedelta(days=20)
+    await ledger.record(visitor.conn, [Change(stopped, MARKETING, Cause.CHOICE, Effect.STOP, Door.LINK, "1", now)], now=now)
+    page = [Change(long_ago, scope, Cause.CHOICE, Effect.STOP, Door.PAGE, f"{scope}", before) for scope in (MARKETING, NEWSLETTER)]
+    await ledger.record(visitor.conn, page, now=before)
+    people = ("stranger", "known", "tied", "stopped", "long")
+    for pressed in ("this", "all"):
+        said: dict[str, set[str]] = {"C": set(), "G": set(), "H": set()}
+        for who in people:
+            path = leave(visitor, f"{who}@example.org")
+            said["C"].add(alike(await visitor.get(path)))
+            said["G"].add(alike(await visitor.post(path, stop=pressed)))
+            said["H"].add(alike(await visitor.post(path, undo=visitor.undo)))
+        assert {name: len(pages) for name, pages in said.items()} == {"C": 1, "G": 1, "H": 1}, pressed
+        text = words(" ".join(page for pages in said.values() for page in pages))
+        for never in ("Monthly newsletter", "Offers", "example.org", "You get this", "Already", "Since"):
+            assert never not in text
+        assert "The kind of email this link came in" in text
+    assert [row[2] for row in await visitor.rows(phone)] == ["stop", "withdraw"], "the control: what was tied was stopped as well"
+    assert await visitor.rows(known)
+
+
+@PRIVATE
+async def test_the_pages_under_a_private_brand_are_as_long_for_everybody(visitor: Visitor) -> None:
+    await visitor.known("known@example.org")
+    lengths = {len(await visitor.get(leave(visitor, f"{who}@example.org"))) for who in ("stranger", "known")}
+    assert len(lengths) == 1
+
+
+async def test_e_the_result_says_what_stopped_when_what_still_comes_and_why_with_a_receipt(visitor: Visitor) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    await visitor.get(leave(visitor))
+    said = words(await visitor.post(leave(visitor), stop="this"))
+    assert await visitor.rows(jane) == [(NEWSLETTER, "choice", "stop", "page")]
+    assert "<title>Stopped · Connective Care</title>" in visitor.text
+    for each in (
+        "These emails are stopped",
+        "Monthly newsletter",
+        "j•••@e•••.org",
+        "may still arrive in the next 2 days",
+        "You can undo this for 30 minutes",
+        "Offers and discounts You have not stopped these",
+        "You need these, so they are always sent.",
+        "Your receipt",
+        "22 November 2026, 12:00 UTC" if "22 November" in said else "November 22, 2026, 12:00 UTC",
+    ):
+        assert each in said
+    for never in ("News from partners", "A subject of its own", "Orders and receipts"):
+        assert never not in said, "what wants a consent that nobody gave, sensitive, transactional"
+    proof = re.search(r"<pre[^>]*>(.*?)</pre>", visitor.text, re.DOTALL)
+    assert proof
+    told = receipts.read(seals.public(visitor.ring), html.unescape(proof[1]))
+    assert (told["stopped"], told["of"]) == ([NEWSLETTER], jane.key.hex)
+    assert str(told["number"]) in said
+
+
+async def test_e_a_second_press_of_a_stop_that_holds_shows_no_way_back(visitor: Visitor) -> None:
+    await visitor.known("jane@example.org")
+    await visitor.get(leave(visitor))
+    form = visitor.hidden("form")
+    first = await visitor.post(leave(visitor), form=form, stop="this")
+    assert visitor.undo
+    again = await visitor.post(leave(visitor), form=form, stop="this")
+    assert "These emails are stopped" in words(first)
+    assert "These emails are stopped" in words(again)
+    assert not visitor.undo, "the undo of the earlier press stands alone"
+
+
+async def test_f_all_marketing_covers_what_is_added_later(visitor: Visitor) -> None:
+    await visitor.known("jane@example.org")
+    await visitor.get(leave(visitor))
+    said = words(await visitor.post(leave(visitor), stop="all"))
+    assert "All marketing emails are stopped" in said
+    assert "This also covers topics we add later." in said
+    assert "You have not stopped these" not in said
+    assert 'value="all"' not in visitor.text
+
+
+async def test_h_an_undo_is_read_back_and_says_what_else_holds_since_when(visitor: Visitor) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    await visitor.get(leave(visitor))
+    await visitor.post(leave(visitor), stop="this")
+    said = words(await visitor.post(leave(visitor), undo=visitor.undo))
+    assert "Your stop is undone" in said
+    assert "You get this" in said
+    await visitor.get(leave(visitor))
+    await visitor.post(leave(visitor), stop="this")
+    undo, now = visitor.undo, visitor.clock[-1]
+    await ledger.record(visitor.conn, [Change(jane, MARKETING, Cause.CHOICE, Effect.STOP, Door.LINK, "1", now)], now=now)
+    said = words(await visitor.post(leave(visitor), undo=undo))
+    assert "Your stop is undone" in said
+    assert "You get this" not in said
+    assert "Stopped Since November 22, 2026" in said
+
+
+async def test_i_after_half_an_hour_the_way_back_is_a_link_by_mail(visitor: Visitor) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    await visitor.get(leave(visitor))
+    await visitor.post(leave(visitor), stop="this")
+    undo = visitor.undo
+    visitor.clock.append(visitor.clock[-1] + ledger.UNDO + timedelta(seconds=1))
+    said = words(await visitor.post(leave(visitor), undo=undo))
+    assert "The time to undo has ended" in said
+    assert 'name="mail"' in visitor.text
+    assert len(await visitor.rows(jane)) == 1
+
+
+async def test_a_press_by_a_script_stops_nobody_and_a_press_of_any_other_kind_does(visitor: Visitor) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    await visitor.get(leave(visitor))
+    said = words(await visitor.post(leave(visitor), SCRIPTED, stop="this"))
+    assert "Stop these emails?" in said
+    assert await visitor.rows(jane) == []
+    for n, headers in enumerate(({"Sec-Fetch-Mode": "navigate", "Sec-Fetch-User": "?1"}, {}, {"Sec-Fetch-Mode": "cors"})):
+        (one,) = await visitor.known(f"p{n}@example.org")
+        await visitor.get(leave(visitor, f"p{n}@example.org"))
+        await visitor.post(leave(visitor, f"p{n}@example.org"), headers, stop="this")
+        assert len(await visitor.rows(one)) == 1, headers
+    one_click = {"List-Unsubscribe": "One-Click"}
+    async with visitor.doors.http.post(visitor.doors.base + leave(visitor), data=one_click, headers=SCRIPTED) as answer:
+        assert (answer.status, await answer.read()) == (200, b"")
+    assert await visitor.rows(jane) == [(NEWSLETTER, "choice", "stop", "link")], "a mailbox provider's press is one, whatever it says"
+
+
+async def test_q_every_link_that_is_none_gets_the_same_page_with_a_field_for_the_address(visitor: Visitor) -> None:
+    path = leave(visitor)
+    pages = set()
+    for wrong in (path[:-1] + ("A" if path[-1] != "A" else "Q"), path[:-3], "/u/x", "/u/" + path[3:].upper()):
+        pages.add(await visitor.get(wrong))
+        assert visitor.status == 404
+        pages.add(await visitor.post(wrong, stop="this"))
+    (page,) = pages
+    assert "This link does not work" in words(page)
+    assert 'action="/preferences' in page
+    assert 'type="email"' in page
+
+
+async def test_s_the_privacy_signal_stops_ads_says_so_and_changes_no_choice_about_mail(visitor: Visitor) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    for n in range(3):
+        page = words(await visitor.get(leave(visitor), {"Sec-GPC": "1"} if n else {"DNT": "1", "Sec-GPC": "0"}))
+        assert ("Opt-out request honored" in page) is bool(n)
+    assert await visitor.rows(jane) == [(ADS, "choice", "stop", "page")]
+    assert "Stop these emails?" in page
+
+
+async def test_t_a_form_that_lay_open_for_long_still_stops(visitor: Visitor) -> None:
+    """There is no page that says "too old": an old press counts, as an old link does."""
+    (jane,) = await visitor.known("jane@example.org")
+    await visitor.get(leave(visitor))
+    form = visitor.hidden("form")
+    visitor.clock.append(visitor.clock[-1] + timedelta(days=400))
+    await visitor.post(leave(visitor), form=form, stop="this")
+    assert len(await visitor.rows(jane)) == 1
+
+
+async def test_what_a_press_came_to_is_shown_in_another_language_with_its_way_back_and_records_nothing(visitor: Visitor) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    await visitor.get(leave(visitor))
+    await visitor.post(leave(visitor), stop="this")
+    undo = visitor.undo
+    for code, title in (("de", "abbestellt"), ("ar", "إيقاف"), ("en", "These emails are stopped")):
+        page = await visitor.post(f"{leave(visitor)}?lang={code}", again=undo)
+        assert f'<html lang="{code}" dir="{"rtl" if code == "ar" else "ltr"}">' in page
+        assert title in page
+        assert visitor.undo == undo
+    assert len(await visitor.rows(jane)) == 1
+    await visitor.post(leave(visitor), undo=undo)
+    assert [row[2] for row in await visitor.rows(jane)] == ["stop", "withdraw"]
+
+
+async def test_the_language_is_the_pressed_one_else_the_recipients_else_the_browsers(visitor: Visitor) -> None:
+    spanish = visitor.addresses.read("es@example.org")
+    await directory.know(visitor.conn, [Entry(spanish, locale="es-MX")], now=visitor.clock[-1])
+    german, own = {"Accept-Language": "de-CH,de;q=0.9"}, leave(visitor, "es@example.org")
+    for path, code in ((leave(visitor), "de"), (own, "es"), (f"{own}?lang=fr", "fr")):
+        assert f'<html lang="{code}" dir="ltr">' in await visitor.get(path, german)
+    assert "Boletín mensual" in await visitor.get(own)
+    assert '<html lang="en"' in await visitor.get(leave(visitor) + "?lang=<script>")
+    assert "<script" not in visitor.text

@@ -75,7 +75,7 @@ class Case:
     def said(self, place: str) -> object:
         """What a place wants to read: an undo names a press and its time, a pass whose it is and what for."""
         if place == "undo":
-            return [[self.key.hex, 272, f"{self.nonce}-272", time.time()]]
+            return urlsafe_b64encode(self.key.bytes + UUID(hex=self.nonce).bytes + struct.pack(">dH", time.time(), 272)).decode()
         if place == "change":
             packed = self.key.bytes + UUID(hex=self.nonce).bytes + struct.pack(">d?", time.time(), False) + b"stop.16.email"
             return urlsafe_b64encode(packed).decode()
@@ -211,7 +211,7 @@ async def test_no_altered_and_no_guessed_token_does_anything(doors: Doors, conn:
     assert await written(conn) > 0
 
 
-HINTS = ({"Sec-GPC": "1"}, {"DNT": "1"}, {"Sec-Purpose": "prefetch"}, {"Purpose": "prefetch"}, {"X-Moz": "prefetch"})
+HINTS = ({"Sec-GPC": "0"}, {"DNT": "1"}, {"Sec-Purpose": "prefetch"}, {"Purpose": "prefetch"}, {"X-Moz": "prefetch"})
 
 
 async def test_what_a_browser_hints_changes_nothing_here(
