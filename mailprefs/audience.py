@@ -5,6 +5,7 @@ PostgreSQL formats the rows, and Python builds none, unless links are minted or 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -19,7 +20,10 @@ from mailprefs.spelling import MINTED, Speller
 from mailprefs.words import Channel
 
 COLUMNS = ("address", "locale", "region", "party")
-LONGEST = 24 * 3600.0  # seconds that a whole audience may take; who takes nothing of it is cut off long before
+LONGEST = (
+    24 * 3600.0
+)  # seconds that one in order may take, which nobody reads meanwhile; the others end with their connection's own patience
+SLICE = 32_768  # bytes of rows that are spelt before the loop serves somebody else
 
 
 class Format(StrEnum):
@@ -61,15 +65,18 @@ async def stream(
         links.stream((), topic)  # refuses at once a topic that has no links
 
     async def spelt(chunk: bytes) -> None:
-        if lines := speller.spell(chunk):
-            await sink(lines)
+        for start in range(0, len(chunk), SLICE):
+            if lines := speller.spell(chunk[start : start + SLICE]):
+                await sink(lines)
+            await asyncio.sleep(0)
 
     if header := speller.header():
         await sink(header)
     listed = [*known, *(None for _ in COLUMNS[len(known) :])]
     chosen = [None, *listed] if format is Format.CSV else [known, *(None for _ in COLUMNS)]
     asked = [*chosen, *arguments, *([seen] if seen else [])]
-    return await _copy(connection, text("audience", order or "keyed"), asked, spelt, {"format": "csv"})
+    options = {"format": "csv", "timeout": LONGEST if order else None}
+    return await _copy(connection, text("audience", order or "keyed"), asked, spelt, options)
 
 
 def sound(topic: Scope, columns: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -99,5 +106,5 @@ async def _plain(connection: Connection, columns: Sequence[str], arguments: Sequ
 
 
 async def _copy(connection: Connection, query: str, arguments: Sequence[Any], sink: Sink, options: dict[str, Any]) -> int:
-    done = await connection.copy_from_query(query.rstrip().rstrip(";"), *arguments, output=sink, timeout=LONGEST, **options)
+    done = await connection.copy_from_query(query.rstrip().rstrip(";"), *arguments, output=sink, **options)
     return int(done.rpartition(" ")[2])

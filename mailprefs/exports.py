@@ -21,12 +21,13 @@ from mailprefs import audience, files, parquet, seals, shapes, telemetry
 from mailprefs.catalogue import Catalogue, Scope
 from mailprefs.db import Connection, queries
 from mailprefs.decisions import name_of
-from mailprefs.errors import Forged, Misconfigured, NotMintable, Outdated, Unavailable, UnknownScope, Unreadable
+from mailprefs.errors import Busy, Forged, Misconfigured, NotMintable, Outdated, Unavailable, UnknownScope, Unreadable
 from mailprefs.links import KeyRing, Links
 from mailprefs.packing import Packing, Sink
 from mailprefs.shapes import Shape
 from mailprefs.words import Channel
 
+WAITING = 20  # exports that may wait at once: each takes room on the disk
 FOLDER = "exports"  # under MAILPREFS_DATA
 _TURN = 0x6578_706F_7274  # advisory lock, "export"
 _SLICE = 1 << 20  # bytes of a file that are read at once
@@ -69,11 +70,12 @@ async def ask(
     expires_at: datetime,
     now: datetime,
 ) -> UUID:
-    """Ask for an export, which the worker makes, and return its id. Raises UnknownScope as ``audience.sound``."""
+    """Ask for an export, which the worker makes, and return its id. Raises UnknownScope as ``audience.sound``, and Busy."""
     audience.sound(topic, shape.columns)
     id = uuid4()
     said = {"scope": topic.number, "channel": channel.value, "wants": topic.wants(channel), "purpose": purpose, "requester": requester}
-    await queries("exports").ask(connection, id=id, **said, **_columns(shape), now=now, expires_at=expires_at)
+    if not await queries("exports").ask(connection, id=id, **said, **_columns(shape), now=now, expires_at=expires_at, most=WAITING):
+        raise Busy("as many exports as may are waiting to be made. Try again.")
     return id
 
 

@@ -22,7 +22,7 @@ from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
 from mailprefs.decisions import Question, decide
 from mailprefs.directory import Entry, know
-from mailprefs.errors import Forged, UnknownScope, Unreadable
+from mailprefs.errors import Busy, Forged, UnknownScope, Unreadable
 from mailprefs.exports import Export, Maker
 from mailprefs.ledger import record
 from mailprefs.links import KeyRing
@@ -244,6 +244,15 @@ async def test_what_can_never_be_made_is_refused_and_holds_up_nobody(
     assert (await made(conn, maker)).state(now) == "made"
     with pytest.raises(UnknownScope):
         await asked(conn, maker, Shape(("address", "plaintext")))
+
+
+async def test_no_more_wait_than_there_is_room_for(conn: asyncpg.Connection, maker: Maker, people: list[Address]) -> None:
+    for _ in range(exports.WAITING):
+        await asked(conn, maker)
+    with pytest.raises(Busy):
+        await asked(conn, maker)
+    assert await maker.round(conn)
+    await asked(conn, maker)
 
 
 async def test_each_packing_is_the_rows_of_the_plain_file(conn: asyncpg.Connection, maker: Maker, people: list[Address]) -> None:

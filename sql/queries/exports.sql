@@ -1,7 +1,10 @@
--- name: ask!
--- Asks for an export; the worker makes it.
+-- name: ask$
+-- Asks for an export, which the worker makes. Null if as many as may are waiting already.
 insert into export (id, scope, channel, wants, columns, format, packing, spreadsheet, purpose, requester, asked_at, expires_at)
-values (:id, :scope, :channel::text::channel, :wants, :columns, :format, :packing, :spreadsheet, :purpose, :requester, :now, :expires_at);
+select :id::uuid, :scope::int, :channel::text::channel, :wants::smallint, :columns::text[], :format::text, :packing::text,
+  :spreadsheet::boolean, :purpose::text, :requester::text, :now::timestamptz, :expires_at::timestamptz
+where (select count(*) from export where manifest is null and refused is null and expires_at > :now) < :most
+returning true;
 
 -- name: find^
 select id, scope, channel::text channel, wants, columns, format, packing, spreadsheet, purpose, requester, asked_at, expires_at, refused,
