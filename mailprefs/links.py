@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from uuid import UUID, SafeUUID
 
 from itsdangerous import Signer, URLSafeTimedSerializer
+from itsdangerous.encoding import want_bytes
 from itsdangerous.signer import SigningAlgorithm
 
 from mailprefs import bodies
@@ -42,7 +43,9 @@ ONE_CLICK = "List-Unsubscribe=One-Click"  # RFC 8058 §3.1
 _HEAD = struct.Struct(">BH")  # key id, scope
 _BODY = struct.Struct(">BH16s")  # and the address
 _URLSAFE, _STANDARD = bytes.maketrans(b"+/", b"-_"), bytes.maketrans(b"-_", b"+/")
-_SPELLING = re.compile(r"[A-Za-z0-9_-]{26}\.[A-Za-z0-9_-]{17}[AQgw]\Z")
+# of a UUID that is made from its bytes
+_new, _set_int, _set_is_safe, _UNKNOWN = object.__new__, vars(UUID)["int"].__set__, vars(UUID)["is_safe"].__set__, SafeUUID.unknown
+_is_spelled = re.compile(r"[A-Za-z0-9_-]{26}\.[A-Za-z0-9_-]{17}[AQgw]\Z").match
 _URL = re.compile(r"https://[^/?#@\s]+/u/([^/?#\s]+)\Z")  # nothing before the host's path, nothing after the token: no redirector
 _WORD = re.compile(r"<\s*(https?:[^>]*?)\s*>", re.IGNORECASE)
 _NAMEABLE = re.compile(r'(?![\w+/-]{43}=?\Z)[^"{\x00-\x1f]{1,200}\Z')  # a path to name in an error: not a secret given in its place
@@ -185,7 +188,7 @@ class TokenSigner(Signer):
 
     def sign(self, value: str | bytes) -> bytes:
         """Return the value, a dot, and its tag: the bytes of ``Signer.sign`` (a test), in half its time."""
-        body = value.encode() if isinstance(value, str) else value
+        body = value if type(value) is bytes else want_bytes(value)
         context = self._copy()
         context.update(body)
         return body + b"." + b2a_base64(context.digest()[:TAG], newline=False).translate(_URLSAFE, b"=")
@@ -297,7 +300,7 @@ class Links:
 
 def read(ring: KeyRing, text: str) -> Token:
     """Return what a token says. Raises Forged for every text but the one canonical spelling, whatever the reason."""
-    if not _SPELLING.match(text):
+    if not _is_spelled(text):
         raise Forged
     spelled = text.encode()
     body = spelled[:26]
@@ -305,14 +308,14 @@ def read(ring: KeyRing, text: str) -> Token:
     signer = ring.signer(key_id)
     if signer is None or not hmac.compare_digest(signer.sign(body), spelled):
         raise Forged
-    return Token(key_id, scope, _uuid(address))
+    return tuple.__new__(Token, (key_id, scope, _uuid(address)))
 
 
 def _uuid(raw: bytes) -> UUID:
     """Return what ``UUID(bytes=raw)`` returns (a test), which takes as long as the signature: it asks which of its six forms was meant."""
-    made = UUID.__new__(UUID)
-    object.__setattr__(made, "int", int.from_bytes(raw))
-    object.__setattr__(made, "is_safe", SafeUUID.unknown)
+    made = _new(UUID)
+    _set_int(made, int.from_bytes(raw))
+    _set_is_safe(made, _UNKNOWN)
     return made
 
 
