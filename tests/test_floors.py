@@ -18,7 +18,7 @@ FLOORS = {
     0.1: ("shipped", "files", "mistakes", "languages", "colours", "logos", "masks"),
     1: ("addresses", "bodies", "catalogue", "settings", "db", "telemetry", "client", "rows", "packing"),
     1.1: ("foreign", "parquet", "sheets"),
-    1.2: ("crews",),
+    1.2: ("crews", "tables"),
     2: ("clock", "links", "embedded", "numbers", "proof"),
     2.04: ("spelling", "seals"),
     2.05: ("turning", "passes"),

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 import click
 
@@ -44,27 +46,101 @@ class _Count:
 def filter_(topic: str, file: Path, denied: Path | None, column: str, output: Path | None) -> None:
     """The candidates in FILE (or on stdin) who may be sent TOPIC now: every column as it came, in the order they came.
 
-    CSV with a header, or NDJSON; plain, gzip or Zstandard. Parquet by name: FILE and --output.
+    CSV with a header, or NDJSON; plain, gzip or Zstandard; or Parquet, by its name and with --output.
     """
-    with ExitStack() as stack:
-        out = stack.enter_context(files.whole(output)) if output else sys.stdout.buffer
-        aside = stack.enter_context(files.whole(denied)) if denied else None
-        source = stack.enter_context(_opened(file))
-        count = run(_filtered(topic, source, column, out, aside))
+    if _is_parquet(file):
+        count = _of_table(topic, file, column, output, denied)
+    else:
+        with ExitStack() as stack:
+            out = stack.enter_context(files.whole(output)) if output else sys.stdout.buffer
+            aside = stack.enter_context(files.whole(denied)) if denied else None
+            source = stack.enter_context(_opened(file))
+            count = run(_filtered(topic, source, column, _Sides(out, aside)))
     tell(f"{count.rows:,} candidates, {count.rows - count.denied:,} may be sent {topic}, {count.denied:,} may not")
+
+
+def _is_parquet(file: Path) -> bool:
+    if str(file) == "-":
+        return False
+    with file.open("rb") as begun:
+        return begun.read(len(sheets.PARQUET)) == sheets.PARQUET
+
+
+def _of_table(topic: str, file: Path, column: str, output: Path | None, denied: Path | None) -> _Count:
+    """Filter a Parquet file, whose addresses alone are looked at: what is left of it is a Parquet file too."""
+    from mailprefs.tables import Table  # brings in DuckDB
+
+    if output is None:
+        raise click.UsageError("a Parquet file is answered by one: name it, with --output")
+    table = Table(file)
+    with tempfile.TemporaryDirectory(prefix=".mailprefs-", dir=output.parent) as scratch:
+        texts, places, left, others = (Path(scratch) / name for name in ("texts", "places", "left", "others"))
+        table.addresses(column, texts)
+        with texts.open("rb") as source, places.open("wb") as out:
+            count = run(_filtered(topic, source, column, _Places(out, denied is not None)))
+        table.split(places, left, others)
+        for part, to in ((left, output), (others, denied)):
+            if to is not None:
+                with part.open("rb") as whole, files.whole(to) as out:
+                    shutil.copyfileobj(whole, out)
+    return count
 
 
 def _opened(file: Path) -> BufferedReader:
     return os.fdopen(os.dup(0), "rb") if str(file) == "-" else file.open("rb")
 
 
-async def _filtered(topic: str, source: BufferedReader, column: str, out: BinaryIO, aside: BinaryIO | None) -> _Count:
+class _Side(Protocol):
+    """Where the answers go."""
+
+    @property
+    def reasons(self) -> bool: ...
+    def begin(self, sheet: Sheet) -> None: ...
+    def write(self, verdict: Verdict, keyed: Keyed, sheet: Sheet) -> None: ...
+
+
+@dataclass
+class _Sides:
+    """Rows as they came: the allowed to one side, the denied to another with their reasons."""
+
+    out: BinaryIO
+    aside: BinaryIO | None
+
+    @property
+    def reasons(self) -> bool:
+        return self.aside is not None
+
+    def begin(self, sheet: Sheet) -> None:
+        self.out.write(sheet.head())
+        if self.aside:
+            self.aside.write(sheet.head("reasons"))
+
+    def write(self, verdict: Verdict, keyed: Keyed, sheet: Sheet) -> None:
+        self.out.write(b"\n".join([*verdict.allowed(keyed.rows), b""]))
+        if self.aside:
+            self.aside.writelines(sheet.beside(keyed.rows[n], reasons) + b"\n" for n, reasons in sorted(verdict.denied.items()))
+
+
+@dataclass
+class _Places:
+    """The places of the denied alone, from 0, and their reasons."""
+
+    out: BinaryIO
+    reasons: bool
+    _seen: int = 0
+
+    def begin(self, sheet: Sheet) -> None: ...
+
+    def write(self, verdict: Verdict, keyed: Keyed, sheet: Sheet) -> None:
+        self.out.writelines(f"{self._seen + n},{reasons}\n".encode() for n, reasons in verdict.denied.items())
+        self._seen += len(keyed.rows)
+
+
+async def _filtered(topic: str, source: BufferedReader, column: str, sides: _Side) -> _Count:
     opening = Opening()
-    asking = Filter(opening.catalogue, opening.catalogue.topic(topic), reasons=aside is not None)
+    asking = Filter(opening.catalogue, opening.catalogue.topic(topic), reasons=sides.reasons)
     sheet, blocks = sheets.opened(_chunks(source), column)
-    out.write(sheet.head())
-    if aside:
-        aside.write(sheet.head("reasons"))
+    sides.begin(sheet)
     count = _Count()
     async with opening.connected() as connection:
         enough = max(FEW, await audience.about(connection) // SHARE)
@@ -73,7 +149,7 @@ async def _filtered(topic: str, source: BufferedReader, column: str, out: Binary
                 if count.rows > enough and asking.sieve is None:
                     await asking.sift(connection, now=now())
                 verdict = await asking.judge(connection, keyed, now=now())
-                _write(verdict, keyed, sheet, out, aside)
+                sides.write(verdict, keyed, sheet)
                 count.rows, count.denied = count.rows + verdict.rows, count.denied + len(verdict.denied)
                 bar(verdict.rows)
     return count
@@ -86,9 +162,3 @@ def _chunks(source: BufferedReader) -> Iterator[bytes]:
             yield chunk
     except BROKEN:
         raise Unreadable("the file cannot be unpacked, or breaks off") from None
-
-
-def _write(verdict: Verdict, keyed: Keyed, sheet: Sheet, out: BinaryIO, aside: BinaryIO | None) -> None:
-    out.write(b"\n".join([*verdict.allowed(keyed.rows), b""]))
-    if aside:
-        aside.writelines(sheet.beside(keyed.rows[n], reasons) + b"\n" for n, reasons in sorted(verdict.denied.items()))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 import asyncpg
+import duckdb
 import pytest
 from backports import zstd
 
@@ -60,3 +61,16 @@ async def test_ndjson_and_a_column_of_another_name(shell: Shell, left: None) -> 
 
 async def test_an_unknown_topic_is_wrong_usage(shell: Shell) -> None:
     (await shell("filter", "nothing", stdin=ROWS)).said(2)
+
+
+async def test_a_parquet_file_is_answered_by_one_with_every_column_as_it_was(shell: Shell, left: None) -> None:
+    rows = "(1, 'jane@example.org', [1.5]), (2, 'joe@example.org', []), (3, null, null), (4, 'kim@example.org', [])"
+    duckdb.execute(f"copy (from (values {rows}) t(n, email, l)) to '{shell.home / 'in.parquet'}' (format parquet)")
+    words = ("filter", "newsletter", "in.parquet", "--column", "email")
+    (await shell(*words, "-o", "out.parquet", "--denied", "denied.parquet")).said(0, "4 candidates, 2 may be sent")
+    assert duckdb.read_parquet(str(shell.home / "out.parquet")).fetchall() == [(1, "jane@example.org", [1.5]), (4, "kim@example.org", [])]
+    denied = duckdb.read_parquet(str(shell.home / "denied.parquet")).fetchall()
+    assert denied == [(2, "joe@example.org", [], "connective/marketing:complaint"), (3, None, None, "connective/newsletter:unreadable")]
+    (await shell(*words)).said(2, "--output")
+    (await shell(*words[:3], "-o", "x.parquet")).said(1, "no column of it is called 'address'")
+    (await shell("filter", "newsletter", stdin=(shell.home / "in.parquet").read_bytes())).said(1, "Parquet")

@@ -1,0 +1,54 @@
+"""Parquet files of candidates, by DuckDB: the column of addresses out of them, and what is left of their rows, every column as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mailprefs import parquet
+from mailprefs.errors import Unreadable
+
+_PLACE = "file_row_number"  # what DuckDB calls a row's place in its file, from 0
+
+
+@dataclass(frozen=True)
+class Table:
+    """One Parquet file. Raises Misconfigured where DuckDB is not installed."""
+
+    path: Path
+    _library: Any = field(default_factory=parquet.duckdb, repr=False)
+
+    def addresses(self, column: str, to: Path) -> None:
+        """Write one column as CSV with a header, a record for each row, in their order. Raises Unreadable."""
+        with self._opened(to.parent) as connection:
+            rows = connection.read_parquet(str(self.path))
+            if column not in rows.columns:
+                raise Unreadable(f"no column of it is called '{column}'")
+            text = self._library.ColumnExpression(column).cast("VARCHAR")
+            whole = self._library.CoalesceOperator(text, self._library.ConstantExpression(""))  # nothing is a line too
+            rows.select(whole.alias(column)).write_csv(str(to), header=True, quoting="ALL")
+
+    def split(self, denied: Path, allowed: Path, others: Path) -> None:
+        """Write the rows that are not denied, and those that are with one column more, ``reasons``; each in their order.
+
+        ``denied`` is CSV without a header: places from 0, and reasons.
+        """
+        with self._opened(allowed.parent) as connection:
+            rows = connection.read_parquet(str(self.path), file_row_number=True).set_alias("rows")
+            columns = {"place": "BIGINT", "reasons": "VARCHAR"}
+            out = connection.read_csv(str(denied), header=False, columns=columns, auto_detect=False).set_alias("out")
+            for to, how, hidden in ((allowed, "anti", [_PLACE]), (others, "inner", [_PLACE, "place"])):
+                found = rows.join(out, f"rows.{_PLACE} = out.place", how=how).order(_PLACE)
+                found.select(self._library.StarExpression(exclude=hidden)).write_parquet(str(to), compression="zstd")
+
+    @contextmanager
+    def _opened(self, scratch: Path) -> Iterator[Any]:
+        config = {"threads": 1, "memory_limit": parquet.MEMORY, "temp_directory": str(scratch)}
+        try:
+            with self._library.connect(":memory:", config=config) as connection:
+                yield connection
+        except self._library.Error:
+            raise Unreadable("the Parquet file cannot be read") from None
