@@ -59,6 +59,7 @@ class Gateway:
     links: int = 0
     forms: int = 0
     statuses: set[int] = field(default_factory=set)
+    tried: set[str] = field(default_factory=set)  # the paths whose forms were sent
 
     async def open(self, url: str) -> None:
         """Do to one link of a message whatever gateways were seen to do."""
@@ -73,8 +74,10 @@ class Gateway:
         seen.add(url)
         page = Page(await self._ask("GET", url, LOOKED))
         self.links += 1
-        for form in page.forms:
-            await self._submit(url, form)
+        if urlsplit(url).path not in self.tried:  # in another language they are the same forms
+            self.tried.add(urlsplit(url).path)
+            for form in page.forms:
+                await self._submit(url, form)
         for link in page.links:
             target = urljoin(url, link)
             if urlsplit(target).netloc == urlsplit(url).netloc:
