@@ -7,6 +7,7 @@ import gc
 import shlex
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import click
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from mailprefs import db, telemetry, webhooks, worker
+from mailprefs import colours, db, telemetry, webhooks, worker
+from mailprefs.catalogue import Brand
 from mailprefs.cli.mint import warn_if_long
 from mailprefs.cli.opening import Opening, now
 from mailprefs.cli.saying import tell
@@ -25,6 +27,7 @@ from mailprefs.settings import Settings
 from mailprefs.web import admin, wire
 from mailprefs.web import app as service
 
+_PLACES = {"fedge": "edges", "btext": "links"}  # what a shade is for
 CONNECTIONS = 10  # of the worker, one of them for the comparing of lists, one for exports
 LISTS = 3600.0  # seconds that a statement of a comparison or an export may take
 
@@ -103,8 +106,18 @@ def _spare_the_collector() -> None:
 def _greet(opening: Opening, port: int) -> None:
     for brand in opening.catalogue.brand:
         warn_if_long(Links(opening.ring, brand.link_host, brand.mailto))
+        warn_if_pale(brand)
     own = "" if opening.settings.database_url else ", with its own PostgreSQL and the worker (set DATABASE_URL for yours)"
     tell(f"mailprefs serves on http://{opening.settings.host}:{port}{own}")
+
+
+def warn_if_pale(brand: Brand) -> None:
+    """Say once which shades its pages use in place of a colour that was chosen and cannot be read there."""
+    if not brand.model_fields_set & {"colour", "colour_dark"}:
+        return
+    for theme, moved in groupby(colours.palette(brand.colour, brand.colour_dark).moved, key=lambda each: each.theme):
+        shades = " and ".join(f"{each.used} for {_PLACES[each.token]} (it has {each.found:.1f} of {each.needed:g})" for each in moved)
+        tell(f"note: the colour of {brand.name} has too little contrast in the {theme} theme: its pages use {shades} there")
 
 
 @asynccontextmanager

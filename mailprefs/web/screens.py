@@ -48,7 +48,8 @@ def show(
     it, a link leads there.
     """
     said = speaking(request, brand, locale)
-    known: dict[str, Any] = {"session": "", "languages": list(_offered(request, brand)), "again": again, "query": _query(request)}
+    wanted = {"brand": brand.name} if brand and request.path == CHOSEN else {}
+    known: dict[str, Any] = {"session": "", "languages": list(_offered(**wanted)), "again": again, "query": _query(request)}
     known["continues"] = said.of(brand.continues) if brand and brand.continues else said.gettext(CONTINUES)
     return pages.page(name, status=status, brand=brand, language=said, **(known | values))
 
@@ -66,9 +67,9 @@ def _query(request: web.Request) -> str:
     return f"?lang={asked}" if asked in languages.known() else ""
 
 
-def _offered(request: web.Request, brand: Brand | None) -> Iterator[Offered]:
+def _offered(**wanted: str) -> Iterator[Offered]:
+    """Yield each language and the way to it from a page; ``wanted`` is what the page was asked for with besides."""
     for each in languages.known().values():
-        wanted = {"brand": brand.name} if brand and request.path == CHOSEN else {}
         yield Offered(each.code, each.name, each.direction, f"?{urlencode({**wanted, 'lang': each.code})}")
 
 
@@ -97,7 +98,7 @@ def prepared(house: House) -> Prepared:
     pages.warm()
     return {
         (name, brand.number if brand else 0, code): pages.render(
-            name, brand, language, mailing=brand is not None and brand.number in house.mailing
+            name, brand, language, mailing=brand is not None and brand.number in house.mailing, languages=list(_offered())
         )
         for brand in (*house.catalogue.brand, None)
         for code, language in languages.known().items()

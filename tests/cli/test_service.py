@@ -12,6 +12,8 @@ import asyncpg
 import pytest
 from aiohttp import ClientSession
 
+from mailprefs.catalogue import Brand, Catalogue
+from mailprefs.cli import service
 from mailprefs.sandbox import sendgrid
 
 from .shell import Shell
@@ -137,3 +139,18 @@ async def test_who_only_asks_makes_no_database_and_is_told_what_does(plain: Shel
         done = await plain(*words)
         assert done.said(2, r"there is no database in .*data/postgres\. `mailprefs serve` makes one", "DATABASE_URL").out == ""
         assert not (tmp_path / "data").exists()
+
+
+def test_a_colour_that_cannot_be_read_is_spoken_of_once_with_what_is_used_instead(
+    shared_catalogue: Catalogue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = shared_catalogue.brand[0]
+    for colours in ({}, {"colour": "#0f5f63", "colour_dark": "#9be0e4"}, {"colour": "#ffd400"}):
+        service.warn_if_pale(Brand.model_validate(plain.model_dump(by_alias=True, exclude_unset=True) | colours))
+    said = capsys.readouterr()
+    assert said.out == ""
+    (line,) = said.err.splitlines()
+    assert line == (
+        "note: the colour of connective has too little contrast in the light theme: its pages use "
+        "#a88c00 for edges (it has 1.3 of 3) and #856e00 for links (it has 1.3 of 4.5) there"
+    )

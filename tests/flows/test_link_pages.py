@@ -227,6 +227,8 @@ async def test_q_every_link_that_is_none_gets_the_same_page_with_a_field_for_the
     assert "This link does not work" in words(page)
     assert 'action="/preferences' in page
     assert 'type="email"' in page
+    assert "E\u2011Mail" in await visitor.get("/u/x?lang=de"), "and the way to it in each language"
+    assert 'href="?lang=de"' in page
 
 
 async def test_s_the_privacy_signal_stops_ads_says_so_and_changes_no_choice_about_mail(visitor: Visitor) -> None:
