@@ -173,6 +173,7 @@ class Books:
         whole = before is None or before < FEW or row["listed"] >= SHRUNK * before
         if not whole and not shrunk:
             raise Shrunk(row["listed"], before)
+        await queries("reconcile").measure(self.connection)
         await queries("reconcile").compare(self.connection, **here, began=began, settle=self.settle, now=self.clock())
         found = dict.fromkeys(KINDS, 0) | {one["kind"]: one["people"] async for one in queries("reconcile").found(self.connection, **here)}
         too_many = heal and unasked and found["theirs"] + found["stranger"] > max(UNASKED, SHARE * row["listed"])

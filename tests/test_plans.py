@@ -11,7 +11,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from mailprefs import audience, db, decisions, leaving, ledger, outbox
+from mailprefs import audience, db, decisions, leaving, ledger, outbox, shipped
 from mailprefs.addresses import Addresses
 from mailprefs.audience import Format
 from mailprefs.catalogue import Catalogue
@@ -172,6 +172,40 @@ async def test_what_each_account_has_to_hear_is_added_up_before_anything_is_join
     assert max(joined) < 10
     assert sum(each.waiting + each.no_address for each in await outbox.sync(grown, now=now + MINUTE)) >= GROWN
     await grown.close()
+
+
+async def listed(conn: asyncpg.Connection, addresses: Addresses, people: int) -> None:
+    """Who has stopped stands on the provider's list as well, all but one on each side. Nobody has counted either table."""
+    everybody = [addresses.read(f"p{n}@example.org") for n in range(people + 1)]
+    await conn.execute("alter table address set (autovacuum_enabled = off); alter table listing set (autovacuum_enabled = off)")
+    ours = [(who.bucket, who.key, "email", who.text, [272]) for who in everybody[:-1]]
+    await conn.copy_records_to_table("address", columns=("bucket", "key", "channel", "plaintext", "stops"), records=ours)
+    theirs = [(1, 272, who.bucket, who.key, "choice") for who in everybody[1:]]
+    await conn.copy_records_to_table("listing", columns=("account", "scope", "bucket", "key", "cause"), records=theirs)
+
+
+async def compared(conn: asyncpg.Connection, differ: str, now: datetime) -> tuple[int, int]:
+    """How many differ, and how many rows were looked at for it, by any node of the plan, thrown away ones too."""
+    (shown,) = await conn.fetchrow(f"explain (analyze, format json) select * from {differ}(1::smallint, 272, $1, $1)", now) or ("[]",)
+    plan = json.loads(shown)[0]["Plan"]
+    rows = ("Actual Rows", "Rows Removed by Join Filter", "Rows Removed by Filter")
+    return plan["Actual Rows"], sum(sum(node.get(each, 0) for each in rows) * node["Actual Loops"] for node in nodes(plan))
+
+
+@pytest.mark.parametrize("counted", [False, True])
+async def test_a_list_is_laid_beside_ours_in_one_go_whatever_is_believed_of_their_lengths(
+    conn: asyncpg.Connection, addresses: Addresses, now: datetime, counted: bool
+) -> None:
+    """The control is how it was: each of theirs for each of ours."""
+    await listed(conn, addresses, people := 3_000)
+    if counted:
+        await conn.execute("analyze listing, address")
+    before = (shipped.folder("sql") / "migrations" / "0007_reconciliation.sql").read_text().partition("create function differ(")[2]
+    await conn.execute("create function differed(" + before)
+    found, looked_at = await compared(conn, "differ", now)
+    assert found == 2
+    assert looked_at < 20 * people
+    assert await compared(conn, "differed", now) > (2, people * people / 4)
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -188,13 +188,43 @@ async def test_a_bounce_and_a_complaint_on_their_list_are_no_choices(case: Case)
     assert await case.conn.fetchval("select stops from address where key = $1", bounced.key) is None
 
 
-async def test_a_stop_that_they_lost_is_told_again(case: Case) -> None:
+async def owed(case: Case, who: Address) -> tuple[object, ...] | None:
+    """What the account is owed about one person: the direction, and since when."""
+    row = await case.conn.fetchrow("select stop, since from push where account = $1 and key = $2", MAIN, who.key)
+    return tuple(row) if row else None
+
+
+async def test_a_stop_that_they_lost_is_told_again_and_its_clock_has_run_all_along(case: Case) -> None:
     await case.change(who := await case.known("ours"), Effect.STOP, case.now - 9 * DAY)
     await case.told(case.now - 8 * DAY)
+    for look in range(2):  # and once more, when that is lost as well
+        assert (await case.compare(heal=True, now=case.now + look * DAY)).found["ours"] == 1
+        assert await owed(case, who) == (True, case.now - 9 * DAY)
+        late = {each.account: each.late for each in await outbox.sync(case.conn, now=case.now)}
+        assert late["sendgrid-main"] == 1
+        await case.told(case.now + (look + 1) * DAY - MINUTE)
+
+
+async def test_the_clock_of_a_stop_that_they_lost_begins_after_they_last_let_go(case: Case) -> None:
+    who = await case.known("ours")
+    for days, effect in ((9, Effect.STOP), (7, Effect.GO), (5, Effect.STOP)):
+        await case.change(who, effect, case.now - days * DAY)
+        await case.told(case.now - (days - 1) * DAY, stop=effect is Effect.STOP)
     assert (await case.compare(heal=True)).found["ours"] == 1
-    row = await case.conn.fetchrow("select stop, since from push where account = $1 and key = $2", MAIN, who.key)
-    assert row is not None
-    assert (row["stop"], row["since"]) == (True, case.now)
+    assert await owed(case, who) == (True, case.now - 5 * DAY)
+
+
+@pytest.mark.parametrize("lost", [True, False])
+async def test_a_go_is_told_to_who_was_found_to_have_lost_the_stop_that_they_told_us_of(case: Case, lost: bool) -> None:
+    """Which of the two it believes, nobody knows. The control: who never held a stop is told of none, and of no go."""
+    who = await case.known("heard")
+    door, by = (Door.PROVIDER, "sendgrid-main") if lost else (Door.LINK, None)
+    left = Change(who, NEWSLETTER, Cause.CHOICE, Effect.STOP, door, "sendgrid-main/e1", case.now - DAY, by=by)
+    await ledger.record(case.conn, [left], now=case.now - DAY)
+    assert (await case.compare(heal=True)).found["ours" if lost else "unsettled"] == 1
+    assert await owed(case, who) == (True, case.now if lost else case.now - DAY)
+    await case.change(who, Effect.GO, case.now + MINUTE)
+    assert await owed(case, who) == ((False, case.now) if lost else None)
 
 
 @pytest.mark.parametrize("text_known", [True, False])

@@ -17,6 +17,10 @@ select listed from reconciliation where account = :account and scope = :scope or
 -- How many entries the provider listed, and how many of them are the same person again.
 select count(*) listed, count(*) - count(distinct (bucket, key)) twice from listing where account = :account and scope = :scope;
 
+-- name: measure!
+-- Both sides were perhaps filled a moment ago, and nobody has counted them yet: plans go by these counts.
+analyze listing, address;
+
 -- name: compare!
 insert into drift (account, scope, bucket, key, kind, cause, at)
 select :account, :scope, d.bucket, d.key, d.kind, d.cause, d.at from differ(:account, :scope, :began, :settle, :now) d;
@@ -33,10 +37,19 @@ order by bucket, key
 limit :most;
 
 -- name: owe!
--- The provider lacks what it was told: it is owed again.
-insert into push (bucket, account, key, scope, stop, since, due_at)
-select d.bucket, d.account, d.key, d.scope, true, :now, :now
+-- The provider lacks what it was told: it is owed again, since it was first asked for it after it last let them go. Since nobody knows which
+-- of the two it believes by the time that they change their mind, a go is told as well.
+insert into push (bucket, account, key, scope, stop, since, due_at, unsure_until)
+select d.bucket, d.account, d.key, d.scope, true, least(coalesce(asked.at, :now), :now), :now, 'epoch'
 from drift d
+cross join lateral (
+  select min(t.asked_at) at
+  from told t
+  where t.bucket = d.bucket and t.key = d.key and t.account = d.account and t.scope = d.scope and t.stop
+    and not exists (
+      select from told g
+      where g.bucket = t.bucket and g.key = t.key and g.account = t.account and g.scope = t.scope and not g.stop and g.sent_at > t.sent_at)
+  ) asked
 where d.account = :account and d.scope = :scope and d.kind = 'ours'
 order by d.bucket, d.account, d.key, d.scope
 on conflict (bucket, account, key, scope) do nothing;
