@@ -201,7 +201,7 @@ class Herald:
             "key": fact.place.key.hex,
             "channel": fact.channel,
             "party": fact.party,
-            "scope": self.catalogue.by_number[fact.scope].name,
+            "scope": fact.scope,  # by its number: no name of a topic leaves
             "effect": fact.effect,
             "cause": fact.cause,
             "door": fact.door,

@@ -129,7 +129,7 @@ async def test_a_change_is_heard_as_a_signed_standard_webhook(
     told = Official(SECRET).verify(crm.body.decode(), crm.headers)
     assert told["type"] == "preference.stop"
     data = told["data"]
-    assert (data["address"], data["scope"], data["effect"], data["stopped"]) == ("jane@example.org", "connective/newsletter", "stop", True)
+    assert (data["address"], data["scope"], data["effect"], data["stopped"]) == ("jane@example.org", NEWSLETTER, "stop", True)
     assert len(crm.heard) == 1
     assert "Monthly" not in crm.body.decode()  # a title is nobody's business
 
@@ -200,7 +200,7 @@ async def test_a_sensitive_topic_is_told_to_nobody(
     async with herald(pool, crm, shared_catalogue) as each:
         await record(change(addresses.read("jane@example.org"), scope=RECOVERY), change(addresses.read("kim@example.org")))
         await each.round()
-    assert [data["scope"] for _, data in crm.heard] == ["connective/newsletter"]
+    assert [data["scope"] for _, data in crm.heard] == [NEWSLETTER]
 
 
 async def test_a_topic_of_a_newer_release_waits_for_a_worker_that_knows_it(
@@ -216,7 +216,7 @@ async def test_a_topic_of_a_newer_release_waits_for_a_worker_that_knows_it(
         await due(conn)
         newer = replace(each, catalogue=shared_catalogue, owner=uuid4())
         await newer.round()
-    assert [data["scope"] for _, data in crm.heard] == ["connective/offers"]
+    assert [data["scope"] for _, data in crm.heard] == [273]
 
 
 async def test_what_is_to_be_heard_again_is_not_lost_to_a_round_under_way(

@@ -142,7 +142,7 @@ async def test_no_name_or_title_of_a_topic_leaves_and_of_a_sensitive_one_nothing
         assert CANARY in json.dumps([*case.courier.route.credential.options.values()], default=str)  # the control: the grep finds them
 
 
-async def test_systems_of_the_senders_own_hear_nothing_of_a_sensitive_topic_and_no_title(
+async def test_systems_of_the_senders_own_hear_nothing_of_a_sensitive_topic_and_no_name_or_title(
     knowing: Knowing, shared_catalogue: Catalogue, ring: KeyRing, addresses: Addresses
 ) -> None:
     heard: list[str] = []
@@ -167,5 +167,5 @@ async def test_systems_of_the_senders_own_hear_nothing_of_a_sensitive_topic_and_
             while await herald.round() or len(heard) < 4:
                 await asyncio.sleep(0.01)
     assert len(heard) == 4  # of the newsletter alone
-    assert not [each for each in heard if f"{CANARY}-recovery" in each or f"{CANARY} title" in each or f"{CANARY} Care" in each]
+    assert not [each for each in heard if CANARY in each]
     assert all("example.org" in each for each in heard)  # the control
