@@ -111,7 +111,5 @@ def _inert(record: bytes) -> bytes:
     """Return a record no field of which a spreadsheet would compute."""
     fields = next(csv.reader(io.StringIO(record.decode(), newline="")), [""])
     line = io.StringIO()  # the usual end of a line, so that fields with either kind of line break are quoted
-    csv.writer(line).writerow(
-        [f"'{text}" if text.lstrip().startswith(_ACTIVE) else text for text in fields]
-    )
+    csv.writer(line).writerow([f"'{text}" if text.lstrip().startswith(_ACTIVE) else text for text in fields])
     return line.getvalue().removesuffix("\r\n").encode()

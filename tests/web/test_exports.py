@@ -47,9 +47,7 @@ def maker(app: web.Application, shared_catalogue: Catalogue, ring: KeyRing) -> M
 
 
 @pytest.fixture
-async def ask(
-    base: str, http: ClientSession, bearer: dict[str, str], maker: Maker, conn: asyncpg.Connection, people: list[Address]
-) -> Ask:
+async def ask(base: str, http: ClientSession, bearer: dict[str, str], maker: Maker, conn: asyncpg.Connection, people: list[Address]) -> Ask:
     async def made(**more: Any) -> str:
         """Return the URL of an export that has been made."""
         async with http.post(f"{base}/v1/exports", json={**ASKED, **more}, headers=bearer) as answer:
