@@ -1,4 +1,8 @@
-"""Resend as its documentation describes it: topics, contacts with their choices, and the suppression list that stops all mail."""
+"""Resend as its documentation describes it: topics, contacts with their choices, and the suppression list that stops all mail.
+
+What the documentation leaves open is a switch in its state: ``takes``, how a contact's choices are spelt, as an ``object`` that has them
+(its OpenAPI document), as an ``array`` of them (its SDKs), or as ``either``.
+"""
 
 from __future__ import annotations
 
@@ -22,11 +26,12 @@ class Resend:
         self.topics: dict[str, str] = dict.fromkeys(TOPICS, "opt_in")
         self.contacts: dict[str, dict[str, Any]] = {}
         self.suppressions: list[str] = []
+        self.takes = "either"
 
     @property
     def state(self) -> Mapping[str, Any]:
-        """What it believes: ``topics`` with their defaults, ``contacts`` with their choices, ``suppressions``."""
-        return {"topics": self.topics, "contacts": self.contacts, "suppressions": self.suppressions}
+        """What it believes: ``topics`` with their defaults, ``contacts`` with their choices, ``suppressions``; and ``takes``."""
+        return {"topics": self.topics, "contacts": self.contacts, "suppressions": self.suppressions, "takes": self.takes}
 
     @state.setter
     def state(self, state: Mapping[str, Any]) -> None:
@@ -36,6 +41,7 @@ class Resend:
             for address, held in state["contacts"].items()
         }
         self.suppressions = list(state["suppressions"])
+        self.takes = str(state.get("takes", "either"))
 
     def routes(self) -> Iterable[web.RouteDef]:
         return (
@@ -115,7 +121,7 @@ class Resend:
         return _page(request, [{**self._topic(topic), "subscription": chosen.get(topic, usual)} for topic, usual in self.topics.items()])
 
     async def update_choices(self, request: web.Request) -> web.StreamResponse:
-        address, choices = self._found(request), self._choices((await _told(request)).get("topics"))
+        address, choices = self._found(request), self._choices(self._spelt(await _body(request)))
         if address is None:
             return _error(404, "not_found")
         if not choices:
@@ -131,6 +137,11 @@ class Resend:
         """Return the address of the contact that a path names by address or id."""
         named = request.match_info["contact"]
         return named if named in self.contacts else next((address for address in self.contacts if _id(address) == named), None)
+
+    def _spelt(self, told: object) -> object:
+        """Return the choices in the body of a change, None if they are spelt in a way that is not taken."""
+        spelling, choices = ("object", told.get("topics")) if isinstance(told, dict) else ("array", told)
+        return choices if self.takes in (spelling, "either") else None
 
     def _choices(self, told: object) -> dict[str, str] | None:
         """Return topic → choice of a request, None for one that is none or names a topic that does not exist."""
@@ -165,11 +176,16 @@ def _discard(held: dict[str, Any], key: str) -> None:
 
 
 async def _told(request: web.Request) -> dict[str, Any]:
-    try:
-        told = await request.json()
-    except ValueError:
-        return {}
+    told = await _body(request)
     return told if isinstance(told, dict) else {}
+
+
+async def _body(request: web.Request) -> object:
+    """Return the JSON of a request, None if it has none."""
+    try:
+        return await request.json()
+    except ValueError:
+        return None
 
 
 def _error(status: int, name: str) -> web.Response:

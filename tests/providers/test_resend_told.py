@@ -130,6 +130,28 @@ async def test_what_counts_is_what_it_shows_afterwards(patched: object) -> None:
         assert await told({**changed, CHOICES: shown}) == UNCONFIRMED
 
 
+@pytest.mark.parametrize("takes", ["object", "array", "either"])
+async def test_a_choice_is_taken_however_it_wants_to_be_spelt(box: Box, takes: str) -> None:
+    """Its OpenAPI document and its SDKs differ. What it refused once is not tried first for the others of the batch."""
+    people = [f"{name}@example.com" for name in "abc"]
+    await box.put({**contacts(a={}, b={}), "takes": takes})
+    for stop, wanted in ((True, "opt_out"), (False, "opt_in")):
+        await box.http.delete(f"{box.root}/_sandbox/requests")
+        assert await box.tell(stop, people) == [DONE] * 3
+        state = await box.state()
+        assert [state["contacts"][each]["topics"] for each in people] == [{FIRST: wanted}] * 3
+        refused = sum(each["method"] == "PATCH" for each in await box.requests()) - 3
+        assert refused == (takes == "array")
+
+
+async def test_a_choice_is_spelt_twice_only_where_the_spelling_may_be_to_blame() -> None:
+    for status, times in ((400, 2), (413, 1), (422, 2), (500, 1), (200, 1)):
+        script = {**TOPIC, f"PATCH {PERSON}/topics": reply({}, status), CHOICES: chosen("opt_out")}
+        async with scripted(RESEND, CASE.credential, script) as one:
+            await one.tell(FIRST, "a@example.com")
+            assert sum(each.startswith("PATCH") for each in one.asked) == times
+
+
 @pytest.mark.parametrize("status", [200, 201])
 async def test_a_contact_that_is_made_may_be_called_ok_or_created(status: int) -> None:
     made = {f"PATCH {PERSON}/topics": GONE, "POST /contacts": reply({"id": "c-1"}, status)}
