@@ -27,7 +27,7 @@ CONNECT = 3  # seconds
 OLDEST, NEWEST = 15, 18  # PostgreSQL majors that are tried
 _MIGRATING = 0x6D70_7265_6673  # advisory lock, "mprefs"
 # SQLSTATEs of a database that is gone, full, broken, stopping, too slow or read only, that lets us in no more, or made us wait in a circle
-_TROUBLE = ("08", "25006", "28", "3D", "40", "53", "55P03", "57", "58")
+_TROUBLE = ("08", "25006", "28", "3D", "40", "53", "55000", "55P03", "57", "58")
 
 
 @cache

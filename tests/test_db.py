@@ -67,6 +67,7 @@ TROUBLE = {  # SQLSTATE → whether whoever asks again may fare better
     "40P01": True,  # waited in a circle
     "53100": True,  # disk full
     "53300": True,  # too many connections
+    "55000": True,  # the database takes nobody in: maintenance
     "55P03": True,  # a lock that was not to be had in time
     "57014": True,  # cancelled: statement_timeout
     "57P01": True,  # stopping

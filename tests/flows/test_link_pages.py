@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 
+import asyncpg
 import pytest
 
 from mailprefs import directory, ledger, receipts, seals
@@ -274,3 +277,47 @@ async def test_the_language_is_the_pressed_one_else_the_recipients_else_the_brow
     assert "Boletín mensual" in await visitor.get(own)
     assert '<html lang="en"' in await visitor.get(leave(visitor) + "?lang=<script>")
     assert "<script" not in visitor.text
+
+
+@asynccontextmanager
+async def cut_off(visitor: Visitor, server: str, pools: str) -> AsyncIterator[None]:
+    """Take the database away from some of the service's pools, and let nobody else in."""
+    name = await visitor.conn.fetchval("select current_database()")
+    above = await asyncpg.connect(server)
+    await above.execute(f'alter database "{name}" with allow_connections false')
+    ended = "select pg_terminate_backend(pid, 1000) from pg_stat_activity where datname = $1 and application_name ~ $2"
+    assert await above.fetch(ended, name, pools)
+    try:
+        yield
+    finally:
+        await above.execute(f'alter database "{name}" with allow_connections true')
+        await above.close()
+
+
+async def test_r_without_a_database_the_page_still_shows_and_a_press_says_that_it_was_not_saved(visitor: Visitor, server: str) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    await visitor.get(leave(visitor))
+    async with cut_off(visitor, server, "^mailprefs"):
+        assert "Your request was not saved" in words(await visitor.post(leave(visitor), stop="this"))
+        assert visitor.status == 503
+        assert "Retry-After" in visitor.headers
+        assert "style-src 'sha256-" in visitor.headers["Content-Security-Policy"]
+        assert "Nicht gespeichert" in words(await visitor.post(f"{leave(visitor)}?lang=de", stop="this")).replace("\u2011", "-")
+        assert "Stop these emails?" in words(await visitor.get(leave(visitor)))
+        assert visitor.status == 200, "what the link says wants no database"
+        await visitor.get(visitor.link(jane))
+        assert (visitor.status, "This page is not working right now" in words(visitor.text)) == (503, True)
+    assert await visitor.rows(jane) == []
+    await visitor.get(leave(visitor))
+    await visitor.post(leave(visitor), stop="this")
+    assert len(await visitor.rows(jane)) == 1, "the control: with a database it is saved"
+
+
+async def test_r_what_is_saved_is_said_to_be_even_if_the_rest_cannot_be_read(visitor: Visitor, server: str) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    await visitor.get(leave(visitor))
+    async with cut_off(visitor, server, "^mailprefs web"):
+        said = words(await visitor.post(leave(visitor), stop="this"))
+    assert visitor.status == 200
+    assert "These emails are stopped Your request is saved. We could not load the rest of this page." in said
+    assert await visitor.rows(jane) == [(NEWSLETTER, "choice", "stop", "page")]
