@@ -15,7 +15,7 @@ import click
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from mailprefs import colours, db, telemetry, webhooks, worker
+from mailprefs import colours, db, post, telemetry, webhooks, worker
 from mailprefs.catalogue import Brand
 from mailprefs.cli.mint import warn_if_long
 from mailprefs.cli.opening import Opening, now
@@ -107,6 +107,10 @@ def _greet(opening: Opening, port: int) -> None:
     for brand in opening.catalogue.brand:
         warn_if_long(Links(opening.ring, brand.link_host, brand.mailto))
         warn_if_pale(brand)
+    able = post.mailing(opening.settings, opening.catalogue)
+    for brand in opening.catalogue.brand:
+        if brand.number not in able:
+            tell(f"no link to somebody's choices can be mailed for {brand.name}, and no page promises one: set SMTP_URL and its `from`")
     own = "" if opening.settings.database_url else ", with its own PostgreSQL and the worker (set DATABASE_URL for yours)"
     tell(f"mailprefs serves on http://{opening.settings.host}:{port}{own}")
 

@@ -70,6 +70,7 @@ async def test_release_web_and_worker(plain: Shell, conn: asyncpg.Connection) ->
     (await plain("migrate")).said(0, r"applied 0001_\w+\.sql, ")
     (await plain("migrate")).said(0, "nothing to apply")
     async with plain.running("serve", env=ANY) as web:
+        await web.says("no link to somebody's choices can be mailed for connective, and no page promises one: set SMTP_URL")
         base, port = (await web.says(SERVES)).groups()
         assert [await status(base + place) for place in ("/healthz", "/readyz", "/metrics", "/docs/no")] == [200, 200, 200, 404]
         assert await pressed(base, path) == 200
