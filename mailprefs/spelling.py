@@ -84,7 +84,8 @@ class Speller:
 
     @cached_property
     def _follow(self) -> Callable[[bytes, bytes], bytes]:
-        return concat if self.columns else _followed
+        join: Callable[[bytes, bytes], bytes] = concat if self.columns else _followed
+        return join
 
     def _tail(self, minted: Minted) -> bytes:
         values = [getattr(minted, name) for name in self.minted]

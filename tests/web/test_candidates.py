@@ -49,7 +49,7 @@ async def test_the_allowed_come_back_as_they_came_and_the_denied_with_reasons(
 async def test_ndjson_is_answered_as_ndjson_and_another_column_can_hold_the_address(
     base: str, http: ClientSession, bearer: dict[str, str], left: None
 ) -> None:
-    rows = [{"mail": "jane@example.org", "n": [1]}, {"mail": "joe@example.org"}, {"n": 3}]
+    rows: list[dict[str, object]] = [{"mail": "jane@example.org", "n": [1]}, {"mail": "joe@example.org"}, {"n": 3}]
     body = "".join(json.dumps(row) + "\n" for row in rows)
     async with http.post(f"{base}{PATH}?column=mail&rows=all", data=body, headers=bearer) as answer:
         assert answer.content_type == "application/x-ndjson"
