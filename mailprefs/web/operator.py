@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from mailprefs import db, outbox, reconcile, telemetry
 from mailprefs.apikeys import Power
 from mailprefs.errors import Busy, MailprefsError, Misconfigured, Unavailable, Unreadable
+from mailprefs.providers.base import Unlisted
 from mailprefs.providers.calling import session
 from mailprefs.web import problems
 from mailprefs.web.guard import wants
@@ -82,7 +83,7 @@ async def _compared(app: web.Application, hearing: Hearing, wanted: Wanted) -> d
             trouble = error
     if isinstance(trouble, Busy):  # said out here: inside it would read as trouble with the database
         raise trouble
-    raise Unavailable(reconcile.why(trouble))
+    raise Unavailable(reconcile.why(trouble)) from trouble
 
 
 async def _in_time(request: web.Request, comparing: asyncio.Task[dict[str, Any]]) -> web.StreamResponse:
@@ -96,7 +97,7 @@ async def _in_time(request: web.Request, comparing: asyncio.Task[dict[str, Any]]
         await response.write(json.dumps(comparing.result()).encode())
     except BaseException as error:
         if isinstance(error, MailprefsError):
-            telemetry.alarm("list_not_compared", account=request.match_info["account"], why=type(error).__name__)
+            _say_why(request.match_info["account"], error.__cause__ or error)
         if request.transport is not None:
             request.transport.abort()  # what was sent is no answer, and must not pass for one
         if isinstance(error, ConnectionError):
@@ -104,3 +105,11 @@ async def _in_time(request: web.Request, comparing: asyncio.Task[dict[str, Any]]
         raise
     await response.write_eof()
     return response
+
+
+def _say_why(account: str, error: BaseException) -> None:
+    """Tell the operator what the answer could not. That there is no list is nothing to look after: its stops are told again instead."""
+    if isinstance(error, Unlisted):
+        telemetry.log.info("no_list_to_compare", account=account)
+    else:
+        telemetry.alarm("list_not_compared", account=account, why=type(error).__name__)

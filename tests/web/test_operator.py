@@ -12,12 +12,15 @@ from typing import Any
 import asyncpg
 import pytest
 from aiohttp import ClientError, ClientSession, web
+from structlog.testing import capture_logs
 
 from mailprefs import apikeys, directory, ledger, reconcile
 from mailprefs.addresses import Addresses
 from mailprefs.apikeys import Power
 from mailprefs.directory import Entry
 from mailprefs.links import KeyRing
+from mailprefs.providers.base import Credential, Listed, Unclear, Unlisted
+from mailprefs.providers.sendgrid import SendGrid
 from mailprefs.sandbox import app as sandbox
 from mailprefs.web import operator
 from mailprefs.web.keys import HOUSE
@@ -126,6 +129,41 @@ async def test_a_comparison_that_fails_late_breaks_off_and_is_no_answer(
     await slowly(sandboxed, 0, "500")
     with pytest.raises(ClientError):
         await ask()
+
+
+@pytest.fixture
+def troubled(app: web.Application, trouble: Exception) -> None:
+    """The first account's provider takes its time, and then shows no list; the application has not started yet."""
+
+    class Troubled(SendGrid):
+        async def pull(self, http: ClientSession, credential: Credential, group: str) -> AsyncIterator[Listed]:
+            await asyncio.sleep(0.05)
+            for each in (trouble,):
+                raise each
+            yield Listed("nobody@example.org", group)
+
+    house = app[HOUSE]
+    hearing = replace(house.hearings["sendgrid-main"], provider=Troubled())
+    app[HOUSE] = replace(house, hearings={**house.hearings, "sendgrid-main": hearing})
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        (Unlisted("it shows none"), {"log_level": "info", "event": "no_list_to_compare"}),
+        (Unclear("http_500"), {"log_level": "warning", "event": "list_not_compared", "why": "Unclear"}),
+    ],
+)
+async def test_that_a_provider_shows_no_list_is_no_alarm_however_late_it_says_so(
+    troubled: None, base: str, http: ClientSession, bearer: dict[str, str], said: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The control: a list that does not come whole is one."""
+    monkeypatch.setattr(operator, "PLAIN", 0.01)
+    with capture_logs() as lines, pytest.raises(ClientError):
+        async with http.post(f"{base}/v1/reconcile/sendgrid-main", headers=bearer) as answer:
+            await answer.read()
+    [line] = [line for line in lines if line["event"] in ("no_list_to_compare", "list_not_compared")]
+    assert said.items() <= line.items()
 
 
 async def test_who_goes_away_ends_the_comparison(
