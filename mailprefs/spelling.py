@@ -84,8 +84,9 @@ class Speller:
 
     @cached_property
     def _follow(self) -> Callable[[bytes, bytes], bytes]:
-        join: Callable[[bytes, bytes], bytes] = concat if self.columns else _followed
-        return join
+        if not self.columns:
+            return _followed
+        return concat
 
     def _tail(self, minted: Minted) -> bytes:
         values = [getattr(minted, name) for name in self.minted]
