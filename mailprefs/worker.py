@@ -36,7 +36,9 @@ MEASURED_EVERY = 15  # seconds
 TOLD_EVERY = 1  # seconds between two looks for what an endpoint of the sender's own has not heard
 MAILED_EVERY = 1  # seconds between two looks for a mail that we owe
 FORGOTTEN_EVERY = 3600  # seconds
-COMPARED_EVERY = timedelta(days=1)  # each provider's list with ours
+# Each provider's list with ours. Who has not been told after 24 h is alarmed about; who was, by a lie, while a list was being read, is found by
+# the next one: within the 48 h of mail, if looking and reading the lists leave less than four hours between.
+COMPARED_EVERY = timedelta(hours=20)
 ASKED_EVERY = 600  # seconds between two looks whether that is due
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
 LONGEST = timedelta(hours=12)  # that one list may take
@@ -184,9 +186,9 @@ async def _postman(stack: AsyncExitStack, pool: db.Pool, catalogue: Catalogue, r
 
 @dataclass(frozen=True)
 class Nightly:
-    """Once a day, lays each provider's lists beside ours and heals: one after the other, so that one connection is enough.
+    """Every twenty hours, lays each provider's lists beside ours and heals: one after the other, so that one connection is enough.
 
-    A list that does not come whole is alarmed about and asked for again at the next look, one that is not there the next day; the others
+    A list that does not come whole is alarmed about and asked for again at the next look, one that is not there as late as any; the others
     go on.
     """
 

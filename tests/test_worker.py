@@ -21,12 +21,13 @@ from aiohttp.test_utils import TestServer
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from mailprefs import courier, db, ledger, numbers, outbox, reconcile, worker
+from mailprefs import clock, courier, db, ledger, numbers, outbox, reconcile, worker
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue, Webhook
 from mailprefs.courier import Timing
 from mailprefs.errors import Misconfigured
 from mailprefs.links import KeyRing
+from mailprefs.outbox import End, Fate, Verdict
 from mailprefs.providers import CHANNELS, PROVIDERS
 from mailprefs.providers.base import Credential, Listed, Outcome, Settlement, Telling, Unlisted
 from mailprefs.providers.calling import session
@@ -508,6 +509,40 @@ async def test_that_a_provider_shows_no_list_is_said_once_and_is_no_alarm(house:
             now[0] += timedelta(days=2)
     assert [(line["event"], line["account"]) for line in lines] == [("no_list_to_compare", MAIN)]
     assert alarms("list_not_compared") == before
+    await unhurried.close()
+
+
+class Liar(SendGrid):
+    """A provider that confirms what it is told, and lists nobody."""
+
+    async def pull(self, http: ClientSession, credential: Credential, group: str) -> AsyncIterator[Listed]:
+        for each in list[Listed]():
+            yield each
+
+
+async def test_a_lie_that_was_told_while_the_list_was_read_is_found_before_the_deadline(house: House, database: str) -> None:
+    """It came as late as it may without an alarm, and that comparison can say nothing of it."""
+    unhurried = await db.pool(database, size=1, command_timeout=60, purpose="lists")
+    await house.stop("ann")
+    asked = await house.conn.fetchval("select since from push where account = 1")
+    now = [asked + clock.MAILBOX / 2 - timedelta(minutes=1)]
+    called, settle = {NEWSLETTER: "sendgrid/12345"}, timedelta(minutes=15)
+    routes = [courier.Route(MAIN, 1, Liar(), Credential(MAIN, {}), {NEWSLETTER: "12345"}, called, settle)]
+    nightly = worker.Nightly(routes, house.catalogue, house.addresses, unhurried, lambda: now[0], asyncio.Event())
+    await nightly.round()
+    until, quiet = now[0] + timedelta(minutes=1), timedelta()
+    held = await outbox.lease(house.conn, 1, called=called, stop=True, most=1, until=until, settle=settle, quiet=quiet, now=now[0])
+    assert held is not None
+    ready = await outbox.read(house.conn, held, held.pushes, margin=quiet, now=now[0])
+    done = [End(each.push, Fate.DONE, each.want) for each in ready]
+    assert await outbox.settle(house.conn, held, done, sent_at=now[0], settle=settle, now=now[0]) == {Verdict.SETTLED: 1}
+    before = alarms("provider_lost_stops")
+    while alarms("provider_lost_stops") == before:
+        now[0] += timedelta(seconds=worker.ASKED_EVERY)
+        assert now[0] < asked + clock.MAILBOX
+        await nightly.round()
+    (figures,) = [each for each in await outbox.sync(house.conn, now=asked + clock.MAILBOX) if each.account == MAIN]
+    assert (figures.waiting, figures.late) == (1, 1), "it is told again, and its clock has run all along"
     await unhurried.close()
 
 
