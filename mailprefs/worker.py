@@ -36,8 +36,8 @@ MEASURED_EVERY = 15  # seconds
 TOLD_EVERY = 1  # seconds between two looks for what an endpoint of the sender's own has not heard
 MAILED_EVERY = 1  # seconds between two looks for a mail that we owe
 FORGOTTEN_EVERY = 3600  # seconds
-# Each provider's list with ours. Who has not been told after 24 h is alarmed about; who was, by a lie, while a list was being read, is found by
-# the next one: within the 48 h of mail, if looking and reading the lists leave less than four hours between.
+# Each provider's list with ours. Who was not told after 24 h is alarmed about. Who was, by a lie while a list was being read, is found by
+# the next one: within the 48 h of mail, if looking and reading the lists take less than four hours.
 COMPARED_EVERY = timedelta(hours=20)
 ASKED_EVERY = 600  # seconds between two looks whether that is due
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
