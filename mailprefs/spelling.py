@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from operator import concat
+from typing import cast
 from uuid import UUID
 
 from mailprefs.links import Links, Mintable, Minted
@@ -45,7 +46,7 @@ class Speller:
         if self.minter is not None and self.topic is not None:
             keys = [UUID(record[:_KEY].decode()) for record in records]
             tails = (token.encode().join(self._around) for token in self.minter.stream(keys, self.topic))
-            spelt = map(self._follow, spelt, tails)
+            spelt = map(_appended if self.columns else _followed, spelt, tails)
         lines = b"\n".join(spelt)
         return lines + b"\n" if records else b""
 
@@ -82,12 +83,6 @@ class Speller:
             return []
         return self._tail(self.minter.mint(_NOBODY, self.topic)).split(self.minter.token(_NOBODY, self.topic).encode())
 
-    @cached_property
-    def _follow(self) -> Callable[[bytes, bytes], bytes]:
-        if not self.columns:
-            return _followed
-        return concat
-
     def _tail(self, minted: Minted) -> bytes:
         values = [getattr(minted, name) for name in self.minted]
         if not self.columns:
@@ -103,6 +98,9 @@ def _json(record: bytes) -> bytes:
     """Return the object that is the first field of a record, and its only one; COPY quotes what holds quotes."""
     body = record[_KEY + 1 : len(record) - _FIELDS + 1]
     return body[1:-1].replace(b'""', b'"') if body.startswith(b'"') else body
+
+
+_appended = cast("Callable[[bytes, bytes], bytes]", concat)  # twice as fast as adding is, spelt as a method
 
 
 def _followed(body: bytes, tail: bytes) -> bytes:

@@ -6,11 +6,13 @@ import csv
 import io
 import json
 import re
+import struct
+from base64 import urlsafe_b64encode
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from random import Random
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 
@@ -23,7 +25,7 @@ from mailprefs.choices import State
 from mailprefs.decisions import Question
 from mailprefs.directory import Entry
 from mailprefs.errors import NotEntitled
-from mailprefs.links import Links
+from mailprefs.links import KeyRing, Links
 from mailprefs.sheets import Csv
 from mailprefs.words import ADS, Address, Cause, Change, Channel, Decision, Door, Effect, Stream, Wanted
 
@@ -89,6 +91,12 @@ class Town:
     @property
     def everyone(self) -> list[Address]:
         return [*self.known, *self.keyed, *self.strangers]
+
+
+def way_back(ring: KeyRing, key: UUID, scope: int, at: datetime) -> str:
+    """Return what would take back a press, as a page says it."""
+    press = struct.pack(">16s16sdH", key.bytes, uuid4().bytes, at.timestamp(), scope)
+    return str(ring.timed("undo").dumps(urlsafe_b64encode(press).decode()))
 
 
 @dataclass
@@ -264,9 +272,9 @@ class World:
         for text, number in pairs:
             key = self.addresses.heard(text).key
             token = self.links.token(key, self.catalogue.by_number[number])
-            undo = self.links.ring.timed("undo").dumps([[key.hex, number, uuid4().hex, self.now.timestamp()]])
+            undo = way_back(self.links.ring, key, number, self.now)
             async with self.doors.http.post(f"{self.doors.base}/u/{token}", data={"undo": undo}) as answer:
-                says = re.search(r"<dd>(Stopped|You get this)</dd>", await answer.text())
+                says = re.search(r'class="state \w+">(Stopped|You get this)<', await answer.text())
             assert says
             found[text, number] = says[1] == "You get this" and not _lacks_consent(decided[text, number])
         return found
