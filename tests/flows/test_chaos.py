@@ -137,6 +137,7 @@ class Storm:
     root: str
     parent: asyncio.subprocess.Process
     dice: random.Random
+    churn: float  # seconds
     people: Sequence[Address] = ()
     figures: Counter[str] = field(default_factory=Counter)
     one_at_a_time: asyncio.Lock = field(default_factory=asyncio.Lock)  # there is one connection
@@ -151,7 +152,7 @@ class Storm:
         """Everybody changes their mind about everything a few times in a row, at some time in the storm, and then leaves it at that."""
 
         async def waver(who: Address, scope: int) -> None:
-            await asyncio.sleep(self.dice.uniform(0, CHURN))
+            await asyncio.sleep(self.dice.uniform(0, self.churn))
             effects = [(Effect.STOP, Door.LINK), (Effect.GO, Door.MANAGE)] * 2
             first = self.dice.randrange(2)
             for effect, door in effects[first : first + self.dice.randint(2, 3)]:
@@ -245,11 +246,11 @@ class Storm:
         return self.figures
 
 
-async def storm(url: str, addresses: Addresses, *, settle: float, seed: int) -> Counter[str]:
+async def storm(url: str, addresses: Addresses, *, settle: float, seed: int, churn: float = CHURN) -> Counter[str]:
     conn = await asyncpg.connect(url, server_settings={"timezone": "UTC"})
     try:
         async with sandbox() as root, ClientSession() as http, process(__file__, url, f"{root}/sendgrid", str(settle)) as parent:
-            run = Storm(url, conn, http, root, parent, random.Random(seed))
+            run = Storm(url, conn, http, root, parent, random.Random(seed), churn)
             await run.introduce(addresses)
             figures = await run.blow()
     finally:
@@ -269,13 +270,13 @@ async def test_after_the_storm_the_providers_copy_equals_ours(database: str, add
 
 @pytest.mark.slow
 async def test_without_settling_the_storm_leaves_mismatches(database: str, addresses: Addresses) -> None:
-    """The control. It may be lucky once or twice, not six times."""
-    for seed in range(2, 8):
-        if (await storm(database, addresses, settle=0.0, seed=seed))["mismatches"]:
+    """The control. It may be lucky once or twice, not five times: on a busy machine little happens in a short storm, so each is longer."""
+    for n in range(1, 6):
+        if (await storm(database, addresses, settle=0.0, seed=1 + n, churn=n * CHURN))["mismatches"]:
             return
         async with asyncpg.create_pool(database) as pool:
             await pool.execute("truncate address, consent, push, told, gate, closed, fingerprint, signing_key")
-    pytest.fail("six storms without settling, and nothing went wrong: the faults are too mild to prove anything")
+    pytest.fail("five storms without settling, and nothing went wrong: the faults are too mild to prove anything")
 
 
 if __name__ == "__main__":
