@@ -78,6 +78,7 @@ class Sheet:
     rows: tuple[Row, ...]
     channels: tuple[Channel, ...]
     ads: Standing | None
+    marketing: bool  # False once all marketing is stopped: before, there may be more than is shown
     paused_until: datetime | None  # when the pause of everything ends, where there is one
 
     def cell(self, scope: int, channel: Channel) -> Standing | None:
@@ -104,13 +105,16 @@ async def sheet(connection: Connection, address: Address, brand: Brand, catalogu
     who = await person(connection, address)
     shown = [(topic, scope) for topic in brand.topic if _shown(scope := catalogue.by_number[brand.number * 256 + topic.number])]
     ads = catalogue.by_number.get(brand.number * 256 + ADS)
-    book = await _book(connection, who, [scope for _, scope in shown] + ([ads] if ads else []), brand, now)
+    marketing = catalogue.by_number[brand.number * 256 + MARKETING]
+    book = await _book(connection, who, [scope for _, scope in shown] + [marketing] + ([ads] if ads else []), brand, now)
     channels = tuple(channel for channel in Channel if who.over(channel))
     rows = tuple(
         Row(topic, scope, {channel: book.over(channel, scope) for channel in channels if channel is Channel.EMAIL or _by_text(book, scope)})
         for topic, scope in shown
     )
-    return Sheet(who, rows, channels, book.of(who.address, ads) if ads else None, book.break_until(brand.number * 256 + MARKETING))
+    advertised = book.of(who.address, ads) if ads else None
+    stopped = all(book.of(each, marketing).state is State.STOPPED for each in who.everyone)
+    return Sheet(who, rows, channels, advertised, not stopped, book.break_until(marketing.number))
 
 
 async def topic(connection: Connection, address: Address, brand: Brand, catalogue: Catalogue, number: int, *, now: datetime) -> Standing:
@@ -120,9 +124,12 @@ async def topic(connection: Connection, address: Address, brand: Brand, catalogu
 
 
 async def since(connection: Connection, address: Address, scope: Scope) -> datetime | None:
-    """Return since when a scope has been on hold for good, by whatever holds it or what it is part of; None if nothing does."""
+    """Return since when a scope has been stopped for good, by whatever stopped it or what it is part of; None if nothing did.
+
+    What sits on the root is no stop of this scope: mail that came back says nothing of what its recipient wants.
+    """
     holds = queries("choices").holds(connection, buckets=[address.bucket], keys=[address.key], now=_FOR_GOOD)
-    return min([hold["off_at"] async for hold in holds if hold["scope"] in scope.path], default=None)
+    return min([hold["off_at"] async for hold in holds if hold["scope"] in scope.path and hold["scope"] != ROOT], default=None)
 
 
 def _shown(scope: Scope) -> bool:

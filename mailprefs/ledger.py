@@ -152,10 +152,16 @@ def withdrawal(stop: Change, *, now: datetime) -> Change:
     return replace(stop, effect=Effect.WITHDRAW, id=stop.evidence, happened_at=now, until=None)
 
 
-async def taken_back(connection: Connection, stop: Change) -> bool:
-    """Return whether somebody took this very stop back."""
-    undone = withdrawal(stop, now=stop.happened_at)
-    return bool(await queries("ledger").stands(connection, bucket=stop.address.bucket, key=stop.address.key, evidence=undone.evidence))
+async def overruled(connection: Connection, stop: Change) -> bool:
+    """Return whether this very stop was recorded before, and its person opened or took back anything since: then it may hold no more."""
+    known = {"bucket": stop.address.bucket, "key": stop.address.key, "evidence": stop.evidence}
+    return bool(await queries("ledger").overruled(connection, **known))
+
+
+async def pressed(connection: Connection, stop: Change, *, now: datetime) -> bool:
+    """Return whether this very stop was recorded so lately that it can be taken back. What is not there is not: it may come yet."""
+    known = {"bucket": stop.address.bucket, "key": stop.address.key, "evidence": stop.evidence}
+    return bool(await queries("ledger").lately(connection, **known, since=now - UNDO))
 
 
 async def differing(connection: Connection, progress: Callable[[int], None] = lambda _buckets: None) -> int:

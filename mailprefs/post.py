@@ -6,10 +6,11 @@ its mail is sent, never when it is asked for: no answer, and no time that an ans
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from email.headerregistry import Address as Mailbox
 from email.message import EmailMessage
@@ -21,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 from uuid import UUID, uuid4
 
 import aiosmtplib
+import idna
 from aiohttp import ClientError, ClientSession
 
 from mailprefs import db, languages, passes, telemetry
@@ -38,7 +40,8 @@ HOURLY = 3  # mails that may be asked for to one address
 HOUR = timedelta(hours=1)
 BATCH = 20  # mails that are taken at once
 LEASED = timedelta(minutes=15)  # longer than a batch may take
-ANSWER = 30.0  # seconds for one mail
+ANSWER = 30.0  # seconds for one answer of a mail server
+TAKEN = 40.0  # seconds for one mail, all its answers: a batch ends before its lease does
 STALE = timedelta(days=1)  # a mail that could not be sent for so long is not what anybody waits for any more
 CAP = timedelta(minutes=10)  # the longest wait between two attempts
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -136,7 +139,7 @@ async def is_closed(connection: Connection, one: Pass) -> bool:
 
 async def forget(connection: Connection, *, now: datetime) -> None:
     """Forget what is over: mails that nobody will answer any more, the counts of the last hour, links that have ended anyway."""
-    late = await queries("post").forget_mails(connection, before=now - passes.WORKS[Kind.CONFIRM])
+    late = await queries("post").forget_mails(connection, before=now - passes.WORKS[Kind.CONFIRM] - STALE)
     if late:
         telemetry.alarm("mail_given_up", times=late)
     await queries("post").forget_askings(connection, before=now - HOUR)
@@ -202,16 +205,27 @@ class Relay:
         """Send one mail, on a connection of its own."""
         sender = parseaddr(written.brand.from_ or "")[1]
         try:
+            to = _spelt(written.to)
             async with self.client() as client:
-                await client.sendmail(sender, [written.to], letter(written, now).as_bytes(policy=SMTP.clone(utf8=not written.to.isascii())))
+                if not to.isascii() and not client.supports_extension("smtputf8"):
+                    raise Refused
+                wide = [] if to.isascii() else ["SMTPUTF8"]
+                body = letter(replace(written, to=to), now).as_bytes(policy=SMTP.clone(utf8=bool(wide)))
+                await client.sendmail(sender, [to], body, mail_options=wide)
         except aiosmtplib.SMTPRecipientsRefused as error:
             if any(each.code >= 500 for each in error.recipients):
                 raise Refused from None
             raise Deferred from None
-        except aiosmtplib.SMTPNotSupported:  # an internationalised address, and a server that takes none
+        except (aiosmtplib.SMTPNotSupported, UnicodeError):  # an address that this server, or mail itself, cannot carry
             raise Refused from None
         except (aiosmtplib.SMTPException, OSError, TimeoutError, ssl.SSLError):
             raise Away from None
+
+
+def _spelt(address: str) -> str:
+    """Return an address as most servers take it: its domain in ASCII (RFC 5891); only its mailbox may need RFC 6531."""
+    local, _, domain = address.rpartition("@")
+    return f"{local}@{domain}" if domain.isascii() else f"{local}@{idna.encode(domain, uts46=True).decode()}"
 
 
 @dataclass(frozen=True)
@@ -292,7 +306,11 @@ class Postman:
 
     async def _settle(self, mail: Mail, away: set[Way]) -> None:
         """Send one mail, and write down what came of it."""
-        outcome = await self._sent(mail, away)
+        try:
+            outcome = await self._sent(mail, away)
+        except Exception as error:  # of one mail: the others go on
+            telemetry.alarm("unexpected", at=type(error).__name__)
+            outcome = "waiting"
         telemetry.count("mails", kind=mail.kind, outcome=outcome)
         place = {"bucket": mail.address.bucket, "key": mail.address.key, "id": mail.id}
         async with db.acquired(self.pool) as connection:
@@ -305,7 +323,9 @@ class Postman:
 
     async def _sent(self, mail: Mail, away: set[Way]) -> str:
         brand, way = self.catalogue.brand_of(mail.scope), self.ways.get(mail.scope >> 8)
-        if mail.address.text is None or brand is None or mail.unreachable or (mail.complained and brand.complaint == "final"):
+        if brand is None:  # of a catalogue that is newer than this worker's
+            return "waiting"
+        if mail.address.text is None or mail.unreachable or (mail.complained and brand.complaint == "final"):
             return "nobody"  # unknown to us, or whoever must not be written to
         if self.clock() - mail.asked_at > STALE:
             telemetry.alarm("mail_given_up")
@@ -313,12 +333,13 @@ class Postman:
         try:
             if way is None or way in away:
                 raise Away
-            await way.carry(self._written(mail, mail.address.text, brand), self.clock())
+            async with asyncio.timeout(TAKEN):
+                await way.carry(self._written(mail, mail.address.text, brand), self.clock())
         except Refused:
             return "refused"
         except Deferred:
             return "waiting"
-        except Away:
+        except (Away, TimeoutError):
             telemetry.alarm("mail_not_sent")
             away |= {way} if way else set()
             return "waiting"
@@ -329,7 +350,7 @@ class Postman:
         made = Pass(mail.kind, mail.address.key, mail.scope, mail.id, self.clock())
         path = "m" if mail.kind is Kind.MANAGE else "c"
         link = f"https://{brand.link_host}/{path}/{passes.write(self.ring, made)}"
-        language = languages.chosen(stored=mail.language)
+        language = languages.chosen(stored=mail.language, usual=brand.language)
         subject, text = _manage(language, brand, link) if mail.kind is Kind.MANAGE else _confirm(language, brand, link)
         return Written(mail, to, brand, language.code, link, int(passes.WORKS[mail.kind] / timedelta(minutes=1)), subject, text)
 

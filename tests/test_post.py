@@ -200,6 +200,9 @@ async def test_a_question_goes_where_it_was_asked_to_and_makes_nobody_known(room
     assert await room.conn.fetchval("select count(*) from address") == 0
     room.now += passes.WORKS[Kind.CONFIRM] + timedelta(hours=1)
     await post.forget(room.conn, now=room.now)
+    assert await post.awaited(room.conn, one) == "new@example.org", "it may have been sent a day late, and its link works from then"
+    room.now += post.STALE
+    await post.forget(room.conn, now=room.now)
     assert await post.awaited(room.conn, one) is None
 
 

@@ -43,11 +43,13 @@ def network(request: web.Request) -> str | None:
 
     Behind a proxy it is what the proxy itself saw: the last entry of X-Forwarded-For, which nobody before it can write.
     """
-    for text in (request.remote or "", request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()):
+    forwarded = ",".join(request.headers.getall("X-Forwarded-For", [])).rpartition(",")[2].strip()
+    for text in (request.remote or "", forwarded, forwarded.rpartition(":")[0].strip("[]")):  # some proxies write the port as well
         try:
             found = ip_address(text)
         except ValueError:
             continue
+        found = getattr(found, "ipv4_mapped", None) or found
         if found.is_global:
             return str(ip_network(f"{found}/{24 if found.version == 4 else 56}", strict=False))
     return None

@@ -12,6 +12,7 @@ from aiohttp import web
 from mailprefs import choices, db, ledger, masks, passes, post
 from mailprefs.catalogue import Brand, Topic
 from mailprefs.choices import Row, Sheet, Standing, State
+from mailprefs.errors import Unavailable
 from mailprefs.passes import Kind, Pass
 from mailprefs.proof import Proof
 from mailprefs.web import deeds, forms, screens, signals
@@ -40,7 +41,7 @@ class Visit:
 
     def may(self, deed: Deed) -> bool:
         """True for what may be pressed here. What opens anything is for who was mailed a link; without topics, there is all or nothing."""
-        return self.session is not None or (not deed.act.opens and (self.open or deed.act is Act.ALL))
+        return self.session is not None or (not deed.act.opens and (self.open or deed.act in (Act.ALL, Act.ADS)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +178,13 @@ async def press(request: web.Request, visit: Visit, form: Mapping[str, str]) -> 
     deed = deeds.spelled(form.get("do", ""), visit.brand, request.app[HOUSE].catalogue)
     if deed is None or not visit.may(deed):
         return await show(request, visit)
-    return await show(request, visit, await _do(request, visit, deed, form))
+    news = await _do(request, visit, deed, form)
+    try:
+        return await show(request, visit, news)
+    except Unavailable:
+        if deed.act.opens or news.refused:
+            raise
+        return screens.saved(request, visit.brand)  # what was acknowledged holds, whether or not the rest can be shown
 
 
 async def _do(request: web.Request, visit: Visit, deed: Deed, form: Mapping[str, str]) -> News:
@@ -188,7 +195,7 @@ async def _do(request: web.Request, visit: Visit, deed: Deed, form: Mapping[str,
         person = await choices.person(connection, visit.address)
     done = await deeds.do(request, form["do"], deed, person, visit.door, nonce)
     # a page without topics says the same whether or not it was stopped before
-    undo = done.undo if visit.open else deeds.way_back(request, form["do"], visit.address, visit.door, nonce)
+    undo = done.undo if visit.open or done.lasting else deeds.way_back(request, form["do"], visit.address, visit.door, nonce)
     return News(deed, undo=undo if visit.trusted else "", left=ledger.UNDO, refused=done.refused)
 
 
@@ -246,8 +253,9 @@ async def mail(request: web.Request, visit: Visit) -> web.Response:
     house = request.app[HOUSE]
     if not visit.trusted or visit.brand.number not in house.mailing:
         return await show(request, visit)
+    said = screens.speaking(request, visit.brand).code
     async with db.acquired(request.app[POOL]) as connection:
-        await post.ask(connection, Kind.MANAGE, visit.address, visit.brand.number * 256, language=None, now=house.clock())
+        await post.ask(connection, Kind.MANAGE, visit.address, visit.brand.number * 256, language=said, now=house.clock())
     return mailed(request, visit.brand)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC
 from hashlib import sha256
+from itertools import islice
 from typing import Annotated, Literal
 
 from aiohttp import web
@@ -28,6 +29,8 @@ from mailprefs.words import Wanted as Wanting
 
 MOST = 1_000  # in one request
 Evidence = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f@]+$")]  # kept for ever: names nobody
+
+AT_ONCE = 50  # changes that are committed together: the presses of these people wait no longer than for so many
 
 routes = web.RouteTableDef()
 
@@ -60,17 +63,34 @@ class Refused:
 @routes.post("/v1/changes")
 @wants(Power.CHANGE)
 async def change(request: web.Request) -> web.Response:
-    """Record up to 1,000 changes, each taken or refused by itself, in one transaction; a signup is mailed a question."""
+    """Record up to 1,000 changes, each taken or refused by itself; a signup is mailed a question."""
     house, wanted = request.app[HOUSE], (await asked(request, ChangesAsked)).changes
+    rows = iter(sorted(enumerate(wanted), key=lambda each: _lock_order(house, each[1])))
     refused: list[Refused] = []
-    async with db.acquired(request.app[POOL]) as connection, db.sure(connection), connection.transaction():
-        for row, one in enumerate(wanted):
-            try:
-                async with connection.transaction():  # what one row breaks off, the others keep
-                    await _taken(connection, house, one, request[CALLER])
-            except (NotEntitled, UnknownScope, Unreadable, Busy) as error:
-                refused.append(Refused(row, str(error)))
+    async with db.acquired(request.app[POOL]) as connection, db.sure(connection):
+        while some := list(islice(rows, AT_ONCE)):
+            async with connection.transaction():
+                refused += [each for row, one in some if (each := await _tried(connection, house, row, one, request[CALLER]))]
+    refused.sort(key=lambda each: each.row)
     return web.json_response({"recorded": len(wanted) - len(refused), "refused": refused}, dumps=dumps)
+
+
+async def _tried(connection: Connection, house: House, row: int, one: Wanted, caller: str) -> Refused | None:
+    try:
+        async with connection.transaction():  # what one row breaks off, the others keep
+            await _taken(connection, house, one, caller)
+    except (NotEntitled, UnknownScope, Unreadable, Busy) as error:
+        return Refused(row, str(error))
+    return None
+
+
+def _lock_order(house: House, one: Wanted) -> tuple[int, bytes]:
+    """Return the place of a row among the others: everybody locks addresses by their keys, so that no two wait in a circle."""
+    try:
+        address = house.addresses.read(one.address)
+    except Unreadable:
+        return -1, b""
+    return address.bucket, address.key.bytes
 
 
 async def _taken(connection: Connection, house: House, one: Wanted, caller: str) -> None:

@@ -64,7 +64,8 @@ class Deed:
         """Return what is recorded, under names made of the nonce, so that the same form pressed twice is one press."""
         effect = Effect.GO if self.act.opens else Effect.STOP
         until = now + timedelta(days=self.days) if self.days else None
-        return [Change(each, self.scope, self.cause, effect, door, f"{nonce}-{self.scope}", now, until) for each in self.whose(person)]
+        id_ = f"{nonce}-{self.act}{self.days or ''}-{self.scope}"  # another act by the same form is another fact
+        return [Change(each, self.scope, self.cause, effect, door, id_, now, until) for each in self.whose(person)]
 
 
 def spelled(text: str, brand: Brand, catalogue: Catalogue) -> Deed | None:
@@ -94,6 +95,7 @@ class Done:
     deed: Deed
     undo: str = ""
     refused: bool = False
+    lasting: bool = False  # one too many to be taken back, and recorded for good
 
 
 async def do(request: web.Request, text: str, deed: Deed, person: Person, door: Door, nonce: str) -> Done:
@@ -104,28 +106,28 @@ async def do(request: web.Request, text: str, deed: Deed, person: Person, door: 
         if deed.act.opens or deed.days:
             return Done(deed, refused=True)
         await _record(request, deed.changes(person, Door.LINK, uuid4().hex, now))
-        return Done(deed)
+        return Done(deed, lasting=True)
     made = deed.changes(person, door, nonce, now)
     added = await _record(request, made)
-    if not added and not deed.act.opens and await _taken_back(request, made):
-        nonce = uuid4().hex  # the same form, pressed again after its undo, is a new press
+    if not all(added) and not deed.act.opens and await _overruled(request, made):
+        nonce = uuid4().hex  # the same form, pressed again after anything was opened, is a new press
         made = deed.changes(person, door, nonce, now)
         added = await _record(request, made)
-    undoable = added and not deed.act.opens
+    undoable = any(added) and not deed.act.opens
     return Done(deed, way_back(request, text, person.address, door, nonce) if undoable else "")
 
 
-async def _record(request: web.Request, changes: Sequence[Change]) -> bool:
-    """Record each and return whether all of them added rows of their own."""
+async def _record(request: web.Request, changes: Sequence[Change]) -> list[bool]:
+    """Record each and return which of them added a row of its own."""
     added = [await request.app[PRESSES].record(change, now=change.happened_at) for change in changes]
     for change, new in zip(changes, added, strict=True):
         telemetry.count("presses", door=change.door, effect=change.effect, new=str(new).lower())
-    return all(added)
+    return added
 
 
-async def _taken_back(request: web.Request, made: Sequence[Change]) -> bool:
+async def _overruled(request: web.Request, made: Sequence[Change]) -> bool:
     async with db.acquired(request.app[POOL]) as connection:
-        return any([await ledger.taken_back(connection, change) for change in made])
+        return any([await ledger.overruled(connection, change) for change in made])
 
 
 def way_back(request: web.Request, text: str, address: Address, door: Door, nonce: str) -> str:
@@ -161,10 +163,16 @@ def made(house: House, value: str, address: Address) -> Made | None:
 
 
 async def undo(request: web.Request, press: Made, deed: Deed, person: Person) -> None:
-    """Take back that very press; every other stop stands."""
+    """Take back that very press, as far as it was recorded within half an hour; every other stop stands."""
+    await take_back(request, deed.changes(person, press.door, press.nonce, press.at))
+
+
+async def take_back(request: web.Request, stops: Sequence[Change]) -> None:
+    """Take back those of these stops that were recorded within half an hour. Raises Unavailable."""
     now = request.app[HOUSE].clock()
-    stops = deed.changes(person, press.door, press.nonce, press.at)
-    await _record(request, [ledger.withdrawal(stop, now=now) for stop in stops])
+    async with db.acquired(request.app[POOL]) as connection:
+        lately = [stop for stop in stops if await ledger.pressed(connection, stop, now=now)]
+    await _record(request, [ledger.withdrawal(stop, now=now) for stop in lately])
 
 
 def chosen(address: Address, scope: int, standing: Standing, id_: str, now: datetime) -> list[Change]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from datetime import timedelta
+from math import isnan
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -121,7 +122,8 @@ def _shown(left: Left) -> dict[str, Any]:
 
 def _wait(query: Mapping[str, str]) -> float:
     try:
-        return min(max(float(query.get("wait", "0")), 0.0), LONGEST)
+        asked = float(query.get("wait", "0"))
+        return 0.0 if isnan(asked) else min(max(asked, 0.0), LONGEST)
     except ValueError:
         raise Unreadable("'wait' is a number of seconds") from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from uuid import uuid4
 
 from aiohttp import web
 
@@ -42,10 +43,14 @@ async def answer(request: web.Request) -> web.Response:
     try:
         if not _works(request, question):
             return screens.show(request, "unanswered", brand)
-        often = not request.app[THOUGHTS].allowed(question.key, request.app[HOUSE].clock())
-        if often or forms.by_script(request) or form.get("answer") not in ("yes", "no"):
+        said = form.get("answer")
+        if forms.by_script(request) or said not in ("yes", "no"):
             return await _question(request, question, brand)
-        return await _answered(request, question, brand, form)
+        often = not request.app[THOUGHTS].allowed(question.key, request.app[HOUSE].clock())
+        if often and said == "yes":
+            return await _question(request, question, brand)
+        # no counts however often it is said; after many, as a press of a link does, which adds a row but once
+        return await _answered(request, question, brand, form, Door.LINK if often else Door.MANAGE)
     except Unavailable:
         return screens.not_saved(request, brand)
 
@@ -80,25 +85,30 @@ async def _question(request: web.Request, question: Pass, brand: Brand) -> web.R
     )
 
 
-async def _answered(request: web.Request, question: Pass, brand: Brand, form: Mapping[str, str]) -> web.Response:
+async def _answered(request: web.Request, question: Pass, brand: Brand, form: Mapping[str, str], door: Door) -> web.Response:
     """Record yes as a choice of the recipient's own, with what was shown; no as a stop. Whoever said yes is known from then on."""
     house = request.app[HOUSE]
     now, nonce = house.clock(), forms.nonce(house, form.get("form", ""))
     shown = board.proven(request, brand, question.scope)
-    async with db.acquired(request.app[POOL]) as connection, db.sure(connection):
-        async with connection.transaction():
-            to = await post.awaited(connection, question)
-            address = house.addresses.read(to) if to else Address(question.key, Channel.EMAIL)
-            if form["answer"] == "yes" and to:
-                await directory.know(connection, [Entry(address)], now=now)
-            await proof.keep(connection, [shown])
-            id_ = f"{shown.digest}-{nonce}-{question.scope}"
-            if form["answer"] == "yes":
-                before = await choices.topic(connection, address, brand, house.catalogue, question.scope, now=now)
-                made = deeds.chosen(address, question.scope, before, id_, now)
-            else:
-                made = [Change(address, question.scope, Cause.CHOICE, Effect.STOP, Door.MANAGE, id_, now)]
-            await ledger.record(connection, made, now=now)
-        after = await choices.topic(connection, address, brand, house.catalogue, question.scope, now=now)
+    async with db.acquired(request.app[POOL]) as connection, db.sure(connection), connection.transaction():
+        to = await post.awaited(connection, question)
+        address = house.addresses.read(to) if to else Address(question.key, Channel.EMAIL)
+        if form["answer"] == "yes" and to:
+            await directory.know(connection, [Entry(address)], now=now)
+        await proof.keep(connection, [shown])
+        id_ = f"{shown.digest}-{nonce}-{question.scope}"  # yes and no are facts of their own, and no is one each time
+        if form["answer"] == "yes":
+            before = await choices.topic(connection, address, brand, house.catalogue, question.scope, now=now)
+            made = deeds.chosen(address, question.scope, before, id_, now)
+        else:
+            made = [Change(address, question.scope, Cause.CHOICE, Effect.STOP, door, uuid4().hex, now)]
+        await ledger.record(connection, made, now=now)
     telemetry.count("questions_answered", answer=form["answer"])
+    try:
+        async with db.acquired(request.app[POOL]) as connection:
+            after = await choices.topic(connection, address, brand, house.catalogue, question.scope, now=now)
+    except Unavailable:
+        if form["answer"] == "yes":
+            raise
+        return screens.saved(request, brand)
     return screens.show(request, "answered", brand, yes=form["answer"] == "yes", comes=after.state is State.GETS)

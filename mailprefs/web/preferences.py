@@ -81,9 +81,10 @@ async def answer(request: web.Request) -> web.Response:
     except Unreadable:
         return _asking(request, brand, typed=form.get("address", ""))
     if request.app[ASKERS].allowed(asking.network(request), house.clock()):
+        said = screens.speaking(request, brand).code
         try:
             async with db.acquired(request.app[POOL]) as connection:
-                await post.ask(connection, Kind.MANAGE, address, brand.number * 256, language=None, now=house.clock())
+                await post.ask(connection, Kind.MANAGE, address, brand.number * 256, language=said, now=house.clock())
         except Unavailable:
             return screens.not_saved(request, brand)
     else:

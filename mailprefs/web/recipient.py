@@ -21,7 +21,7 @@ from mailprefs.choices import State
 from mailprefs.errors import Forged, MailprefsError, Unavailable
 from mailprefs.links import KeyState, Token
 from mailprefs.masks import Mask, mask
-from mailprefs.web import bursts, forms, problems, screens, signals
+from mailprefs.web import bursts, deeds, forms, problems, screens, signals
 from mailprefs.web.keys import BURSTS, HOUSE, POOL, PRESSES, THOUGHTS, House
 from mailprefs.words import MARKETING, Address, Cause, Change, Channel, Door, Effect
 
@@ -171,14 +171,14 @@ async def _whose(request: web.Request, press: Press) -> Sequence[Address]:
 
 
 async def _stopped(request: web.Request, made: Made, whose: Sequence[Address]) -> tuple[Made, bool]:
-    """Record a press, and return it with whether each of its rows is its own. A form pressed again after its undo is a new press."""
+    """Record a press, and return it with whether any row is its own. A form pressed again after anything was opened is a new press."""
     changes = made.changes(whose)
     added = [await _record(request, change) for change in changes]
     if all(added) or made.door is Door.LINK:  # a link's name is its own: what adds no row was repeated, and holds
-        return made, all(added)
+        return made, any(added)
     async with db.acquired(request.app[POOL]) as connection:
-        if not any([await ledger.taken_back(connection, change) for change in changes]):
-            return made, False
+        if not any([await ledger.overruled(connection, change) for change in changes]):
+            return made, any(added)
     return await _stopped(request, replace(made, nonce=uuid4().hex), whose)
 
 
@@ -196,8 +196,7 @@ async def _undo(request: web.Request, press: Press, value: str) -> web.Response:
     if made is None:  # late, or made on somebody else's page: nothing is said of how things stand
         return await _show(request, "undone", press, await _seen(request, press), held=None, form=forms.fresh(house))
     undone = replace(press, scopes=made.scopes)
-    for stop in made.changes(await _whose(request, undone)):
-        await _record(request, ledger.withdrawal(stop, now=house.clock()))
+    await deeds.take_back(request, made.changes(await _whose(request, undone)))
     held = await _held(request, undone, any)
     return await _show(request, "undone", undone, await _seen(request, undone), held=held, form=forms.fresh(house))
 
@@ -306,13 +305,17 @@ def _named(house: House, press: Press) -> Topic | None:
 
 
 async def _seen(request: web.Request, press: Press) -> Seen:
-    if not press.open:
+    if not press.open or press.brand is None:
         return Seen()
     house = request.app[HOUSE]
     async with db.acquired(request.app[POOL]) as connection:
         person = await choices.person(connection, press.address)
-        held = [await decisions.is_held(connection, press.address, scope, now=house.clock()) for scope in press.scopes]
-        since = await choices.since(connection, press.address, house.catalogue.by_number[press.scopes[0]]) if all(held) else None
+        # not `is_held`: who is held by mail that came back alone has not stopped anything, and may want to
+        states = [
+            await choices.topic(connection, press.address, press.brand, house.catalogue, scope, now=house.clock()) for scope in press.scopes
+        ]
+        stopped = all(each.state is State.STOPPED for each in states)
+        since = await choices.since(connection, press.address, house.catalogue.by_number[press.scopes[0]]) if stopped else None
     address = person.address
     return Seen(mask(address.text) if address.text else None, address.channel or Channel.EMAIL, person.locale, since)
 

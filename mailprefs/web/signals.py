@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from mailprefs import choices, db, telemetry
+from mailprefs import choices, db, decisions, telemetry
 from mailprefs.catalogue import Brand
 from mailprefs.web.keys import HOUSE, POOL, PRESSES
 from mailprefs.words import ADS, Address, Cause, Change, Door, Effect
 
 
 async def honour(request: web.Request, address: Address, brand: Brand | None) -> bool:
-    """Record the opt-out of ads that a browser asks for, once for each address of this person, and return whether it did ask.
+    """Record the opt-out of ads that a browser asks for, once for each address of this person, and return whether it holds.
 
     It changes no choice about mail (11 CCR 7025). Whoever allows ads again later, by a mailed link, has said so later than this.
     Raises Unavailable.
@@ -25,4 +25,5 @@ async def honour(request: web.Request, address: Address, brand: Brand | None) ->
         change = Change(each, scope, Cause.CHOICE, Effect.STOP, Door.PAGE, f"gpc-{scope}", now)
         if await request.app[PRESSES].record(change, now=now):
             telemetry.count("privacy_signals")
-    return True
+    async with db.acquired(request.app[POOL]) as connection:
+        return await decisions.is_held(connection, address, scope, now=now)

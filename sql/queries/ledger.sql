@@ -14,8 +14,17 @@ select record_few(:bucket, :key, :channel, :scope, :cause, :effect, :door, :tell
 -- The same, planned for as many as there are.
 select record_many(:bucket, :key, :channel, :scope, :cause, :effect, :door, :teller, :own, :happened, :until, :evidence, :now, :sure), tally(:now, :account, :kinds, :events);
 
--- name: stands$
-select exists (select from consent where bucket = :bucket and key = :key and evidence = :evidence);
+-- name: overruled$
+-- Whether this fact was recorded, and anything was opened or taken back for its address since: then it says no more how things stand.
+select exists (
+  select from consent s join consent c on c.bucket = s.bucket and c.key = s.key
+  where s.bucket = :bucket and s.key = :key and s.evidence = :evidence and c.effect in ('go', 'withdraw') and c.received_at >= s.received_at);
+
+-- name: lately$
+-- Whether this stop was recorded after that moment.
+select exists (
+  select from consent
+  where bucket = :bucket and key = :key and evidence = :evidence and effect = 'stop' and received_at >= :since);
 
 -- name: buckets
 -- The buckets that anybody is in, one index look each, however many people there are.

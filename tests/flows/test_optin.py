@@ -95,3 +95,23 @@ async def test_a_sensitive_topic_is_named_in_no_question_and_no_proof(visitor: V
     assert "A subject of its own" not in visitor.text
     assert [row[0] for row in await visitor.rows(new)] == [RECOVERY]
     assert await visitor.conn.fetchval("select count(*) from proof where notice <> ''") == 0
+
+
+async def test_no_by_the_form_that_said_yes_is_no(visitor: Visitor) -> None:
+    new, path = await asked(visitor, "new@example.org")
+    await visitor.get(path)
+    form = visitor.hidden("form")
+    for answer, sent in (("yes", True), ("no", False), ("yes", False)):  # the last is the first once more, and opens nothing
+        visitor.clock.append(visitor.clock[-1] + timedelta(seconds=1))
+        await visitor.post(path, form=form, answer=answer)
+        assert ("studies" in await allowed(visitor, new)) is sent
+
+
+async def test_no_counts_however_often_it_is_said(visitor: Visitor) -> None:
+    new, path = await asked(visitor, "new@example.org")
+    for _ in range(20):
+        await visitor.get(path)
+        await visitor.post(path, answer="yes")
+    await visitor.post(path, answer="no")
+    assert "We will not send you these emails." in visitor.text
+    assert "studies" not in await allowed(visitor, new)

@@ -174,7 +174,7 @@ async def test_under_a_key_that_leaked_a_link_stops_and_says_nothing(visitor: Vi
     async with opened(database, visitor.catalogue, renewed, clock=lambda: visitor.clock[-1]) as doors:
         visitor.doors = doors
         await visitor.get(path)
-        assert visitor.deeds == {"all"}
+        assert visitor.deeds == {"all", "ads"}
         await visitor.post(path, mail="1")
         assert await visitor.conn.fetchval("select count(*) from mail") == 0
         await visitor.post(path, do="all")
