@@ -279,7 +279,7 @@ def verified(file: BinaryIO, manifest: bytes, public: str) -> dict[str, Any]:
     try:
         facts = json.loads(manifest)
         sha, octets = str(facts["sha256"]), int(facts["octets"])
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         raise Unreadable("that is no manifest") from None
     seals.check(public, facts)
     digest, read = sha256(), 0

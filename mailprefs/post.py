@@ -216,6 +216,8 @@ class Relay:
             if any(each.code >= 500 for each in error.recipients):
                 raise Refused from None
             raise Deferred from None
+        except aiosmtplib.SMTPDataError:  # about this one; what is wrong with the server itself shows before
+            raise Deferred from None
         except (aiosmtplib.SMTPNotSupported, UnicodeError):  # an address that this server, or mail itself, cannot carry
             raise Refused from None
         except (aiosmtplib.SMTPException, OSError, TimeoutError, ssl.SSLError):

@@ -257,3 +257,21 @@ def test_no_brand_promises_a_mail_that_nobody_could_send() -> None:
 
     assert [promised(Settings(), each) for each in (brand, named, handed)] == [False, False, True]
     assert [promised(with_server, each) for each in (brand, named, handed)] == [False, True, True]
+
+
+async def test_an_address_that_mail_cannot_carry_holds_up_nobody(room: Room) -> None:
+    for text in ("é@example.org", "用户@example.org", "joe@bücher.example", "jane@example.org"):
+        assert await room.ask(await room.known(text))
+    await room.postman.round()
+    reached = sorted(each.rcpt_tos[0] for each in room.relay.envelopes)
+    assert reached == ["jane@example.org", "joe@xn--bcher-kva.example", "é@example.org", "用户@example.org"]
+    assert await room.owed() == 0
+
+
+async def test_a_letter_that_is_refused_holds_up_no_other(room: Room) -> None:
+    await room.ask(await room.known("jane@example.org"))
+    await room.ask(await room.known("joe@example.org"))
+    room.relay.to_letter = "554 5.7.1 no"
+    await room.postman.round()
+    assert room.relay.asked == 2, "each was tried"
+    assert await room.owed() == 2

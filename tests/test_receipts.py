@@ -52,3 +52,10 @@ def test_a_receipt_is_believed_to_the_letter_alone(ring: KeyRing, addresses: Add
 def test_what_is_no_receipt_is_told_apart_from_a_forged_one(ring: KeyRing, none: str) -> None:
     with pytest.raises(Unreadable):
         receipts.read(seals.public(ring), none)
+
+
+def test_a_word_that_stands_twice_is_no_receipt(ring: KeyRing, addresses: Addresses) -> None:
+    text = receipts.issue(ring, addresses.read("jane@example.org"), [272], AT).text
+    assert receipts.read(seals.public(ring), text)["at"] == "2026-11-22T09:31:07+00:00"  # the control
+    with pytest.raises(Unreadable):
+        receipts.read(seals.public(ring), text.replace("{", '{"at": "2020-01-01T00:00:00+00:00",', 1))

@@ -26,6 +26,7 @@ from mailprefs.web.keys import HOUSE, POOL
 from mailprefs.web.questions import topic_of
 
 STEP = 500  # rows that are asked about together
+ARCHIVES = 1000  # in one body; each costs its sender a few bytes, and us a whole piece
 CHUNK = 65_536  # bytes
 WAIT = 30.0  # seconds for which an answer that has begun waits for the database
 SHOWN = ("allowed", "denied", "all")
@@ -134,6 +135,7 @@ async def _unpacked(request: web.Request) -> AsyncIterator[bytes]:
     while chunk := await _chunk(request):
         for piece in unpacker.take(chunk) if unpacker else (chunk,):
             yield piece
+            await asyncio.sleep(0)  # a small body may unfold to much: others are served in between
     if unpacker and not unpacker.is_whole:
         raise Unreadable("the body breaks off")
 
@@ -144,6 +146,7 @@ class _Unpacker:
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
         self._inner = make()
+        self._archives = 1
 
     @property
     def is_whole(self) -> bool:
@@ -156,6 +159,9 @@ class _Unpacker:
                 chunk = self._inner.unused_data + chunk
                 if not chunk:
                     return
+                self._archives += 1
+                if self._archives > ARCHIVES:
+                    raise Unreadable(f"the body is more than {ARCHIVES} archives, one after the other; pack it as one")
                 self._inner = self._make()
             try:  # zlib hands back what it had no room for, and zstd keeps it
                 piece = self._inner.decompress(getattr(self._inner, "unconsumed_tail", b"") + chunk, CHUNK)

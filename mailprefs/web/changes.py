@@ -6,7 +6,7 @@ An application may stop, and never lifts what only a recipient may. A consent it
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import islice
 from typing import Annotated, Literal
@@ -42,7 +42,9 @@ class Wanted(Asked):
     scope: Text
     effect: Literal["stop", "lift", "consent", "signup"]
     cause: Annotated[Cause, Field(strict=False)] = Cause.CHOICE
-    at: Annotated[AwareDatetime, Field(strict=False)] | None = None
+    at: Annotated[AwareDatetime, Field(strict=False, ge=datetime(1970, 1, 1, tzinfo=UTC), le=datetime(9000, 1, 1, tzinfo=UTC))] | None = (
+        None
+    )
     evidence: Evidence
 
 

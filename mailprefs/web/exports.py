@@ -27,7 +27,7 @@ READING = 1.0  # seconds of looking through what is nobody's leaving, before one
 
 routes = web.RouteTableDef()
 
-Sentence = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+Sentence = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
 class ExportAsked(Asked):

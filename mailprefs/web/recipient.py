@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
@@ -138,8 +139,8 @@ def _read(request: web.Request) -> Press | None:
 
 async def _one_click(request: web.Request, press: Press, marked: bool) -> web.Response:
     """Answer a mailbox provider: 200, empty, no cookie, no redirect, after the commit (RFC 8058 §3.1)."""
-    for scope in press.scopes:
-        await _record(request, _change(request, press, scope, Door.LINK, uuid4().hex))
+    changes = [_change(request, press, scope, Door.LINK, uuid4().hex) for scope in press.scopes]
+    await asyncio.gather(*(_record(request, change) for change in changes))
     telemetry.count("one_clicks", marked=str(marked).lower())
     return web.Response(status=200)
 
@@ -173,7 +174,7 @@ async def _whose(request: web.Request, press: Press) -> Sequence[Address]:
 async def _stopped(request: web.Request, made: Made, whose: Sequence[Address]) -> tuple[Made, bool]:
     """Record a press, and return it with whether any row is its own. A form pressed again after anything was opened is a new press."""
     changes = made.changes(whose)
-    added = [await _record(request, change) for change in changes]
+    added = await asyncio.gather(*(_record(request, change) for change in changes))
     if all(added) or made.door is Door.LINK:  # a link's name is its own: what adds no row was repeated, and holds
         return made, any(added)
     async with db.acquired(request.app[POOL]) as connection:

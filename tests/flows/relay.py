@@ -21,6 +21,7 @@ class Relay:
     to_recipient: str = "250 OK"
     to_letter: str = "250 OK"
     envelopes: list[Envelope] = field(default_factory=list)
+    asked: int = 0  # to take a letter
 
     @property
     def url(self) -> str:
@@ -36,6 +37,7 @@ class Relay:
         return self.to_recipient
 
     async def handle_DATA(self, _server: Any, _session: Any, envelope: Envelope) -> str:  # noqa: N802
+        self.asked += 1
         if self.to_letter.startswith("250"):
             self.envelopes.append(envelope)
         return self.to_letter

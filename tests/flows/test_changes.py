@@ -59,3 +59,11 @@ async def test_each_row_is_taken_or_refused_by_itself_and_twice_is_once(visitor:
     rows_of = {row[:3] for row in await visitor.rows(jane)}
     assert rows_of == {(NEWSLETTER, "choice", "stop"), (PARTNERS, "choice", "grant")}
     assert len(await visitor.rows(jane)) == 2
+
+
+async def test_a_time_that_is_none_is_refused_before_anything_is_recorded(visitor: Visitor) -> None:
+    for at in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "yesterday"):
+        said = {"changes": [{"address": "jane@example.org", "scope": "newsletter", "effect": "stop", "evidence": "x", "at": at}]}
+        async with visitor.doors.http.post(f"{visitor.doors.base}/v1/changes", json=said, headers=visitor.doors.bearer) as answer:
+            assert answer.status in (400, 422), at
+    assert await visitor.conn.fetchval("select count(*) from consent") == 0

@@ -139,3 +139,11 @@ async def test_nobody_filters_without_a_key_for_exports(base: str, http: ClientS
     for headers, status in doors:
         async with http.post(base + PATH, data=ROWS, headers=headers) as answer:
             assert answer.status == status
+
+
+@pytest.mark.parametrize("body", [(b"\x50\x2a\x4d\x18" + bytes(4)) * 20_000, b"".join([gzip.compress(b"")] * 5_000)], ids=["zstd", "gzip"])
+async def test_a_body_of_nothing_but_archives_is_refused(base: str, http: ClientSession, bearer: dict[str, str], body: bytes) -> None:
+    headers = {**bearer, "Content-Encoding": "gzip" if body.startswith(b"\x1f") else "zstd"}
+    async with http.post(f"{base}{PATH}", data=body, headers=headers) as answer:
+        assert answer.status in (400, 422)
+        assert "archives" in await answer.text()
