@@ -44,6 +44,7 @@ from mailprefs.web.keys import (
     ARRIVALS,
     ASKERS,
     BURSTS,
+    COMPARING,
     EXPORTS,
     FORGERIES,
     HOOKS,
@@ -88,6 +89,7 @@ def create_app(
     app[ASKERS] = Askers()
     app[THOUGHTS] = SecondThoughts()
     app[BURSTS] = Bursts()
+    app[COMPARING] = asyncio.Semaphore(POOLS["exports"] // 2)
     app[screens.PREPARED] = screens.prepared(app[HOUSE])
     app[METRICS] = admin.token(settings)
     for room in (room for door in only for room in DOORS[door]):

@@ -64,6 +64,7 @@ ARRIVALS = web.AppKey("arrivals", Arrivals)  # for the bodies of providers, all 
 ASKERS = web.AppKey("askers", Askers)  # who have no link, and ask for one
 THOUGHTS = web.AppKey("thoughts", SecondThoughts)
 BURSTS = web.AppKey("bursts", Bursts)
+COMPARING = web.AppKey("comparing", Semaphore)  # few lists of providers at a time
 PRESSES = web.AppKey("presses", GroupCommit)
 FORGERIES = web.AppKey("forgeries", Forgeries)
 METRICS: web.AppKey[str | None] = web.AppKey("metrics")  # what shows the counters, if anything does

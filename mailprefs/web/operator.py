@@ -16,7 +16,7 @@ from mailprefs.providers.base import Unlisted
 from mailprefs.providers.calling import session
 from mailprefs.web import problems
 from mailprefs.web.guard import wants
-from mailprefs.web.keys import EXPORTS, HOUSE, POOL, Hearing
+from mailprefs.web.keys import COMPARING, EXPORTS, HOUSE, POOL, Hearing
 
 BODY, PATIENCE = 4096, 10.0  # bytes, and seconds for them
 PLAIN = 20.0  # seconds within which a comparison is answered like anything else
@@ -73,7 +73,9 @@ async def _wanted(request: web.Request) -> Wanted:
 
 async def _compared(app: web.Application, hearing: Hearing, wanted: Wanted) -> dict[str, Any]:
     house, account = app[HOUSE], hearing.account
-    async with db.acquired(app[EXPORTS]) as connection, session(1) as http:
+    if app[COMPARING].locked():  # each holds a connection of those that audiences need
+        raise Busy("other lists are being compared. Try again when they are done.")
+    async with app[COMPARING], db.acquired(app[EXPORTS]) as connection, session(1) as http:
         number = (await outbox.accounts(connection))[account.name]
         said = house.catalogue, account, hearing.provider, hearing.credential
         books = reconcile.books(*said, number, connection, http, house.addresses, house.clock)

@@ -58,8 +58,9 @@ on conflict (bucket, account, key, scope) do nothing;
 -- What was found, and whom the listing named although nothing holds them here: later none of them passes for one who left there again.
 with named as (
   insert into echo (bucket, account, scope, key, seen_at)
-  select d.bucket, d.account, d.scope, d.key, :began::timestamptz
+  select distinct d.bucket, d.account, d.scope, d.key, :began::timestamptz
   from drift d
+  join listing l on l.account = d.account and l.scope = d.scope and l.bucket = d.bucket and l.key = d.key
   where d.account = :account and d.scope = :scope and d.kind in ('stale', 'unsettled')
   order by d.bucket, d.account, d.scope, d.key
   on conflict (bucket, account, scope, key) do update set seen_at = excluded.seen_at)
