@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 from playwright.async_api import Browser, async_playwright
+from pydantic import SecretStr
 
 from mailprefs import catalogue
 from mailprefs.addresses import Addresses
@@ -23,6 +24,9 @@ from mailprefs.links import KeyRing
 from mailprefs.settings import Settings
 from mailprefs.web import app as service
 from mailprefs.web import wire
+from mailprefs.web.keys import POOL
+
+from .scenes import Tour
 
 HERE = Path(__file__).parent
 BRINGS = "no browser here; this brings one: apt-get install -y chromium"
@@ -70,16 +74,24 @@ def brands() -> Catalogue:
     return catalogue.load(HERE / "catalogue.toml")
 
 
+@asynccontextmanager
+async def serving(brands: Catalogue, ring: KeyRing, url: str) -> AsyncIterator[tuple[web.Application, str]]:
+    """Lend a running service that can mail, and its URL."""
+    settings = Settings().model_copy(update={"smtp_url": SecretStr("smtp://127.0.0.1:9")})
+    app = service.create_app(settings, brands, ring, database_url=url, only=("public",))
+    runner = wire.runner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield app, f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def stage(brands: Catalogue, knowing: Callable[[Catalogue, KeyRing], AbstractAsyncContextManager[str]]) -> AsyncIterator[Stage]:
     """The whole service with a database of its own, for the tests of one file."""
     ring = KeyRing.new(date(2026, 11, 22))
-    async with knowing(brands, ring) as url:
-        runner = wire.runner(service.create_app(Settings(), brands, ring, database_url=url, only=("public",)))
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield Stage(f"http://127.0.0.1:{runner.addresses[0][1]}", url, brands, ring, Addresses(ring.digest))
-        await runner.cleanup()
+    async with knowing(brands, ring) as url, serving(brands, ring, url) as (_, base):
+        yield Stage(base, url, brands, ring, Addresses(ring.digest))
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
@@ -88,3 +100,11 @@ async def behind(stage: Stage) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(stage.database, server_settings={"timezone": "UTC"})
     yield connection
     await connection.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def tour(stage: Stage, behind: asyncpg.Connection) -> AsyncIterator[Tour]:
+    """The way to every page, also to those of a service that lost sight of its database."""
+    async with serving(stage.catalogue, stage.ring, stage.database) as (app, lost):
+        app[POOL].terminate()
+        yield Tour(stage.base, lost, behind, stage.catalogue, stage.ring, stage.addresses)
