@@ -59,9 +59,12 @@ class Watched:
 
     def __post_init__(self) -> None:
         self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("response", self.answers.append)
+        self.page.on("response", self._answered)
         self.page.on("console", lambda message: self.messages.append(message.text))
         self.page.on("pageerror", lambda error: self.messages.append(str(error)))
+
+    def _answered(self, answer: Response) -> None:  # Playwright takes no built-in function
+        self.answers.append(answer)
 
     def forget(self) -> None:
         self.requests.clear()
