@@ -34,7 +34,7 @@ _COMMANDS = {
     "import": ("people", "Import addresses, suppressions or consents. Never lifts a stop."),
     "mail-in": ("post", "Take one message from your mail server: an unsubscribe, a bounce, a complaint."),
     "audience": ("audiences", "Everyone who may be sent a topic."),
-    "export": ("exports", "Audiences that are made once and kept, with a signed manifest; and whether a file is still that."),
+    "export": ("exports", "Audiences made once and kept, with a signed manifest; suppressions for another tool."),
     "filter": ("candidates", "Of a file of candidates, those who may be sent a topic."),
     "why": ("people", "Whether an address may be sent what, and everything behind it."),
     "stop": ("people", "Stop a scope for an address, by staff, with evidence."),

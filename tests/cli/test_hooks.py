@@ -229,7 +229,7 @@ async def test_the_public_address_is_the_catalogues_and_shows_nothing_secret(run
 async def test_a_line_of_each_account_says_how_it_is_received(running: Service, conn: asyncpg.Connection) -> None:
     at = datetime.now(UTC)
     await db.queries("inbox").tally(
-        conn, account="postmark-main", kind=["complained", "delivered"], events=[2, 1500], now=at - timedelta(hours=3)
+        conn, account="postmark-main", kinds=["complained", "delivered"], events=[2, 1500], now=at - timedelta(hours=3)
     )
     aside = [(b"1", "unknown_kind"), (b"2", "unknown_kind"), (b"3", "no_recipient")]
     for raw, reason in aside:
@@ -247,7 +247,7 @@ async def test_a_line_of_each_account_says_how_it_is_received(running: Service, 
     assert (told["kept"], told["unknown_kinds"], told["unusual"]) == ({"no_recipient": 1, "unknown_kind": 2}, 2, False)
     assert 3 * 3600 <= told["silent_seconds"] < 3 * 3600 + 300
     (await running.hook("accounts", "pigeon")).said(2, "no such account: pigeon")
-    await db.queries("inbox").tally(conn, account="mail", kind=["unsubscribed"], events=[1], now=at)
+    await db.queries("inbox").tally(conn, account="mail", kinds=["unsubscribed"], events=[1], now=at)
     assert [line.split()[0] for line in (await running.hook("accounts")).said(0).out.splitlines()] == [*lines, "mail"]
 
 
@@ -256,7 +256,7 @@ async def test_an_account_that_is_silent_for_longer_than_usual_is_named_and_ends
     for since, status in ((timedelta(days=60), 1), (timedelta(days=2, hours=1), 0)):  # known for long, and, the control, for an hour
         await conn.execute("delete from heard")
         await conn.execute("delete from silence")
-        await db.queries("inbox").tally(conn, account="postmark-main", kind=["delivered"], events=[1], now=at - timedelta(days=2))
+        await db.queries("inbox").tally(conn, account="postmark-main", kinds=["delivered"], events=[1], now=at - timedelta(days=2))
         row = ("postmark-main", at - since, at - timedelta(days=2), at)
         await conn.execute("insert into silence (account, since, last_at, looked_at) values ($1, $2, $3, $4)", *row)
         done = (await running.hook("accounts")).said(status)
