@@ -15,9 +15,9 @@ from mailprefs.choices import Row, Sheet, Standing, State
 from mailprefs.errors import Unavailable
 from mailprefs.passes import Kind, Pass
 from mailprefs.proof import Proof
-from mailprefs.web import deeds, forms, screens, signals
+from mailprefs.web import bursts, deeds, forms, screens, signals
 from mailprefs.web.deeds import Act, Deed
-from mailprefs.web.keys import HOUSE, POOL, THOUGHTS
+from mailprefs.web.keys import BURSTS, HOUSE, POOL, THOUGHTS
 from mailprefs.words import Address, Channel, Door
 
 
@@ -188,6 +188,7 @@ async def press(request: web.Request, visit: Visit, form: Mapping[str, str]) -> 
 
 
 async def _do(request: web.Request, visit: Visit, deed: Deed, form: Mapping[str, str]) -> News:
+    bursts.noticed(request, request.app[BURSTS], request.app[HOUSE].clock())
     nonce = forms.nonce(request.app[HOUSE], form.get("form", ""))
     if deed.act is Act.ON:
         return await _turn_on(request, visit, deed, nonce)

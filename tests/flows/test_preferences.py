@@ -6,13 +6,15 @@ import re
 from datetime import timedelta
 
 import pytest
+from prometheus_client import REGISTRY
 
 from mailprefs import ledger
 from mailprefs.links import KeyState
+from mailprefs.web import bursts
 from mailprefs.words import Cause, Change, Door, Effect
 
 from .doors import opened
-from .visitor import SCRIPTED, Visitor
+from .visitor import PRESSED, SCRIPTED, Visitor
 
 NEWSLETTER, OFFERS, MARKETING = 272, 273, 257
 
@@ -239,3 +241,18 @@ async def test_what_anybody_sends_is_answered_and_never_with_a_500(visitor: Visi
                 assert answer.status in (200, 404), (path, body)
                 assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
                 assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(("door", "act"), [("/p/", {"do": "stop.16.email"}), ("/u/", {"stop": "this"})])
+async def test_many_presses_from_one_network_are_flagged_and_none_is_refused(visitor: Visitor, door: str, act: dict[str, str]) -> None:
+    before, proxied = alarms("burst_of_presses"), PRESSED | {"X-Forwarded-For": "203.0.114.7"}
+    for n in range(bursts.MANY):
+        path = visitor.link(visitor.addresses.read(f"p{n}@example.org")).replace("/p/", door)
+        await visitor.get(path)
+        await visitor.post(path, proxied, **act)
+    assert await visitor.conn.fetchval("select count(*) from address where stops = '{272}'") == bursts.MANY
+    assert alarms("burst_of_presses") == before + 1
+
+
+def alarms(name: str) -> float:
+    return REGISTRY.get_sample_value("mailprefs_alarms_total", {"alarm": name, "account": ""}) or 0.0
