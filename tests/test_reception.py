@@ -93,8 +93,8 @@ async def test_what_goes_wrong_in_a_way_that_nobody_expected_ends_no_writing_and
 
 
 async def test_an_account_is_shown_with_all_that_became_of_what_came_in_its_name(conn: asyncpg.Connection, pool: db.Pool) -> None:
-    await db.queries("inbox").tally(conn, account=NAME, kind=["delivered", "complained"], events=[3, 1], now=AT)
-    await db.queries("inbox").tally(conn, account=NAME, kind=["delivered"], events=[2], now=AT + timedelta(hours=1))
+    await db.queries("inbox").tally(conn, account=NAME, kinds=["delivered", "complained"], events=[3, 1], now=AT)
+    await db.queries("inbox").tally(conn, account=NAME, kinds=["delivered"], events=[2], now=AT + timedelta(hours=1))
     for raw, reason in ((b"1", "unknown_kind"), (b"2", "unknown_kind"), (b"3", "no_recipient")):
         await db.queries("inbox").set_aside(conn, account=NAME, id=[raw.hex()], reason=[reason], raw=[raw], now=AT)
     forgeries = Forgeries()

@@ -32,7 +32,7 @@ def shown(account: str = NAME) -> float | None:
 
 
 async def speak(conn: asyncpg.Connection, at: datetime, account: str = NAME, kind: str = "delivered") -> None:
-    await db.queries("inbox").tally(conn, account=account, kind=[kind], events=[1], now=at)
+    await db.queries("inbox").tally(conn, account=account, kinds=[kind], events=[1], now=at)
 
 
 async def look(conn: asyncpg.Connection, at: datetime, *accounts: str) -> Silence | None:

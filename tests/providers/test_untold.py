@@ -33,7 +33,7 @@ from .tellers import PATIENT, TOLD, Box, teller_of
 from .test_carried import Clock, hurried
 
 MARKETING, NEWSLETTER, OFFERS, RECOVERY = 257, 272, 273, 276
-CANARY = "canary" + uuid4().hex[:10]
+CANARY = "hidden" + uuid4().hex[:10]
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 Knowing = Callable[[Catalogue, KeyRing], AbstractAsyncContextManager[str]]
 

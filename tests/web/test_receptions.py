@@ -37,7 +37,7 @@ async def test_forgeries_at_the_door_are_written_and_all_is_shown(
     secrets = {v: public if name == "webhook_key" else "SG." + "x" * 40 for a in shared_catalogue.account for name, v in a.secrets.items()}
     settings = Settings().lending(secrets | {"METRICS_TOKEN": TOKEN})
     app = service.create_app(settings, shared_catalogue, ring, database_url=database)
-    await db.queries("inbox").tally(conn, account=NAME, kind=["delivered"], events=[2], now=datetime.now(UTC) - timedelta(hours=1))
+    await db.queries("inbox").tally(conn, account=NAME, kinds=["delivered"], events=[2], now=datetime.now(UTC) - timedelta(hours=1))
     await db.queries("inbox").set_aside(conn, account=NAME, id=["x"], reason=["unknown_kind"], raw=[b"x"], now=datetime.now(UTC))
     async with listening(app, "127.0.0.1", 0) as port, ClientSession() as http:
         base = f"http://127.0.0.1:{port}"
