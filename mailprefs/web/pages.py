@@ -23,7 +23,12 @@ PLAIN = "#0f5f63"  # the colour of a page that is no brand's
 def environment() -> Environment:
     """Return the templates, whose words are in English until ``page`` says otherwise."""
     return Environment(
-        loader=PackageLoader("mailprefs.web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("mailprefs.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,  # an upgrade in place must not give a running service pages that it has no values for
     )
 
 
