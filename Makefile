@@ -7,7 +7,7 @@ WORKERS ?= logical
 TESTS   ?=
 export PYTHONUTF8 := 1
 
-.PHONY: help setup demo test test-citus check bench lock
+.PHONY: help install setup demo test test-citus check bench lock
 
 help:
 	@echo 'make demo             everything set up, then the whole story; ONCE=1 ends after it'
@@ -15,7 +15,8 @@ help:
 	@echo 'make test-citus       the tests of the database on CITUS_URL=postgresql://…, a server that has Citus'
 	@echo 'make check            ruff, mypy, the floors, and the docs against the code'
 	@echo 'make bench            every path beside its limit, ten minutes; QUICK=1 takes one, ONLY=webhooks measures some'
-	@echo 'make setup            only the set-up, in .venv'
+	@echo 'make install          only what runs, in .venv: the command mailprefs'
+	@echo 'make setup            that, and what tests and checks need'
 	@echo 'make lock             the lock files anew, after a change of pyproject.toml (needs uv)'
 
 # $(call ready,LOCK): .venv holds what LOCK names. A file's date says nothing after a clone, so a digest decides, not make.
@@ -24,6 +25,9 @@ define ready
 	  '    apt-get install -y python3 python3-venv' '' >&2; exit 2; }
 	@'$(PYTHON)' tools/prepare.py $(1)
 endef
+
+install:
+	$(call ready,requirements.lock)
 
 setup:
 	$(call ready,requirements-dev.lock)

@@ -95,21 +95,6 @@ def test_the_glossary_names_every_cause_door_stream_and_channel() -> None:
         assert {word.value for word in words} <= set(re.findall(r"`(\w+)`", glossary))
 
 
-def test_the_python_of_the_readme_runs(tmp_path: Path) -> None:
-    block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert block
-    (tmp_path / "mailprefs.toml").write_bytes((ROOT / "examples/mailprefs.toml").read_bytes())
-    (tmp_path / "mailprefs.keys.json").write_text(KeyRing.new(date(2026, 11, 22)).dumped())
-    (tmp_path / "mailprefs.keys.json").chmod(0o600)
-    before = "from email.message import EmailMessage\nmessage = EmailMessage()\n"
-    shown = block[1].replace("minted.put_on(message)", "message.set_content(minted.url); minted.put_on(message)")
-    script = f"{before}{shown}\nprint(message['List-Id'])\n"
-    run = subprocess.run(
-        [sys.executable, "-c", script], check=False, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60
-    )
-    assert run.stdout == "<newsletter.go.example.com>\n", run.stderr
-
-
 def test_the_links_shown_in_the_readme_are_whole() -> None:
     """One token throughout, in its one spelling, and the words of the header as they are minted."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
