@@ -25,7 +25,10 @@ Pool = asyncpg.Pool
 ACQUIRE = 0.5  # seconds a request may wait for a connection before it is told to come back
 CONNECT = 3  # seconds
 OLDEST, NEWEST = 15, 18  # PostgreSQL majors that are tried
+TURN = timedelta(seconds=1)  # for which a migration waits for a table, and writers behind it: less than a press gives a statement
+REST = 4  # turns that writers have for themselves before it tries again
 _MIGRATING = 0x6D70_7265_6673  # advisory lock, "mprefs"
+_BESIDE = "-- beside writers"  # a migration begins so whose statements cannot stand in a transaction
 # SQLSTATEs of a database that is gone, full, broken, stopping, too slow or read only, that lets us in no more, or made us wait in a circle
 _TROUBLE = ("08", "25006", "28", "3D", "40", "53", "55000", "55P03", "57", "58")
 
@@ -100,6 +103,8 @@ async def acquired(pool: Pool) -> AsyncIterator[PoolConnectionProxy]:
     try:
         async with pool.acquire(timeout=ACQUIRE) as connection:
             yield connection
+    except MailprefsError:  # what was raised inside the block has words of its own
+        raise
     except Exception as error:
         if is_trouble(error):
             raise Unavailable("the database cannot be reached. Try again.") from error
@@ -140,16 +145,20 @@ async def durable(connection: Connection) -> None:
         raise Misconfigured(f"the database would lose acknowledged opt-outs in a crash: {'; '.join(wrong)}")
 
 
-async def migrate(connection: asyncpg.Connection, *, patience: timedelta = timedelta(minutes=2)) -> list[str]:
+async def migrate(
+    connection: asyncpg.Connection, *, patience: timedelta = timedelta(minutes=2), turn: timedelta = TURN, folder: Path | None = None
+) -> list[str]:
     """Bring the schema up to date and return the names of what was applied.
 
-    Raises Misconfigured if an applied file was edited, or if the role may not make tables.
+    Where somebody holds a table it gives way after a ``turn`` and tries again until ``patience`` ends, so nobody waits behind it for long.
+    Raises Misconfigured if an applied file was edited, or if the role may not make tables; Unavailable if a table is still held.
     """
     await _lock(connection, patience)
     try:
         await queries("db").create_ledger_of_migrations(connection)
         known = {row["name"]: row["digest"] async for row in queries("db").applied(connection)}
-        return [path.name for path in _files() if await _applied(connection, path, known)]
+        tries = max(1, int(patience / (turn * (1 + REST))))
+        return [path.name for path in _files(folder) if await _applied(connection, path, known, turn, tries)]
     except (asyncpg.InsufficientPrivilegeError, asyncpg.InvalidSchemaNameError):
         # since PostgreSQL 15, whoever does not own a database may make nothing in its schema public
         raise Misconfigured("the role in DATABASE_URL may not make tables: grant create, usage on schema public to it") from None
@@ -167,23 +176,56 @@ async def pending(connection: Connection) -> list[str]:
 
 async def _lock(connection: asyncpg.Connection, patience: timedelta) -> None:
     # Polled: waiting inside pg_advisory_lock deadlocks with CREATE INDEX CONCURRENTLY.
-    for _ in range(int(patience.total_seconds() * 10)):
+    for _ in range(1 + int(patience.total_seconds() * 10)):
         if await queries("db").try_lock(connection, lock=_MIGRATING):
             return
         await asyncio.sleep(0.1)
     raise Unavailable("another migration is still running")
 
 
-async def _applied(connection: asyncpg.Connection, path: Path, known: dict[str, str]) -> bool:
+async def _applied(connection: asyncpg.Connection, path: Path, known: dict[str, str], turn: timedelta, tries: int) -> bool:
     script, digest = _script(path)
     if path.name in known:
         if known[path.name] != digest:
             raise Misconfigured(f"the migration {path.name} was edited after it was applied; write a new one instead")
         return False
-    async with connection.transaction():
-        await connection.execute(script)
+    if script.startswith(_BESIDE):
+        await _beside(connection, script)
         await queries("db").remember(connection, name=path.name, digest=digest)
+    else:
+        await _at_once(connection, path.name, script, digest, turn, tries)
     return True
+
+
+async def _at_once(connection: asyncpg.Connection, name: str, script: str, digest: str, turn: timedelta, tries: int) -> None:
+    """Run a migration whole or not at all. Whoever has a table keeps it: else all who write would wait for that one behind us."""
+    for left in reversed(range(tries)):
+        try:
+            async with connection.transaction():
+                await queries("db").wait_for_locks(connection, most=f"{turn / timedelta(milliseconds=1):.0f}ms", here=True)
+                await connection.execute(script)
+                await queries("db").remember(connection, name=name, digest=digest)
+            return
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+            if left:
+                await asyncio.sleep(REST * turn.total_seconds())
+    raise Unavailable(
+        f"the migration {name} needs a table that another session holds, and gave way: nothing of it was done. "
+        "See who is in a long transaction, and try again."
+    )
+
+
+async def _beside(connection: asyncpg.Connection, script: str) -> None:
+    """Run each statement by itself, as CONCURRENTLY must be. Nobody waits for such a one, so it may wait for everybody."""
+    await queries("db").wait_for_locks(connection, most="0", here=False)
+    for statement in statements(script):
+        await connection.execute(statement)
+
+
+def statements(script: str) -> list[str]:
+    """Return the statements of a migration that works beside writers: each ends its line with a semicolon, and none has one within."""
+    bare = re.sub(r"--.*", "", script)
+    return [each.strip() for each in bare.split(";") if each.strip()]
 
 
 def _script(path: Path) -> tuple[str, str]:
@@ -191,5 +233,5 @@ def _script(path: Path) -> tuple[str, str]:
     return script, sha256(script.encode()).hexdigest()
 
 
-def _files() -> list[Path]:
-    return sorted(path for path in (shipped.folder("sql") / "migrations").glob("*.sql") if re.match(r"\d{4}_", path.name))
+def _files(folder: Path | None = None) -> list[Path]:
+    return sorted(path for path in (folder or shipped.folder("sql") / "migrations").glob("*.sql") if re.match(r"\d{4}_", path.name))

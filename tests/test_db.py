@@ -6,14 +6,16 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from mailprefs import db, shipped
-from mailprefs.errors import MailprefsError, Misconfigured, NotEntitled, Unavailable
+from mailprefs.errors import Busy, MailprefsError, Misconfigured, NotEntitled, Unavailable
 
 SECRET = "canary-password"
 
@@ -152,6 +154,13 @@ async def test_a_mistake_in_use_is_not_called_trouble(pool: db.Pool) -> None:
             raise NotEntitled
 
 
+async def test_our_own_words_are_not_replaced_by_those_for_a_database_that_is_away(pool: db.Pool) -> None:
+    for error in (Busy("another comparison is running"), Unavailable("the standby did not confirm. Try again.")):
+        with pytest.raises(type(error), match=str(error)):
+            async with db.acquired(pool):
+                raise error
+
+
 async def test_a_statement_that_takes_too_long_is_trouble(database: str) -> None:
     pool = await db.pool(database, size=1, command_timeout=0.1, purpose="test")
     with pytest.raises(Unavailable):
@@ -198,6 +207,94 @@ async def test_a_migration_that_fails_leaves_nothing_of_itself(server: str, data
     await conn.execute("drop table told")
     assert await db.migrate(conn) == files()
     await conn.close()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of migrations: one that everybody must make room for, and one that works beside them."""
+    (tmp_path / "9001_stamp.sql").write_text("create table stamp (at int); alter table consent add stamp int;")
+    index = "drop index concurrently if exists consent_stamp;\ncreate index concurrently consent_stamp on consent (stamp);\n"
+    (tmp_path / "9002_index.sql").write_text(f"-- beside writers: the ledger is long; whoever writes to it waits for nothing.\n{index}")
+    return tmp_path
+
+
+async def write(connection: asyncpg.Connection) -> None:
+    """Lock what whoever records a press locks, and let go of it; raises TimeoutError where that must wait."""
+    async with connection.transaction():
+        await connection.execute("lock table consent in row exclusive mode", timeout=1)
+
+
+async def test_a_migration_gives_way_to_whoever_holds_its_table_and_is_done_once_that_has_ended(
+    conn: asyncpg.Connection, database: str, folder: Path
+) -> None:
+    holder, writer = await asyncpg.connect(database), await asyncpg.connect(database)
+    held = holder.transaction()
+    await held.start()
+    await holder.fetch("select 1 from consent limit 1")  # a dump does no more
+    turn = timedelta(milliseconds=60)
+    words = r"9001_stamp.sql needs a table that another session holds.*long transaction"
+    with pytest.raises(Unavailable, match=words):
+        async with asyncio.timeout(5):
+            await db.migrate(conn, patience=turn, turn=turn, folder=folder)
+    assert await conn.fetchval("select to_regclass('stamp')") is None, "whole or not at all"
+
+    trying = asyncio.create_task(db.migrate(conn, patience=timedelta(seconds=60), turn=turn, folder=folder))
+    for _ in range(20):  # now and then it stands before us, and gives way
+        await write(writer)
+        await asyncio.sleep(0.01)
+    assert not trying.done()
+    await held.rollback()
+    assert await trying == ["9001_stamp.sql", "9002_index.sql"]
+    for each in (holder, writer):
+        await each.close()
+
+
+async def test_an_index_that_is_built_beside_writers_makes_none_of_them_wait(conn: asyncpg.Connection, database: str, folder: Path) -> None:
+    writer = await asyncpg.connect(database)
+    (folder / "9001_stamp.sql").write_text("alter table consent add stamp int;")
+    (folder / "9002_index.sql").rename(folder / "later")
+    await db.migrate(conn, folder=folder)
+    (folder / "later").rename(folder / "9002_index.sql")
+    held = writer.transaction()
+    await held.start()
+    await writer.execute("lock table consent in row exclusive mode")
+    building = asyncio.create_task(db.migrate(conn, turn=timedelta(milliseconds=1), folder=folder))
+    watcher = await asyncpg.connect(database)
+    while not await watcher.fetchval("select exists (select from pg_stat_progress_create_index where datname = current_database())"):
+        assert not building.done(), "it waits for whoever was there first, however long"
+        await asyncio.sleep(0.01)
+    await write(watcher)
+    await held.rollback()
+    assert await building == ["9002_index.sql"]
+    for each in (writer, watcher):
+        await each.close()
+
+
+async def test_an_index_whose_building_was_cut_short_is_built_anew(conn: asyncpg.Connection, folder: Path) -> None:
+    await conn.execute("alter table consent add stamp int; create index consent_stamp on consent (stamp)")
+    await conn.execute("update pg_index set indisvalid = false where indexrelid = 'consent_stamp'::regclass")  # as a killed build leaves it
+    (folder / "9001_stamp.sql").unlink()
+    assert await db.migrate(conn, folder=folder) == ["9002_index.sql"]
+    assert await conn.fetchval("select indisvalid from pg_index where indexrelid = 'consent_stamp'::regclass")
+
+
+def wrong(script: str) -> list[str]:
+    """Return what of a migration would hold everybody up, or could not be done again."""
+    beside = script.startswith(db._BESIDE)
+    told = db.statements(script)
+    whole = [each for each in told if beside != (" concurrently " in each)] if beside or "concurrently" in " ".join(told) else []
+    made = re.findall(r"create (?:unique )?index concurrently (\w+)", " ; ".join(told))
+    return whole + [name for name in made if f"drop index concurrently if exists {name}" not in told]
+
+
+def test_a_migration_is_a_transaction_or_works_beside_writers_and_can_be_done_again() -> None:
+    for path in (shipped.folder("sql") / "migrations").glob("*.sql"):
+        assert wrong(path.read_text(encoding="utf-8")) == [], path.name
+    index = "create index concurrently x on consent (at);"
+    assert wrong(index), "the control: it cannot stand in a transaction"
+    assert wrong(f"-- beside writers\n{index}"), "the control: what was cut short stands in its way"
+    assert wrong("-- beside writers\nalter table consent add x int;"), "the control: that holds everybody up"
+    assert wrong(f"-- beside writers\ndrop index concurrently if exists x;\n{index}") == []
 
 
 async def test_a_role_that_may_make_nothing_is_told_what_to_grant(conn: asyncpg.Connection, database: str) -> None:

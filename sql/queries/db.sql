@@ -12,6 +12,10 @@ select pg_try_advisory_lock(:lock::bigint);
 -- name: unlock$
 select pg_advisory_unlock(:lock::bigint);
 
+-- name: wait_for_locks$
+-- How long a statement waits for a lock: here in this transaction, or in the whole session.
+select set_config('lock_timeout', :most, :here);
+
 -- name: create_ledger_of_migrations#
 create table if not exists migration (
   name text primary key,
