@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
+from shutil import disk_usage
+from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import asyncpg
@@ -24,6 +26,8 @@ from .citus import spread
 
 HERE = Path(__file__).parent
 CITUS = os.environ.get("MAILPREFS_TEST_CITUS") == "1"  # the server has the extension: every database is spread over its cluster
+ROOM = 4 << 30  # bytes free, of which a worker takes a tenth
+AT_ONCE = 25  # databases dropped together: each drop asks the server for a checkpoint, and the first does the work of all
 CHANNELS = {"sendgrid": Channel.EMAIL, "twilio": Channel.SMS}
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
@@ -67,11 +71,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
         return
     binaries = os.environ.get("MAILPREFS_TEST_BINARIES")
-    running = embedded.running(tmp_path_factory.mktemp("postgres") / "data", Path(binaries) if binaries else None)
-    with asyncio.Runner() as runner:
+    with TemporaryDirectory(dir=_quick_place(), ignore_cleanup_errors=True) as home, asyncio.Runner() as runner:
+        running = embedded.running(Path(home) / "data", Path(binaries) if binaries else None)
         url = runner.run(running.__aenter__())
         yield url
         runner.run(running.__aexit__(None, None, None))
+
+
+def _quick_place() -> Path | None:
+    """Memory that looks like a directory, where there is enough: every test commits, and no power cut is tested here."""
+    memory = Path("/dev") / "shm"
+    return memory if memory.is_dir() and os.access(memory, os.W_OK) and disk_usage(memory).free > ROOM else None
 
 
 @pytest.fixture(scope="session")
@@ -113,8 +123,16 @@ async def _knowing(server: str, known: Catalogue, ring: KeyRing) -> AsyncIterato
     await _admin(server, f'drop database "{name}" with (force)')
 
 
+@pytest.fixture(scope="session")
+def left(server: str) -> Iterator[list[str]]:
+    """The names of databases that their tests are done with, and that are still to be dropped."""
+    names: list[str] = []
+    yield names
+    asyncio.run(_drop(server, names))
+
+
 @pytest.fixture
-async def database(server: str, template: str, shared_catalogue: Catalogue, ring: KeyRing) -> AsyncIterator[str]:
+async def database(server: str, template: str, shared_catalogue: Catalogue, ring: KeyRing, left: list[str]) -> AsyncIterator[str]:
     """The URL of a fresh migrated database."""
     if CITUS:  # a copy would lack its shards
         async with _knowing(server, shared_catalogue, ring) as made:
@@ -123,7 +141,10 @@ async def database(server: str, template: str, shared_catalogue: Catalogue, ring
     name = f"test_{uuid4().hex}"
     await _admin(server, f'create database "{name}" template "{template}"')
     yield database_url(server, name)
-    await _admin(server, f'drop database "{name}" with (force)')
+    await _cut_off(server, name)
+    left.append(name)
+    if len(left) >= AT_ONCE:
+        await _drop(server, left)
 
 
 @pytest.fixture
@@ -138,10 +159,22 @@ def database_url(server: str, name: str) -> str:
     return re.sub(r"(//[^/]*/)[^?]*", rf"\g<1>{name}", server)
 
 
-async def _admin(server: str, statement: str) -> None:
+async def _admin(server: str, *statements: str) -> None:
     connection = await asyncpg.connect(server)
-    await connection.execute(statement)
+    for statement in statements:
+        await connection.execute(statement)
     await connection.close()
+
+
+async def _cut_off(server: str, name: str) -> None:
+    connection = await asyncpg.connect(server)
+    await connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", name)
+    await connection.close()
+
+
+async def _drop(server: str, names: list[str]) -> None:
+    await _admin(server, *(f'drop database "{name}" with (force)' for name in names))
+    names.clear()
 
 
 @pytest.fixture
