@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -25,7 +25,7 @@ from mailprefs import clock, courier, db, ledger, numbers, outbox, reconcile, wo
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue, Webhook
 from mailprefs.courier import Timing
-from mailprefs.errors import Misconfigured
+from mailprefs.errors import Misconfigured, Unavailable
 from mailprefs.links import KeyRing
 from mailprefs.outbox import End, Fate, Verdict
 from mailprefs.providers import CHANNELS, PROVIDERS
@@ -293,6 +293,44 @@ async def test_what_is_still_owed_shows_in_the_metrics(house: House) -> None:
     async with house.working():
         await until(shown)
     assert REGISTRY.get_sample_value("mailprefs_oldest_unsynced_age_seconds", {"account": MAIN}) == 0
+
+
+async def test_what_is_dear_to_count_is_counted_less_often() -> None:
+    """Two million that wait take a second; while little waits, each look is a turn."""
+    now = worker.wall_clock()
+    took = {"seconds": 1.0}
+    turns: list[datetime] = []
+
+    async def count() -> bool:
+        nonlocal now
+        turns.append(now)
+        now += timedelta(seconds=took["seconds"])
+        if took["seconds"] == 10:
+            raise Unavailable
+        return False
+
+    measured = worker.Spared(count, lambda: now)
+
+    async def looks(seconds: int) -> int:
+        """Look every second, and return how many turns that came to."""
+        nonlocal now
+        before, until = len(turns), now + timedelta(seconds=seconds)
+        while now < until:
+            with suppress(Unavailable):
+                await measured.round()
+            now += timedelta(seconds=1)
+        return len(turns) - before
+
+    assert await looks(210) == 10, "a second of each twenty-one"
+    took["seconds"] = 10
+    assert await looks(400) == 2, "one that is broken off is not asked for at once either"
+    took["seconds"] = 0
+    await looks(200)
+    assert await looks(60) == 60, "the control: what costs nothing is never put off"
+    took["seconds"] = 10
+    await looks(1)
+    now -= timedelta(hours=1)
+    assert await looks(1) == 1, "a clock that was set back holds up nothing"
 
 
 async def test_sigterm_and_sigint_stop_it() -> None:
