@@ -164,6 +164,13 @@ async def pressed(connection: Connection, stop: Change, *, now: datetime) -> boo
     return bool(await queries("ledger").lately(connection, **known, since=now - UNDO))
 
 
+async def acknowledged(connection: Connection, stop: Change) -> datetime | None:
+    """Return when this very stop happened, as it was recorded; None if it added no row."""
+    known = {"bucket": stop.address.bucket, "key": stop.address.key, "evidence": stop.evidence}
+    found: datetime | None = await queries("ledger").acknowledged(connection, **known)
+    return found
+
+
 async def differing(connection: Connection, progress: Callable[[int], None] = lambda _buckets: None) -> int:
     """Return how many addresses have a summary other than the fold of their ledger: 0, always. ``progress`` hears each bucket go by.
 

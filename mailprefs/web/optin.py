@@ -89,6 +89,7 @@ async def _answered(request: web.Request, question: Pass, brand: Brand, form: Ma
     """Record yes as a choice of the recipient's own, with what was shown; no as a stop. Whoever said yes is known from then on."""
     house = request.app[HOUSE]
     now, nonce = house.clock(), forms.nonce(house, form.get("form", ""))
+    honoured = await signals.honour(request, Address(question.key), brand)
     shown = board.proven(request, brand, question.scope)
     async with db.acquired(request.app[POOL]) as connection, db.sure(connection), connection.transaction():
         to = await post.awaited(connection, question)
@@ -111,4 +112,4 @@ async def _answered(request: web.Request, question: Pass, brand: Brand, form: Ma
         if form["answer"] == "yes":
             raise
         return screens.saved(request, brand)
-    return screens.show(request, "answered", brand, yes=form["answer"] == "yes", comes=after.state is State.GETS)
+    return screens.show(request, "answered", brand, honoured=honoured, yes=form["answer"] == "yes", comes=after.state is State.GETS)

@@ -172,14 +172,17 @@ async def _whose(request: web.Request, press: Press) -> Sequence[Address]:
 
 
 async def _stopped(request: web.Request, made: Made, whose: Sequence[Address]) -> tuple[Made, bool]:
-    """Record a press, and return it with whether any row is its own. A form pressed again after anything was opened is a new press."""
+    """Record a press, and return it with whether any row is its own.
+
+    A form pressed again is the press that it was the first time, with its time and so its receipt; after anything was opened, a new one.
+    """
     changes = made.changes(whose)
     added = await asyncio.gather(*(_record(request, change) for change in changes))
     if all(added) or made.door is Door.LINK:  # a link's name is its own: what adds no row was repeated, and holds
         return made, any(added)
     async with db.acquired(request.app[POOL]) as connection:
         if not any([await ledger.overruled(connection, change) for change in changes]):
-            return made, any(added)
+            return replace(made, at=await ledger.acknowledged(connection, changes[0]) or made.at), any(added)
     return await _stopped(request, replace(made, nonce=uuid4().hex), whose)
 
 
@@ -193,13 +196,13 @@ def _way_back(house: House, press: Press, made: Made) -> str:
 async def _undo(request: web.Request, press: Press, value: str) -> web.Response:
     """Take back the very stop that this page made, within half an hour of when it was received; every other stop stands."""
     house = request.app[HOUSE]
-    made = _made(house, press, value)
+    made, honoured = _made(house, press, value), await signals.honour(request, press.address, press.brand)
     if made is None:  # late, or made on somebody else's page: nothing is said of how things stand
-        return await _show(request, "undone", press, await _seen(request, press), held=None, form=forms.fresh(house))
+        return await _show(request, "undone", press, await _seen(request, press), held=None, honoured=honoured, form=forms.fresh(house))
     undone = replace(press, scopes=made.scopes)
     await deeds.take_back(request, made.changes(await _whose(request, undone)))
     held = await _held(request, undone, any)
-    return await _show(request, "undone", undone, await _seen(request, undone), held=held, form=forms.fresh(house))
+    return await _show(request, "undone", undone, await _seen(request, undone), held=held, honoured=honoured, form=forms.fresh(house))
 
 
 def _made(house: House, press: Press, value: str) -> Made | None:
@@ -269,6 +272,7 @@ async def _result(request: web.Request, press: Press, undo: str, at: datetime) -
         if not await _held(request, press, all):  # somebody took it back in this very moment
             return await _show(request, "undone", press, await _seen(request, press), held=False, form=forms.fresh(house))
         seen, coming = await _seen(request, press), await _coming(request, press)
+        honoured = await signals.honour(request, press.address, press.brand)
     except Unavailable:
         return screens.saved(request, press.brand)
     left = max(1, ceil((at + ledger.UNDO - house.clock()) / timedelta(minutes=1)))
@@ -278,6 +282,7 @@ async def _result(request: web.Request, press: Press, undo: str, at: datetime) -
         press,
         seen,
         again=undo or None,
+        honoured=honoured,
         undo=undo,
         minutes=left,
         coming=coming,

@@ -26,6 +26,10 @@ select exists (
   select from consent
   where bucket = :bucket and key = :key and evidence = :evidence and effect = 'stop' and received_at >= :since);
 
+-- name: acknowledged$
+-- When this stop happened, as it was recorded the first time that it was told of.
+select happened_at from consent where bucket = :bucket and key = :key and evidence = :evidence and effect = 'stop';
+
 -- name: buckets
 -- The buckets that anybody is in, one index look each, however many people there are.
 with recursive next (bucket) as (

@@ -12,12 +12,12 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from mailprefs import directory, ledger, receipts, seals
+from mailprefs import directory, ledger, passes, receipts, seals
 from mailprefs.directory import Entry
 from mailprefs.links import Links
 from mailprefs.words import Cause, Change, Door, Effect
 
-from .visitor import SCRIPTED, Visitor
+from .visitor import PRESSED, SCRIPTED, Visitor
 
 NEWSLETTER, OFFERS, MARKETING, ADS = 272, 273, 257, 259
 PRIVATE = pytest.mark.parametrize("visitor", [{"page": "private"}], indirect=True)
@@ -241,6 +241,54 @@ async def test_s_the_privacy_signal_stops_ads_says_so_and_changes_no_choice_abou
         assert ("Opt-out request honored" in page) is bool(n)
     assert await visitor.rows(jane) == [(ADS, "choice", "stop", "page")]
     assert "Stop these emails?" in page
+
+
+async def test_s_the_privacy_signal_is_heard_on_a_press_as_well(visitor: Visitor) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    signal = {"Sec-GPC": "1", **PRESSED}
+    await visitor.get(leave(visitor))
+    assert "Opt-out request honored" not in await visitor.post(leave(visitor), stop="this"), "the control: it sends none"
+    undo, stopped = visitor.undo, await visitor.rows(jane)
+    assert "Opt-out request honored" in await visitor.post(leave(visitor), signal, form=visitor.hidden("form"), stop="this")
+    assert "Opt-out request honored" in await visitor.post(leave(visitor), signal, undo=undo)
+    assert (ADS, "choice", "stop", "page") in await visitor.rows(jane)
+    assert (ADS, "choice", "stop", "page") not in stopped
+    (kim,) = await visitor.known("kim@example.org")
+    one = "/c/" + passes.write(visitor.ring, passes.fresh(passes.Kind.CONFIRM, kim.key, NEWSLETTER, visitor.clock[-1]))
+    await visitor.get(one)
+    assert "Opt-out request honored" in await visitor.post(one, signal, answer="no")
+    assert (ADS, "choice", "stop", "page") in await visitor.rows(kim)
+
+
+async def test_a_mailbox_provider_sends_no_signal_of_its_person_s(visitor: Visitor) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    body = {"List-Unsubscribe": "One-Click"}
+    async with visitor.doors.http.post(visitor.doors.base + leave(visitor), data=body, headers={"Sec-GPC": "1"}) as answer:
+        assert (answer.status, await answer.read()) == (200, b"")
+    assert await visitor.rows(jane) == [(NEWSLETTER, "choice", "stop", "link")]
+
+
+def receipt(page: str) -> str:
+    found = re.search(r"<pre[^>]*>(.*?)</pre>", page, re.DOTALL)
+    assert found
+    return html.unescape(found[1])
+
+
+@pytest.mark.parametrize("visitor", [{"page": "open"}, {"page": "private"}], indirect=True)
+async def test_a_press_has_one_receipt_however_often_its_form_is_pressed(visitor: Visitor) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    for pressed in ("this", "all"):
+        await visitor.get(leave(visitor))
+        form = visitor.hidden("form")
+        first = receipt(await visitor.post(leave(visitor), form=form, stop=pressed))
+        visitor.clock.append(visitor.clock[-1] + timedelta(minutes=10))
+        assert receipt(await visitor.post(leave(visitor), form=form, stop=pressed)) == first
+        told = receipts.read(seals.public(visitor.ring), first)
+        scope = NEWSLETTER if pressed == "this" else MARKETING
+        at = await visitor.conn.fetchval("select at from consent where key = $1 and scope = $2", jane.key, scope)
+        assert told["at"] == at.isoformat(timespec="seconds"), "the opt-out's own time"
+        await visitor.get(leave(visitor))
+        assert receipt(await visitor.post(leave(visitor), form="a form of another page", stop="all")) != first, "the control"
 
 
 async def test_t_a_form_that_lay_open_for_long_still_stops(visitor: Visitor) -> None:
