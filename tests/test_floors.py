@@ -43,7 +43,7 @@ FLOORS = {
     4.1: ("leaving", "senders", "reports", "wishes", "jury"),
     5: ("courier", "reconcile", "webhooks", "post", "mailroom"),
     5.5: ("lmtp",),
-    5.9: ("web.arrivals", "web.asking", "web.thoughts"),
+    5.9: ("web.arrivals", "web.asking", "web.evenness", "web.thoughts"),
     5.95: ("web.bursts",),
     6: ("web.keys", "web.problems", "web.pages"),
     6.1: ("web.guard", "web.connections", "web.forms"),

@@ -11,7 +11,7 @@ from mailprefs.catalogue import Brand
 from mailprefs.errors import Forged, Unavailable, Unreadable
 from mailprefs.links import KeyState
 from mailprefs.passes import Kind
-from mailprefs.web import asking, board, forms, screens
+from mailprefs.web import asking, board, evenness, forms, screens, signals
 from mailprefs.web.board import Visit
 from mailprefs.web.keys import ASKERS, HOUSE, POOL
 from mailprefs.words import Address, Channel
@@ -26,7 +26,8 @@ async def look(request: web.Request) -> web.Response:
     if visit is None:
         return screens.ends_here(request)
     try:
-        return await board.show(request, visit)
+        async with evenness.evenly(request, hidden=not visit.open and signals.asks(request)):
+            return await board.show(request, visit)
     except Unavailable:
         return screens.away(request, visit.brand)
 
@@ -40,7 +41,8 @@ async def choose(request: web.Request) -> web.Response:
         telemetry.count("refused_links")
         return screens.ends_here(request)
     try:
-        return await board.press(request, visit, form)
+        async with evenness.evenly(request, hidden=not visit.open):
+            return await board.press(request, visit, form)
     except Unavailable:
         telemetry.count("presses_not_saved")
         return screens.not_saved(request, visit.brand)

@@ -22,7 +22,7 @@ from mailprefs.choices import State
 from mailprefs.errors import Forged, MailprefsError, Unavailable
 from mailprefs.links import KeyState, Token
 from mailprefs.masks import Mask, mask
-from mailprefs.web import bursts, deeds, forms, problems, screens, signals
+from mailprefs.web import bursts, deeds, evenness, forms, problems, screens, signals
 from mailprefs.web.keys import BURSTS, HOUSE, POOL, PRESSES, THOUGHTS, House
 from mailprefs.words import MARKETING, Address, Cause, Change, Channel, Door, Effect
 
@@ -95,7 +95,10 @@ def pressed(house: House, token: Token) -> Press:
 async def confirm(request: web.Request) -> web.Response:
     """Show what would stop, and a button. Changes nothing, whoever looks: scanners open every link."""
     press = _read(request)
-    return screens.ends_here(request) if press is None else await _confirm(request, press)
+    if press is None:
+        return screens.ends_here(request)
+    async with evenness.evenly(request, hidden=not press.open and signals.asks(request)):
+        return await _confirm(request, press)
 
 
 @routes.post("/u/{token}")
@@ -111,16 +114,21 @@ async def stop(request: web.Request) -> web.Response:
         telemetry.count("presses_by_script")
         return await _confirm(request, press)
     try:
-        if "again" in form:
-            return await _once_more(request, press, form["again"])
-        if "undo" in form:
-            return await _undo(request, press, form["undo"])
-        if "form" in form:
-            return await _page(request, press, form)
+        if form.keys() & {"again", "undo", "form"}:
+            async with evenness.evenly(request, hidden=not press.open):
+                return await _pressed(request, press, form)
         return await _one_click(request, press, b"One-Click" in body)
     except Unavailable:
         telemetry.count("presses_not_saved")
         return screens.not_saved(request, press.brand)
+
+
+async def _pressed(request: web.Request, press: Press, form: dict[str, str]) -> web.Response:
+    if "again" in form:
+        return await _once_more(request, press, form["again"])
+    if "undo" in form:
+        return await _undo(request, press, form["undo"])
+    return await _page(request, press, form)
 
 
 @routes.get("/favicon.ico")

@@ -19,6 +19,7 @@ from mailprefs.providers import CHANNELS
 from mailprefs.sandbox import sendgrid
 from mailprefs.settings import Settings
 from mailprefs.web import app as service
+from mailprefs.web import evenness
 from mailprefs.web.keys import HOUSE, utcnow
 
 
@@ -38,12 +39,14 @@ class Doors:
 
 
 @asynccontextmanager
-async def opened(database: str, catalogue: Catalogue, ring: KeyRing, *, clock: Callable[[], datetime] = utcnow) -> AsyncIterator[Doors]:
+async def opened(
+    database: str, catalogue: Catalogue, ring: KeyRing, *, clock: Callable[[], datetime] = utcnow, least: float = 0.0
+) -> AsyncIterator[Doors]:
     """Lend the doors of a service on this database, released there. Its accounts are those of SendGrid, all with one signing key."""
     private, public = sendgrid.key_pair()
     secrets = {v: public if name == "webhook_key" else "SG." + "x" * 40 for a in catalogue.account for name, v in a.secrets.items()}
     app = service.create_app(Settings().lending(secrets), catalogue, ring, database_url=database)
-    app[HOUSE] = replace(app[HOUSE], clock=clock)
+    app[HOUSE], app[evenness.LEAST] = replace(app[HOUSE], clock=clock), least
     key = await _released(database, catalogue, ring)
     async with (
         listening(app, "127.0.0.1", 0) as port,

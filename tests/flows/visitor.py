@@ -96,9 +96,11 @@ async def visiting(
     ring: KeyRing,
     addresses: Addresses,
     now: datetime,
+    *,
+    least: float = 0.0,
     **changes: Any,
 ) -> AsyncIterator[Visitor]:
     """Lend a visitor at a service whose first brand is changed so; SMTP_URL must be set before."""
     known, clock = with_brand(catalogue, **({"from": "Connective Care <hello@example.com>"} | changes)), [now]
-    async with opened(database, known, ring, clock=lambda: clock[-1]) as doors:
+    async with opened(database, known, ring, clock=lambda: clock[-1], least=least) as doors:
         yield Visitor(doors, conn, known, ring, addresses, clock)
