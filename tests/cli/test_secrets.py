@@ -126,7 +126,7 @@ async def test_an_api_key_is_shown_once_and_ends_when_it_is_revoked(shell: Shell
     assert text not in made.err
     key = await apikeys.recognise(conn, text, now=now())
     assert key.powers == {"links", "decide"}
-    shell.secrets.append(text.rpartition("_")[2])
+    shell.secrets.append(text.removeprefix(f"mp_{key.id}_"))
     (line,) = (await shell("api-keys", "list")).said(0).out.splitlines()
     assert line.startswith(f"{key.id}  until 20")
     assert line.endswith("decide links  shop")
