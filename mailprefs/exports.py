@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import UUID, uuid4
 
-from mailprefs import audience, files, parquet, seals, shapes, telemetry
+from pydantic import SecretStr
+
+from mailprefs import audience, files, parquet, replicas, seals, shapes, telemetry
 from mailprefs.catalogue import Catalogue, Scope
 from mailprefs.db import Connection, queries
 from mailprefs.decisions import name_of
@@ -110,6 +112,7 @@ class Maker:
     catalogue: Catalogue
     ring: KeyRing = field(repr=False)
     clock: Callable[[], datetime]
+    standby: SecretStr | None = None  # what is read in the primary's stead, while it is near enough
 
     async def round(self, connection: Connection) -> bool:
         """Make the export that has waited longest, and return whether there was one. What has expired is removed.
@@ -121,7 +124,10 @@ class Maker:
         try:
             await self._sweep(connection)
             row = await queries("exports").next(connection, now=self.clock())
-            return await self._made(connection, _export(row)) if row else False
+            if row is None:
+                return False
+            # a standby ends statements that hold up what it has to replay: the second time it is not asked
+            return await self._made(connection, _export(row), self.standby if row["attempts"] == 1 else None)
         finally:
             await queries("exports").leave_turn(connection, lock=_TURN)
 
@@ -135,7 +141,7 @@ class Maker:
             elif path.name not in kept:
                 path.unlink(missing_ok=True)
 
-    async def _made(self, connection: Connection, export: Export) -> bool:
+    async def _made(self, connection: Connection, export: Export, standby: SecretStr | None) -> bool:
         topic = self.catalogue.by_number.get(export.scope)
         if topic is None:  # of a newer release, whose worker will make it
             return False
@@ -149,24 +155,26 @@ class Maker:
             await queries("exports").refuse(connection, id=export.id, why=str(error))
             return True
         try:
-            await self._make(connection, export, topic)
+            await self._make(connection, export, topic, standby)
         except Misconfigured as error:  # of the disk: it is tried again, behind the others
             telemetry.alarm("export_not_written")
             raise Unavailable(str(error)) from None
         return True
 
-    async def _make(self, connection: Connection, export: Export, topic: Scope) -> None:
+    async def _make(self, connection: Connection, export: Export, topic: Scope, standby: SecretStr | None) -> None:
         name = f"{export.id}-{secrets.token_hex(4)}{export.shape.suffix}"  # of this attempt alone: no other's manifest speaks of it
         with _Draft(self.folder / name) as out:
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                seen = await queries("exports").snapshot(connection)
-                if not seen["is_primary"]:
-                    raise Unavailable("a standby may lack the latest opt-outs: exports are made on the primary")
+            async with (
+                replicas.reading(connection, standby, self.catalogue, now=self.clock()) as read,
+                read.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                seen = await queries("exports").snapshot(read)
                 as_of = self.clock()
-                count = await deliver(connection, export, topic, self._links(topic), out, as_of=as_of, scratch=self.folder)
-                denied = await _denied(connection, export, topic, self.catalogue, as_of)
+                count = await deliver(read, export, topic, self._links(topic), out, as_of=as_of, scratch=self.folder)
+                denied = await _denied(read, export, topic, self.catalogue, as_of)
             await asyncio.to_thread(out.keep)
-        manifest = seals.sealed(self.ring, self._facts(export, topic, as_of, seen["snapshot"], count, denied, out))
+        source = "standby" if seen["is_standby"] else "primary"
+        manifest = seals.sealed(self.ring, self._facts(export, topic, as_of, seen["snapshot"], source, count, denied, out))
         made = {"as_of": as_of, "snapshot": seen["snapshot"], "file": name, "manifest": seals.spelt(manifest).decode()}
         await queries("exports").made(connection, id=export.id, wants=topic.wants(export.channel), **made)
 
@@ -174,7 +182,7 @@ class Maker:
         return links_of(self.catalogue, self.ring, topic)
 
     def _facts(
-        self, export: Export, topic: Scope, as_of: datetime, snapshot: str, count: int, denied: Mapping[str, Any], out: _Draft
+        self, export: Export, topic: Scope, as_of: datetime, snapshot: str, source: str, count: int, denied: Mapping[str, Any], out: _Draft
     ) -> dict[str, Any]:
         return {
             "version": 1,
@@ -189,6 +197,7 @@ class Maker:
             "denied": denied,
             "as_of": as_of.isoformat(),
             "ledger_position": snapshot,
+            "read_from": source,
             "catalogue": digest_of(self.catalogue),
             "requester": export.requester,
             "purpose": export.purpose,

@@ -119,6 +119,14 @@ def _whole(catalogue: Catalogue, known: Mapping[int, Mapping[str, Any]]) -> None
             raise Misconfigured(f"'{name}' (number {number}) is gone from the catalogue, but old links name it: write retired = true.")
 
 
+async def current(connection: Connection, catalogue: Catalogue) -> None:
+    """Raise Misconfigured unless a database that may be read only is up to date and knows the scopes of the catalogue as they are."""
+    known = {} if (lacking := await pending(connection)) else await _known(connection)
+    lacking += [scope.name for scope in catalogue.scopes if scope.number not in known or _varies(scope) != _as_kept(known[scope.number])]
+    if lacking:
+        raise Misconfigured(f"the database lacks {', '.join(lacking)}")
+
+
 async def _covered(connection: Connection, catalogue: Catalogue, channels: Mapping[str, Channel]) -> None:
     """Raise Misconfigured unless the database knows all that the catalogue says. What it knows besides is only logged."""
     known = await _known(connection)

@@ -20,6 +20,7 @@ class Settings(BaseSettings):
     _lent: Mapping[str, str] = PrivateAttr(default_factory=dict)
 
     database_url: SecretStr | None = Field(default=None, alias="DATABASE_URL")  # absent: the embedded server
+    read_database_url: SecretStr | None = Field(default=None, alias="READ_DATABASE_URL")  # a standby, for audiences and exports
     config: Path = Field(default=Path("mailprefs.toml"), alias="MAILPREFS_CONFIG")
     keys: SecretStr = Field(default=SecretStr("mailprefs.keys.json"), alias="MAILPREFS_KEYS")  # a file, or its JSON
     # embedded server, spool, exports: beside the catalogue, so that a command finds the same ones from wherever it is given

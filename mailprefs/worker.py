@@ -66,8 +66,9 @@ async def work(
     timing: Timing | None = None,
     providers: Providers = PROVIDERS,
     unhurried: db.Pool | None = None,
+    begun: Callable[[], None] = lambda: None,
 ) -> None:
-    """Work until ``stop`` is set; then what is in flight is settled and the rest given back.
+    """Work until ``stop`` is set; then what is in flight is settled and the rest given back. Says so once it has ``begun``.
 
     Over ``unhurried``, a pool of two whose statements may take their time, the providers' lists are compared with ours, and exports are
     made, if it is there.
@@ -83,6 +84,7 @@ async def work(
         if settings.lmtp_port is not None:
             room = Mailroom(catalogue, Addresses(ring.digest), ring, settings.authserv)
             await stack.enter_async_context(lmtp.listening(room, pool, settings.lmtp_port, clock))
+        begun()
         async with asyncio.TaskGroup() as loops:
             for each in couriers:
                 loops.create_task(_supervised(each.route.name, each.round, stop, idle=each.timing.poll.total_seconds()))
@@ -92,7 +94,7 @@ async def work(
             if unhurried:
                 nightly = Nightly([each.route for each in couriers], catalogue, Addresses(ring.digest), unhurried, clock, stop)
                 loops.create_task(_supervised("", nightly.round, stop, idle=ASKED_EVERY))
-                maker = Maker(settings.home.absolute() / exports.FOLDER, catalogue, ring, clock)
+                maker = Maker(settings.home.absolute() / exports.FOLDER, catalogue, ring, clock, settings.read_database_url)
                 loops.create_task(_supervised("", partial(_make, maker, unhurried, stop), stop, idle=MADE_EVERY))
             measured = Spared(partial(_measure, pool, clock), clock)
             loops.create_task(_supervised("", measured.round, stop, idle=MEASURED_EVERY))

@@ -22,7 +22,7 @@ FLOORS = {
     2: ("clock", "links", "embedded", "numbers", "proof"),
     2.04: ("spelling", "seals"),
     2.05: ("turning", "passes"),
-    3: ("ledger", "decisions", "audience", "directory", "receipts", "apikeys", "softbounces", "silence"),
+    3: ("ledger", "decisions", "audience", "directory", "receipts", "apikeys", "softbounces", "silence", "replicas"),
     3.3: ("shapes",),
     4: (
         "groupcommit",

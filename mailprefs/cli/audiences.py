@@ -53,7 +53,13 @@ async def _streamed(topic: str, channel: Channel, shape: Shape, out: BinaryIO) -
     async def write(chunk: bytes) -> None:
         out.write(chunk)
 
-    async with opening.connected() as connection:
+    from mailprefs import replicas
+
+    standby = opening.settings.read_database_url
+    async with (
+        opening.connected() as primary,
+        replicas.reading(primary, standby, opening.catalogue, now=now()) as connection,
+    ):
         with _shown(await audience.about(connection)) as counted:
             async with _counting(shape, write, counted) as rows:
                 return await audience.stream(

@@ -54,6 +54,7 @@ from mailprefs.web.keys import (
     METRICS,
     POOL,
     PRESSES,
+    STANDBY,
     THOUGHTS,
     Hearing,
     House,
@@ -84,6 +85,7 @@ def create_app(
     app = web.Application(middlewares=[wire.outermost], client_max_size=questions.BODY)
     app[HOUSE] = house(settings, catalogue, ring)
     app[KEPT] = settings.home.absolute() / kept.FOLDER
+    app[STANDBY] = settings.read_database_url
     app[FORGERIES] = Forgeries()
     app[ARRIVALS] = Arrivals()
     app[ASKERS] = Askers()

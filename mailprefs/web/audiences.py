@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from mailprefs import audience, db, decisions, parquet, shapes
+from mailprefs import audience, db, decisions, parquet, replicas, shapes
 from mailprefs.apikeys import Power
 from mailprefs.catalogue import Scope
 from mailprefs.packing import Packing, Sink
 from mailprefs.shapes import PARQUET, Shape
 from mailprefs.web.guard import wants
-from mailprefs.web.keys import EXPORTS, HOUSE, House
+from mailprefs.web.keys import EXPORTS, HOUSE, STANDBY, House
 from mailprefs.web.questions import topic_of
 from mailprefs.words import Channel
 
@@ -42,7 +42,10 @@ async def everyone(request: web.Request) -> web.StreamResponse:
     if shape.format == PARQUET:
         parquet.duckdb()
     response = _response(request, topic, shape)
-    async with db.acquired(request.app[EXPORTS]) as connection:
+    async with (
+        db.acquired(request.app[EXPORTS]) as primary,
+        replicas.reading(primary, request.app[STANDBY], house.catalogue, now=house.clock()) as connection,
+    ):
         await response.prepare(request)
         try:
             await while_there(request, _streamed(connection, house, topic, channel, shape, response))

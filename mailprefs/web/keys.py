@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from aiohttp import ClientSession, web
+from pydantic import SecretStr
 
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Account, Catalogue
@@ -59,6 +60,7 @@ HTTP = web.AppKey("http", ClientSession)  # the way out, for what a provider's p
 POOL = web.AppKey("pool", Pool)  # for answers
 HOOKS = web.AppKey("hooks", Pool)  # for providers, so that their floods hold up nobody else
 EXPORTS = web.AppKey("exports", Pool)  # for audiences, each of which takes as long as its reader does
+STANDBY: web.AppKey[SecretStr | None] = web.AppKey("standby")  # what audiences are read from, while it is near enough
 KEPT = web.AppKey("kept", Path)  # where the files of kept exports lie
 ARRIVALS = web.AppKey("arrivals", Arrivals)  # for the bodies of providers, all accounts together
 ASKERS = web.AppKey("askers", Askers)  # who have no link, and ask for one

@@ -24,7 +24,7 @@ limit :most;
 update export set attempts = attempts + 1
 where id = (select id from export where manifest is null and refused is null and expires_at > :now order by attempts, asked_at, id limit 1)
 returning id, scope, channel::text channel, wants, columns, format, packing, spreadsheet, purpose, requester, asked_at, expires_at, refused,
-  as_of, snapshot, file, manifest;
+  as_of, snapshot, file, manifest, attempts;
 
 -- name: take_turn$
 -- True while no other session makes exports. It lasts as long as the session, or until it is given back.
@@ -34,8 +34,18 @@ select pg_try_advisory_lock(:lock::bigint);
 select pg_advisory_unlock(:lock::bigint);
 
 -- name: snapshot^
--- What this transaction sees of the ledger, and by whose time a commit counts; false for a standby, whose view may be stale.
-select pg_current_snapshot()::text snapshot, not pg_is_in_recovery() is_primary;
+-- What this transaction sees of the ledger. A standby does not say which transactions its snapshots leave out, but the ledger shows which
+-- of those from the oldest one on it sees: the others up to the last are left out.
+with seen as (
+  select distinct c.position::text::bigint n
+  from consent c
+  where pg_is_in_recovery() and c.position >= pg_snapshot_xmin(pg_current_snapshot()))
+select case when pg_is_in_recovery()
+    then format('%s:%s:%s', low.n, coalesce(high.n + 1, low.n), (
+      select string_agg(g.n::text, ',' order by g.n) from generate_series(low.n, high.n) g(n) left join seen on seen.n = g.n where seen.n is null))
+    else pg_current_snapshot()::text end snapshot,
+  pg_is_in_recovery() is_standby
+from (select pg_snapshot_xmin(pg_current_snapshot())::text::bigint n) low cross join (select max(n) n from seen) high;
 
 -- name: denied
 -- How many of those whose text is known may not be sent a topic, and why: each reason on the path for itself, so that one person may count
