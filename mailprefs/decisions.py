@@ -29,13 +29,13 @@ async def decide(connection: Connection, questions: Sequence[Question], catalogu
 
     A denied Decision carries every hold on the topic's path and, where consent is wanted and missing, ``consent_missing``.
     """
-    scopes = [_scope(catalogue, q.topic) for q in questions]
-    known = [(q, s) for q, s in zip(questions, scopes, strict=True) if s is not None]
+    scopes = {name: _scope(catalogue, name) for name in {q.topic for q in questions}}
+    known = [(q, s) for q in questions if (s := scopes[q.topic]) is not None]
     rows = await _asked(connection, known, now)
     denied = [q.address for (q, _), row in zip(known, rows, strict=True) if not row["allowed"]]
     holds = await _holds(connection, denied, now) if denied else {}
     answers = iter([_decision(q, s, row, holds, catalogue) for (q, s), row in zip(known, rows, strict=True)])
-    return [next(answers) if s is not None else _unknown(q) for q, s in zip(questions, scopes, strict=True)]
+    return [next(answers) if scopes[q.topic] is not None else _unknown(q) for q in questions]
 
 
 async def why(
@@ -48,7 +48,7 @@ async def why(
     now: datetime,
     unreadable: bool = False,
 ) -> dict[str, Any]:
-    """Return everything behind the answers about one address, as JSON values: decisions, history, and who was told.
+    """Return everything behind the answers about one address, as JSON values: decisions, history, who was told, and whether it was ``met``.
 
     An imported consent has two keys more, ``source`` and ``notice``: where it was given, and what it said.
     """
@@ -56,9 +56,11 @@ async def why(
     place = {"bucket": address.bucket, "key": address.key}
     history = [_entry(row) async for row in queries("decisions").history(connection, **place)]
     told = [dict(row) async for row in queries("decisions").told(connection, **place)]
+    met = bool(await queries("decisions").is_met(connection, **place))
     for row in (*history, *told):
         row["scope"] = name_of(catalogue, row["scope"])
-    return {"address": asked, "decisions": await decide(connection, questions, catalogue, now=now), "history": history, "told": told}
+    answers = await decide(connection, questions, catalogue, now=now)
+    return {"address": asked, "met": met, "decisions": answers, "history": history, "told": told}
 
 
 def _entry(row: Any) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from mailprefs import audience, decisions, directory, ledger
+from mailprefs import audience, db, decisions, directory, ledger
 from mailprefs.addresses import Addresses
 from mailprefs.audience import COLUMNS, Format
 from mailprefs.catalogue import Catalogue
@@ -276,3 +276,31 @@ def test_parquet_without_its_library_says_what_brings_it() -> None:
     script = "import sys; sys.modules['duckdb'] = None; from mailprefs import parquet; parquet.duckdb()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "Misconfigured: Parquet wants DuckDB, which is not installed here: pip install 'mailprefs[parquet]'" in done.stderr
+
+
+async def test_a_pause_is_what_it_was_when_its_rule_was_a_query(conn: asyncpg.Connection) -> None:
+    """Looked at row by row in a loop: nothing, no pause, no path, no end; on the path or beside it; over, at its last moment, for ever."""
+    differing = """
+        select pauses, path, paused(pauses, path, now) found,
+          exists (select from unnest(pauses) p where p.scope = any(path) and p.until > now) meant
+        from (values (timestamptz '2026-11-22')) m(now),
+          unnest(array[null, '{0,256,257,272}', '{}', '{null,272}']) q(text), cast(q.text as int[]) path,
+          unnest(array[null, '{}', '{null}', '{"(272,2026-11-23)"}', '{"(272,2026-11-22)","(272,infinity)"}', '{"(272,2026-11-22)"}',
+            '{"(273,2026-11-23)","(,2026-11-23)","(272,)"}', '{null,"(0,2026-11-23)"}']) r(text), cast(r.text as pause[]) pauses"""
+    rows = await conn.fetch(differing)
+    assert {row["meant"] for row in rows} == {True, False}
+    assert [row for row in rows if row["found"] is not row["meant"]] == []
+
+
+async def test_a_rare_pause_sends_no_export_through_other_processes(
+    conn: asyncpg.Connection, addresses: Addresses, shared_catalogue: Catalogue, now: datetime
+) -> None:
+    """Most of a large table is sent, and to hand each row from one process to another costs more than to look whether it may be."""
+    await directory.know(conn, [Entry(addresses.read(f"p{n}@example.org")) for n in range(2_000)], now=now)
+    await conn.execute("analyze address")
+    await conn.execute("set parallel_setup_cost = 0; set min_parallel_table_scan_size = 0")  # as little beside a large table
+    topic = shared_catalogue.topic("newsletter")
+    asked = ["explain " + db.text("audience", "csv_1"), "address", list(topic.path), topic.wants(Channel.EMAIL), "email", now]
+    assert "Gather" not in str(await conn.fetch(*asked))
+    await conn.execute("alter function paused cost 100")
+    assert "Gather" in str(await conn.fetch(*asked)), "as it was planned before"
