@@ -40,14 +40,14 @@ async def choose(request: web.Request) -> web.Response:
     if found is None:
         return screens.ends_here(request)
     link, brand = found
+    named = form.get("session", "")
+    session = _session(request, link, named)
     try:
         if form.get("again") == board.MAILED:
             return board.mailed(request, brand)
         if "mail" in form and not forms.by_script(request):
             return await board.mail(request, Visit(Address(link.key), brand))
-        named = form.get("session") or None
-        session = _session(request, link, named)
-        if session is None or (named is None and forms.by_script(request)):
+        if session is None or (not named and forms.by_script(request)):
             return _open(request, brand) if _works(request, link) else _ended(request, brand)
         async with db.acquired(request.app[POOL]) as connection:
             if await post.is_closed(connection, link):
@@ -57,7 +57,7 @@ async def choose(request: web.Request) -> web.Response:
                 return screens.show(request, "closed", brand)
         return await board.press(request, Visit(Address(link.key), brand, session=session), form)
     except Unavailable:
-        return screens.not_saved(request, brand)
+        return screens.not_saved(request, brand, session=named if session else "")
 
 
 def _read(request: web.Request) -> tuple[Pass, Brand] | None:
@@ -74,9 +74,9 @@ def _works(request: web.Request, one: Pass) -> bool:
     return one.left(request.app[HOUSE].clock()).total_seconds() > 0
 
 
-def _session(request: web.Request, link: Pass, value: str | None) -> Pass | None:
+def _session(request: web.Request, link: Pass, value: str) -> Pass | None:
     """Return the session that a form names, or the one that opening the link begins; None if that has ended, or is another's."""
-    if value is None:
+    if not value:
         return link.opened(request.app[HOUSE].clock()) if _works(request, link) else None
     try:
         session = passes.read(request.app[HOUSE].ring, Kind.SESSION, value)

@@ -276,13 +276,14 @@ async def _confirm(request: web.Request, press: Press) -> web.Response:
 async def _result(request: web.Request, press: Press, undo: str, at: datetime) -> web.Response:
     """Say that it is stopped, which was read back; where it cannot be, that it was saved."""
     house = request.app[HOUSE]
+    receipt = receipts.issue(house.ring, press.address, press.scopes, at)
     try:
         if not await _held(request, press, all):  # somebody took it back in this very moment
             return await _show(request, "undone", press, await _seen(request, press), held=False, form=forms.fresh(house))
         seen, coming = await _seen(request, press), await _coming(request, press)
         honoured = await signals.honour(request, press.address, press.brand)
     except Unavailable:
-        return screens.saved(request, press.brand)
+        return screens.saved(request, press.brand, number=receipt.number)
     left = max(1, ceil((at + ledger.UNDO - house.clock()) / timedelta(minutes=1)))
     return await _show(
         request,
@@ -295,7 +296,7 @@ async def _result(request: web.Request, press: Press, undo: str, at: datetime) -
         minutes=left,
         coming=coming,
         form=forms.fresh(house),
-        receipt=receipts.issue(house.ring, press.address, press.scopes, at),
+        receipt=receipt,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,10 +16,11 @@ from mailprefs.languages import Language
 from mailprefs.web import pages, problems
 from mailprefs.web.keys import HOUSE, House
 
-CONTINUES = "Messages about an order, an account or care you have with us."
 CHOSEN = "/preferences"  # the one page whose brand is not in its link
 
-Prepared = Mapping[tuple[str, int, str], tuple[str, str]]  # which page, of which brand, in which language → its text and its policy
+FILLED = "{filled}"  # where a prepared page has one word that is known only when it is shown
+
+Prepared = Mapping[tuple[str, int, str, str], tuple[str, str]]  # which page, whose, in which language, with or without its word → text, policy
 PREPARED: web.AppKey[Prepared] = web.AppKey("prepared")
 
 
@@ -50,7 +52,6 @@ def show(
     said = speaking(request, brand, locale)
     wanted = {"brand": brand.name} if brand and request.path == CHOSEN else {}
     known: dict[str, Any] = {"session": "", "languages": list(_offered(**wanted)), "again": again, "query": _query(request)}
-    known["continues"] = said.of(brand.continues) if brand and brand.continues else said.gettext(CONTINUES)
     return pages.page(name, status=status, brand=brand, language=said, **(known | values))
 
 
@@ -83,31 +84,32 @@ def away(request: web.Request, brand: Brand | None) -> web.Response:
     return _again(_fixed(request, "away", 503, brand))
 
 
-def not_saved(request: web.Request, brand: Brand | None) -> web.Response:
-    """Say plainly that nothing was recorded; the press can be repeated."""
-    return _again(_fixed(request, "unsaved", 503, brand))
+def not_saved(request: web.Request, brand: Brand | None, *, session: str = "") -> web.Response:
+    """Say plainly that nothing was recorded; the press can be repeated, in the session that it was made in."""
+    return _again(_fixed(request, "unsaved", 503, brand, session))
 
 
-def saved(request: web.Request, brand: Brand | None) -> web.Response:
-    """Say that a stop is recorded, where the rest of its page cannot be shown."""
-    return _fixed(request, "saved", 200, brand)
+def saved(request: web.Request, brand: Brand | None, *, number: str = "") -> web.Response:
+    """Say that a stop is recorded, with the number of its receipt if it has one, where the rest of its page cannot be shown."""
+    return _fixed(request, "saved", 200, brand, number)
 
 
 def prepared(house: House) -> Prepared:
     """Return every page that must be there when nothing else is: neither the database nor a template is asked for them."""
     pages.warm()
     return {
-        (name, brand.number if brand else 0, code): pages.render(
-            name, brand, language, mailing=brand is not None and brand.number in house.mailing, languages=list(_offered())
+        (name, brand.number if brand else 0, code, filled): pages.render(
+            name, brand, language, filled=filled, mailing=brand is not None and brand.number in house.mailing, languages=list(_offered())
         )
         for brand in (*house.catalogue.brand, None)
         for code, language in languages.known().items()
-        for name in ("away", "unsaved", "saved", "lost")
+        for name, filled in (("away", ""), ("unsaved", ""), ("unsaved", FILLED), ("saved", ""), ("saved", FILLED), ("lost", ""))
     }
 
 
-def _fixed(request: web.Request, name: str, status: int, brand: Brand | None) -> web.Response:
-    return pages.answer(status, *request.app[PREPARED][name, brand.number if brand else 0, speaking(request, brand).code])
+def _fixed(request: web.Request, name: str, status: int, brand: Brand | None, word: str = "") -> web.Response:
+    text, rules = request.app[PREPARED][name, brand.number if brand else 0, speaking(request, brand).code, FILLED if word else ""]
+    return pages.answer(status, text.replace(FILLED, escape(word)), rules)
 
 
 def _host_of(request: web.Request) -> Brand | None:

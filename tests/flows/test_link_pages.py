@@ -44,7 +44,7 @@ async def test_a_the_page_says_what_will_stop_for_whom_how_often_it_comes_and_wh
         "Nothing changes until you press a button.",
         "Monthly newsletter",
         "j•••@e•••.org",
-        "account or care",
+        "Messages about an order or an account you have with us.",
     ):
         assert each in said
     assert "starts with j, at a domain that starts with e and ends in .org" in said, "read out where the bullets are hidden"
@@ -381,11 +381,31 @@ async def test_r_without_a_database_the_page_still_shows_and_a_press_says_that_i
     assert len(await visitor.rows(jane)) == 1, "the control: with a database it is saved"
 
 
+async def test_r_who_tries_again_stays_in_the_session_and_in_the_language(visitor: Visitor, server: str) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    path = visitor.managed(jane)
+    await visitor.post(path, open="1")
+    session = visitor.hidden("session")
+    async with cut_off(visitor, server, "^mailprefs"):
+        await visitor.post(f"{path}?lang=de", session=session, do="all")
+        assert (visitor.status, visitor.hidden("session"), 'action="?lang=de"' in visitor.text) == (503, session, True)
+        await visitor.post(path, session='"><b>', do="all")
+        assert '"><b>' not in visitor.text, "what is no session of ours is not repeated"
+        await visitor.post(f"{leave(visitor)}?lang=de", stop="this")
+        assert (visitor.status, visitor.hidden("lang"), visitor.hidden("session")) == (503, "de", "")
+    await visitor.post(path, session=session)
+    assert "Close now" in visitor.text
+    assert await visitor.rows(jane) == []
+
+
 async def test_r_what_is_saved_is_said_to_be_even_if_the_rest_cannot_be_read(visitor: Visitor, server: str) -> None:
     (jane,) = await visitor.known("jane@example.org")
     await visitor.get(leave(visitor))
+    form = visitor.hidden("form")
     async with cut_off(visitor, server, "^mailprefs web"):
         said = words(await visitor.post(leave(visitor), stop="this"))
     assert visitor.status == 200
     assert "These emails are stopped Your request is saved. We could not load the rest of this page." in said
+    number = said.partition("Receipt number ")[2].split(" ")[0]
+    assert number in await visitor.post(leave(visitor), stop="this", form=form), "the same press has the same receipt, once the page can be shown"
     assert await visitor.rows(jane) == [(NEWSLETTER, "choice", "stop", "page")]

@@ -33,8 +33,9 @@ async def test_the_page_says_how_each_topic_stands_over_each_channel(visitor: Vi
     assert visitor.status == 200
     assert visitor.deeds == {"all", "stop.16.email", "stop.16.sms", "ads", "pause.30", "pause.60", "pause.90"}
     assert "Monthly newsletter" in text
-    for never in ("A subject of its own", "Orders and receipts", "jane@example.org", "2025550123"):
-        assert never not in text, "sensitive, transactional, an address"
+    for never in ("A subject of its own", "jane@example.org", "2025550123"):
+        assert never not in text, "sensitive, an address"
+    assert text.index("Always sent") < text.index("Orders and receipts"), "transactional: named, without a button"
 
 
 async def test_a_stop_acts_at_once_and_what_is_shown_is_read_back(visitor: Visitor) -> None:
@@ -167,6 +168,14 @@ async def test_a_private_brand_shows_the_same_bytes_for_everybody(visitor: Visit
 def unsigned(text: str) -> str:
     """Return a page without its signed values, but for how long they are."""
     return re.sub(r'value="([A-Za-z0-9_.-]{40,})"', lambda found: f'value="{len(found[1])}"', text)
+
+
+@pytest.mark.parametrize("visitor", [{"page": "private"}], indirect=True)
+async def test_a_private_brand_says_of_a_stop_of_ads_that_ads_are_stopped(visitor: Visitor) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    await visitor.get(visitor.link(jane))
+    assert "<strong>Ads</strong> · Sharing stopped" in await visitor.post(visitor.link(jane), do="ads")
+    assert "<strong>All marketing emails</strong> · Stopped" in await visitor.post(visitor.link(jane), do="all")
 
 
 async def test_under_a_key_that_leaked_a_link_stops_and_says_nothing(visitor: Visitor, database: str) -> None:
