@@ -75,6 +75,7 @@ def test_the_command_ends_with_zero_and_leaves_nothing_behind(tmp_path: Path) ->
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The story came out as told." in done.stdout
     assert "Traceback" not in done.stderr
+    assert "Ctrl-C" not in done.stderr, "how to use the sandbox stands in no story"
     assert list(tmp_path.iterdir()) == []
 
 

@@ -54,7 +54,7 @@ def _host(webhook: Webhook) -> str:
 
 def _said(each: Standing | None) -> str:
     if each is None:
-        return "not begun: no worker has started since it is in the catalogue"
+        return "nothing yet: it begins when a worker starts (mailprefs work)"
     behind = f"{each.behind:,}{'+' if each.behind == COUNTED else ''} behind, the oldest since {_at(each.oldest_at)}"
     parts = [f"at {each.position}", behind if each.behind else "all heard"]
     parts.append(f"last heard {_at(each.delivered_at)}" if each.delivered_at else "")

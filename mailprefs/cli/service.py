@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import shlex
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from itertools import groupby
 from pathlib import Path
@@ -110,7 +110,10 @@ def _greet(opening: Opening, port: int) -> None:
     able = post.mailing(opening.settings, opening.catalogue)
     for brand in opening.catalogue.brand:
         if brand.number not in able:
-            tell(f"no link to somebody's choices can be mailed for {brand.name}, and no page promises one: set SMTP_URL and its `from`")
+            tell(
+                f"no link to somebody's choices can be mailed for {brand.name}, and no page promises one: "
+                "that wants SMTP_URL in the environment, and the brand's `from` in mailprefs.toml"
+            )
     own = "" if opening.settings.database_url else ", with its own PostgreSQL and the worker (set DATABASE_URL for yours)"
     tell(f"mailprefs serves on http://{opening.settings.host}:{port}{own}")
 
@@ -154,8 +157,7 @@ async def _worked() -> None:
         async with opening.session(url):  # what would keep it from working is said before it says that it works
             pass
         async with _shown(opening.settings) as where:
-            tell(f"mailprefs works{where}")
-            await _work(opening, url, stop)
+            await _work(opening, url, stop, lambda: tell(f"mailprefs works{where}"))
 
 
 @asynccontextmanager
@@ -174,12 +176,12 @@ async def _numbers(_request: web.Request) -> web.Response:
     return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
-async def _work(opening: Opening, url: str, stop: asyncio.Event) -> None:
+async def _work(opening: Opening, url: str, stop: asyncio.Event, begun: Callable[[], None] = lambda: None) -> None:
     pool = await db.pool(url, size=CONNECTIONS - 2, command_timeout=10, purpose="worker")
     try:
         unhurried = await db.pool(url, size=2, command_timeout=LISTS, purpose="lists")
         try:
-            await worker.work(pool, opening.catalogue, opening.ring, opening.settings, stop=stop, unhurried=unhurried)
+            await worker.work(pool, opening.catalogue, opening.ring, opening.settings, stop=stop, unhurried=unhurried, begun=begun)
         finally:
             unhurried.terminate()
     finally:
@@ -216,6 +218,7 @@ number = 1                          # permanent, 1 to 255
 link_host = "go.example.com"        # https://go.example.com/u/…   18 characters or fewer keep the headers safe
 mailto = "u@go.example.com"         # written as u+TOKEN@go.example.com
 postal_address = "1 Main Street, Springfield"
+# from = "Example <hello@example.com>"  # with SMTP_URL set: who asks for a link to their choices is mailed one
 
 [[brand.topic]]
 name = "newsletter"

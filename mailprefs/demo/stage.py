@@ -31,10 +31,10 @@ from mailprefs.words import Wanted
 SETTLE = timedelta(seconds=2)  # in the demo; the catalogue's own is minutes
 STARTING = 20.0  # seconds a part may take to come up
 SANDBOX = """
-import os, sys, threading
-from mailprefs.cli import main
+import asyncio, os, sys, threading
+from mailprefs.sandbox.app import serve
 threading.Thread(target=lambda: os._exit(len(sys.stdin.read())), daemon=True).start()  # its parent is gone, killed perhaps
-main()
+asyncio.run(serve(0, sys.argv[1:]))  # the command of that name says besides how to use it
 """
 Detour = Callable[[str], AbstractAsyncContextManager[str]]  # from the service's URL to the one that the world reaches it by
 
@@ -160,7 +160,7 @@ async def _sandbox() -> AsyncIterator[str]:
     """Run the sandbox as a process of its own and lend its URL. It ends with us, however we end, and not before."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(  # in a session of its own: whatever is sent to our group, we end it last
-        sys.executable, "-c", SANDBOX, "sandbox", "sendgrid", stdin=pipe, stdout=pipe, start_new_session=True
+        sys.executable, "-c", SANDBOX, "sendgrid", stdin=pipe, stdout=pipe, start_new_session=True
     )
     try:
         line = await asyncio.wait_for(process.stdout.readline(), STARTING) if process.stdout else b""

@@ -60,7 +60,7 @@ async def begun(conn: asyncpg.Connection) -> int:
 async def test_webhook_list_shows_where_each_stands_and_how_far_behind(
     endpoint: Shell, conn: asyncpg.Connection, addresses: Addresses, now: datetime
 ) -> None:
-    assert "not begun" in (await endpoint("webhook", "list")).said(0).out
+    assert "it begins when a worker starts" in (await endpoint("webhook", "list")).said(0).out
     place = await begun(conn)
     seen = (await endpoint("webhook", "list")).said(0).out
     assert f"crm.example.com              at {place}; all heard" in seen

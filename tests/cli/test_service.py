@@ -70,7 +70,7 @@ async def test_release_web_and_worker(plain: Shell, conn: asyncpg.Connection) ->
     (await plain("migrate")).said(0, r"applied 0001_\w+\.sql, ")
     (await plain("migrate")).said(0, "nothing to apply")
     async with plain.running("serve", env=ANY) as web:
-        await web.says("no link to somebody's choices can be mailed for connective, and no page promises one: set SMTP_URL")
+        await web.says("no link to somebody's choices can be mailed for connective, and no page promises one: that wants SMTP_URL")
         base, port = (await web.says(SERVES)).groups()
         assert [await status(base + place) for place in ("/healthz", "/readyz", "/metrics", "/docs/no")] == [200, 200, 200, 404]
         assert await pressed(base, path) == 200
@@ -82,6 +82,11 @@ async def test_release_web_and_worker(plain: Shell, conn: asyncpg.Connection) ->
             assert [await status(other + place) for place in ("/healthz", path)] == [200, 404]
     async with plain.running("work") as worker:
         await worker.says("mailprefs works$")
+
+
+async def test_a_worker_that_lacks_a_secret_does_not_say_that_it_works(shell: Shell) -> None:
+    done = (await shell("work", env=PROVEN)).said(2, "wants its api_key in the variable SENDGRID_API_KEY, which is not set")
+    assert "works" not in done.err
 
 
 async def test_the_worker_shows_its_numbers_where_it_is_told_to(shell: Shell) -> None:
