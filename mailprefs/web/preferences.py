@@ -61,6 +61,15 @@ def _visit(request: web.Request) -> Visit | None:
     return Visit(Address(token.address), brand, trusted=key is not None and key.state is not KeyState.COMPROMISED)
 
 
+async def stray(request: web.Request) -> web.Response:
+    """Answer who cut a link short as who has one that does not work: with the way to another."""
+    return screens.ends_here(request)
+
+
+for cut in ("/", *(f"/{door}{slash}" for door in "upmc" for slash in ("", "/"))):
+    routes.get(cut)(stray)
+
+
 @routes.get("/preferences")
 async def ask(request: web.Request) -> web.Response:
     """Ask for an address, that a link may be mailed to."""

@@ -246,6 +246,9 @@ async def test_q_every_link_that_is_none_gets_the_same_page_with_a_field_for_the
         pages.add(await visitor.get(wrong))
         assert visitor.status == 404
         pages.add(await visitor.post(wrong, stop="this"))
+    for cut in ("/", "/u", "/u/", "/p/", "/m", "/c/"):
+        pages.add(await visitor.get(cut))
+        assert visitor.status == 404
     (page,) = pages
     assert "This link does not work" in words(page)
     assert 'action="/preferences' in page
