@@ -31,7 +31,7 @@ from mailprefs.db import Connection, queries
 from mailprefs.errors import MailprefsError, Misconfigured
 from mailprefs.languages import Language
 from mailprefs.links import KeyRing
-from mailprefs.passes import Kind, Pass
+from mailprefs.passes import Pass, Purpose
 from mailprefs.providers import attempts
 from mailprefs.settings import Settings
 from mailprefs.words import Address, Clock
@@ -65,7 +65,7 @@ class Mail:
 
     address: Address
     id: UUID
-    kind: Kind
+    purpose: Purpose
     scope: int
     language: str | None
     asked_at: datetime
@@ -97,7 +97,7 @@ class Way(Protocol):
 
 
 async def ask(
-    connection: Connection, kind: Kind, address: Address, scope: int, *, language: str | None, now: datetime, to: str | None = None
+    connection: Connection, purpose: Purpose, address: Address, scope: int, *, language: str | None, now: datetime, to: str | None = None
 ) -> bool:
     """Owe a mail to an address, and return whether there was room for one more in this hour.
 
@@ -110,7 +110,7 @@ async def ask(
             bucket=address.bucket,
             key=address.key,
             id=uuid4(),
-            kind=kind,
+            kind=purpose,
             scope=scope,
             plaintext=to,
             language=language,
@@ -139,11 +139,11 @@ async def is_closed(connection: Connection, one: Pass) -> bool:
 
 async def forget(connection: Connection, *, now: datetime) -> None:
     """Forget what is over: mails that nobody will answer any more, the counts of the last hour, links that have ended anyway."""
-    late = await queries("post").forget_mails(connection, before=now - passes.WORKS[Kind.CONFIRM] - STALE)
+    late = await queries("post").forget_mails(connection, before=now - passes.WORKS[Purpose.CONFIRM] - STALE)
     if late:
         telemetry.alarm("mail_given_up", times=late)
     await queries("post").forget_askings(connection, before=now - HOUR)
-    await queries("post").forget_closings(connection, before=now - 2 * passes.WORKS[Kind.SESSION] - HOUR)
+    await queries("post").forget_closings(connection, before=now - 2 * passes.WORKS[Purpose.SESSION] - HOUR)
 
 
 def mailing(settings: Settings, catalogue: Catalogue) -> frozenset[int]:
@@ -240,7 +240,7 @@ class Handed:
 
     async def carry(self, written: Written, now: datetime) -> None:
         """Post one mail. Whatever is no 2xx is tried again."""
-        body = json.dumps({"type": f"mail.{written.mail.kind}", "timestamp": now.isoformat(), "data": _handed(written)}).encode()
+        body = json.dumps({"type": f"mail.{written.mail.purpose}", "timestamp": now.isoformat(), "data": _handed(written)}).encode()
         id_, timestamp = f"msg_{sha256(written.mail.id.bytes).hexdigest()[:27]}", str(int(now.timestamp()))
         headers = {
             "Content-Type": "application/json",
@@ -313,12 +313,12 @@ class Postman:
         except Exception as error:  # of one mail: the others go on
             telemetry.alarm("unexpected", at=type(error).__name__)
             outcome = "waiting"
-        telemetry.count("mails", kind=mail.kind, outcome=outcome)
+        telemetry.count("mails", kind=mail.purpose, outcome=outcome)
         place = {"bucket": mail.address.bucket, "key": mail.address.key, "id": mail.id}
         async with db.acquired(self.pool) as connection:
             if outcome == "waiting":
                 await queries("post").postpone(connection, **place, until=self.clock() + _wait(mail.attempts))
-            elif outcome == "sent" and mail.kind is Kind.CONFIRM:
+            elif outcome == "sent" and mail.purpose is Purpose.CONFIRM:
                 await queries("post").sent(connection, **place)
             else:
                 await queries("post").done(connection, **place)
@@ -349,12 +349,12 @@ class Postman:
 
     def _written(self, mail: Mail, to: str, brand: Brand) -> Written:
         """Return the mail with its link, which works from now on."""
-        made = Pass(mail.kind, mail.address.key, mail.scope, mail.id, self.clock())
-        path = "m" if mail.kind is Kind.MANAGE else "c"
+        made = Pass(mail.purpose, mail.address.key, mail.scope, mail.id, self.clock())
+        path = "m" if mail.purpose is Purpose.MANAGE else "c"
         link = f"https://{brand.link_host}/{path}/{passes.write(self.ring, made)}"
         language = languages.chosen(stored=mail.language, usual=brand.language)
-        subject, text = _manage(language, brand, link) if mail.kind is Kind.MANAGE else _confirm(language, brand, link)
-        return Written(mail, to, brand, language.code, link, int(passes.WORKS[mail.kind] / timedelta(minutes=1)), subject, text)
+        subject, text = _manage(language, brand, link) if mail.purpose is Purpose.MANAGE else _confirm(language, brand, link)
+        return Written(mail, to, brand, language.code, link, int(passes.WORKS[mail.purpose] / timedelta(minutes=1)), subject, text)
 
     async def _show(self) -> None:
         async with db.acquired(self.pool) as connection:
@@ -365,7 +365,7 @@ class Postman:
 
 def _manage(said: Language, brand: Brand, link: str) -> tuple[str, str]:
     """Return the subject and the text of a mail with the link to somebody's choices. It names no topic."""
-    minutes = int(passes.WORKS[Kind.MANAGE] / timedelta(minutes=1))
+    minutes = int(passes.WORKS[Purpose.MANAGE] / timedelta(minutes=1))
     asked = said.gettext("You, or someone else, asked for a link to choose what %(brand)s sends to this address.", brand=brand.title)
     works = said.ngettext("It works for %(num)s minute:", "It works for %(num)s minutes:", minutes)
     nothing = said.gettext("If it was not you, do nothing. Nothing changes.")
@@ -374,7 +374,7 @@ def _manage(said: Language, brand: Brand, link: str) -> tuple[str, str]:
 
 def _confirm(said: Language, brand: Brand, link: str) -> tuple[str, str]:
     """Return the subject and the text of a mail that asks whether mail is wanted. It names no topic: the page does, where it may."""
-    days = passes.WORKS[Kind.CONFIRM].days
+    days = passes.WORKS[Purpose.CONFIRM].days
     asked = said.gettext("You, or someone else, asked %(brand)s to send emails to this address.", brand=brand.title)
     works = said.ngettext(
         "To say yes or no, open this link. It works for %(num)s day:", "To say yes or no, open this link. It works for %(num)s days:", days
@@ -386,7 +386,7 @@ def _confirm(said: Language, brand: Brand, link: str) -> tuple[str, str]:
 def _mail(row: Any) -> Mail:
     address = Address(row["key"], None, row["plaintext"])
     facts = (row["language"], row["asked_at"], row["attempts"], row["unreachable"], row["complained"])
-    return Mail(address, row["id"], Kind(row["kind"]), row["scope"], *facts)
+    return Mail(address, row["id"], Purpose(row["kind"]), row["scope"], *facts)
 
 
 def _wait(attempts: int) -> timedelta:

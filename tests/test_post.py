@@ -22,7 +22,7 @@ from mailprefs.catalogue import Brand, Catalogue, Webhook
 from mailprefs.directory import Entry
 from mailprefs.errors import Misconfigured
 from mailprefs.links import KeyRing
-from mailprefs.passes import Kind
+from mailprefs.passes import Purpose
 from mailprefs.post import Handed, Postman, Relay
 from mailprefs.settings import Settings
 from mailprefs.words import Address, Cause, Change, Door, Effect
@@ -55,8 +55,8 @@ class Room:
         await directory.know(self.conn, [Entry(address)], now=self.now)
         return address
 
-    async def ask(self, address: Address, kind: Kind = Kind.MANAGE, scope: int = BRAND, to: str | None = None) -> bool:
-        return await post.ask(self.conn, kind, address, scope, language="en", now=self.now, to=to)
+    async def ask(self, address: Address, purpose: Purpose = Purpose.MANAGE, scope: int = BRAND, to: str | None = None) -> bool:
+        return await post.ask(self.conn, purpose, address, scope, language="en", now=self.now, to=to)
 
     async def owed(self) -> int:
         return int(await self.conn.fetchval("select count(*) from mail where due_at < 'infinity'"))
@@ -88,7 +88,7 @@ async def test_a_link_goes_to_the_text_that_we_know_and_opens_that_address_alone
     assert (letter["From"], letter["To"]) == ("Connective Care <hello@example.com>", "Jane.Doe@example.org")
     assert letter["Auto-Submitted"] == "auto-generated"
     (found,) = LINK.findall(letter.get_content())
-    one = passes.read(room.ring, Kind.MANAGE, found[1])
+    one = passes.read(room.ring, Purpose.MANAGE, found[1])
     assert (found[0], one.key, one.scope, one.left(room.now)) == ("m", jane.key, BRAND, timedelta(minutes=60))
     assert await room.owed() == 0
 
@@ -139,7 +139,7 @@ async def test_many_at_once_are_no_more_than_three(room: Room) -> None:
 
     async def one() -> bool:
         async with room.pool.acquire() as connection:
-            return await post.ask(connection, Kind.MANAGE, jane, BRAND, language=None, now=room.now)
+            return await post.ask(connection, Purpose.MANAGE, jane, BRAND, language=None, now=room.now)
 
     assert sum(await asyncio.gather(*(one() for _ in range(20)))) == 3
     assert await room.owed() == 3
@@ -168,7 +168,7 @@ async def test_a_mail_waits_for_a_server_that_is_away_and_its_link_works_from_wh
     room.relay.to_letter, room.now = "250 OK", room.now + timedelta(minutes=30)
     await room.postman.round()
     (found,) = LINK.findall(room.relay.letters[0].get_content())
-    assert passes.read(room.ring, Kind.MANAGE, found[1]).left(room.now) == timedelta(minutes=60)
+    assert passes.read(room.ring, Purpose.MANAGE, found[1]).left(room.now) == timedelta(minutes=60)
 
 
 async def test_a_mail_that_could_not_be_sent_for_a_day_is_given_up(room: Room) -> None:
@@ -191,14 +191,14 @@ async def test_a_recipient_that_is_refused_holds_up_nobody(room: Room) -> None:
 
 async def test_a_question_goes_where_it_was_asked_to_and_makes_nobody_known(room: Room) -> None:
     stranger = room.addresses.read("new@example.org")
-    await room.ask(stranger, Kind.CONFIRM, 275, to="new@example.org")
+    await room.ask(stranger, Purpose.CONFIRM, 275, to="new@example.org")
     await room.postman.round()
     (found,) = LINK.findall(room.relay.letters[0].get_content())
-    one = passes.read(room.ring, Kind.CONFIRM, found[1])
+    one = passes.read(room.ring, Purpose.CONFIRM, found[1])
     assert (found[0], one.key, one.scope) == ("c", stranger.key, 275)
     assert await post.awaited(room.conn, one) == "new@example.org", "for the answer"
     assert await room.conn.fetchval("select count(*) from address") == 0
-    room.now += passes.WORKS[Kind.CONFIRM] + timedelta(hours=1)
+    room.now += passes.WORKS[Purpose.CONFIRM] + timedelta(hours=1)
     await post.forget(room.conn, now=room.now)
     assert await post.awaited(room.conn, one) == "new@example.org", "it may have been sent a day late, and its link works from then"
     room.now += post.STALE

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mailprefs import choices, ledger, post
 from mailprefs.cli.opening import Opening, now
 from mailprefs.errors import Misconfigured, NotEntitled, Unreadable
-from mailprefs.passes import Kind
+from mailprefs.passes import Purpose
 from mailprefs.words import Cause, Change, Channel, Door, Effect
 
 
@@ -30,4 +30,4 @@ async def invited(address: str, scope: str, cause: Cause, id_: str, operator: st
         if (await choices.person(connection, whom)).address.text is None:
             raise Unreadable("nobody told us of that address (mailprefs import addresses), so nothing is mailed to it")
         await ledger.record(connection, [note], now=now())
-        return await post.ask(connection, Kind.MANAGE, whom, brand.number * 256, language=None, now=now())
+        return await post.ask(connection, Purpose.MANAGE, whom, brand.number * 256, language=None, now=now())

@@ -13,7 +13,7 @@ from mailprefs import choices, db, ledger, masks, passes, post
 from mailprefs.catalogue import Brand, Topic
 from mailprefs.choices import Row, Sheet, Standing, State
 from mailprefs.errors import Unavailable
-from mailprefs.passes import Kind, Pass
+from mailprefs.passes import Pass, Purpose
 from mailprefs.proof import Proof
 from mailprefs.web import bursts, deeds, forms, screens, signals
 from mailprefs.web.deeds import Act, Deed
@@ -256,7 +256,7 @@ async def mail(request: web.Request, visit: Visit) -> web.Response:
         return await show(request, visit)
     said = screens.speaking(request, visit.brand).code
     async with db.acquired(request.app[POOL]) as connection:
-        await post.ask(connection, Kind.MANAGE, visit.address, visit.brand.number * 256, language=said, now=house.clock())
+        await post.ask(connection, Purpose.MANAGE, visit.address, visit.brand.number * 256, language=said, now=house.clock())
     return mailed(request, visit.brand)
 
 

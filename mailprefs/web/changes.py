@@ -19,7 +19,7 @@ from mailprefs.apikeys import Power
 from mailprefs.catalogue import Scope
 from mailprefs.db import Connection
 from mailprefs.errors import Busy, NotEntitled, UnknownScope, Unreadable
-from mailprefs.passes import Kind
+from mailprefs.passes import Purpose
 from mailprefs.proof import Proof
 from mailprefs.web.guard import CALLER, wants
 from mailprefs.web.keys import HOUSE, POOL, House
@@ -115,7 +115,7 @@ async def _asked_about(connection: Connection, house: House, one: Wanted, scope:
         raise NotEntitled("a signup is for one marketing topic, by e-mail")
     if scope.brand not in house.mailing:
         raise NotEntitled("no mail can be sent for this brand: set SMTP_URL and the brand's `from`, or its `mailer`")
-    if not await post.ask(connection, Kind.CONFIRM, address, scope.number, language=None, now=house.clock(), to=address.text):
+    if not await post.ask(connection, Purpose.CONFIRM, address, scope.number, language=None, now=house.clock(), to=address.text):
         raise Busy("three mails to this address were asked for within the hour")
 
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from mailprefs import db, passes, post
 from mailprefs.catalogue import Brand
 from mailprefs.errors import Forged, Unavailable
-from mailprefs.passes import Kind, Pass
+from mailprefs.passes import Pass, Purpose
 from mailprefs.web import board, forms, screens, signals
 from mailprefs.web.board import Visit
 from mailprefs.web.keys import HOUSE, POOL
@@ -63,7 +63,7 @@ async def choose(request: web.Request) -> web.Response:
 def _read(request: web.Request) -> tuple[Pass, Brand] | None:
     house = request.app[HOUSE]
     try:
-        link = passes.read(house.ring, Kind.MANAGE, request.match_info["token"])
+        link = passes.read(house.ring, Purpose.MANAGE, request.match_info["token"])
     except Forged:
         return None
     brand = house.catalogue.brand_of(link.scope)
@@ -79,7 +79,7 @@ def _session(request: web.Request, link: Pass, value: str) -> Pass | None:
     if not value:
         return link.opened(request.app[HOUSE].clock()) if _works(request, link) else None
     try:
-        session = passes.read(request.app[HOUSE].ring, Kind.SESSION, value)
+        session = passes.read(request.app[HOUSE].ring, Purpose.SESSION, value)
     except Forged:
         return None
     return session if (session.key, session.id) == (link.key, link.id) and _works(request, session) else None

@@ -12,7 +12,7 @@ from mailprefs.catalogue import Brand
 from mailprefs.choices import State
 from mailprefs.directory import Entry
 from mailprefs.errors import Forged, Unavailable
-from mailprefs.passes import Kind, Pass
+from mailprefs.passes import Pass, Purpose
 from mailprefs.web import board, deeds, forms, screens, signals
 from mailprefs.web.keys import HOUSE, POOL, THOUGHTS
 from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
@@ -59,7 +59,7 @@ def _read(request: web.Request) -> tuple[Pass, Brand] | None:
     """Return the question and whose it is; None for what is none, or about a topic that is not there any more."""
     house = request.app[HOUSE]
     try:
-        question = passes.read(house.ring, Kind.CONFIRM, request.match_info["token"])
+        question = passes.read(house.ring, Purpose.CONFIRM, request.match_info["token"])
     except Forged:
         return None
     brand, scope = house.catalogue.brand_of(question.scope), house.catalogue.by_number.get(question.scope)

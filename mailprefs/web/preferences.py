@@ -10,7 +10,7 @@ from mailprefs import db, links, post, telemetry
 from mailprefs.catalogue import Brand
 from mailprefs.errors import Forged, Unavailable, Unreadable
 from mailprefs.links import KeyState
-from mailprefs.passes import Kind
+from mailprefs.passes import Purpose
 from mailprefs.web import asking, board, evenness, forms, screens, signals
 from mailprefs.web.board import Visit
 from mailprefs.web.keys import ASKERS, HOUSE, POOL
@@ -95,7 +95,7 @@ async def answer(request: web.Request) -> web.Response:
         said = screens.speaking(request, brand).code
         try:
             async with db.acquired(request.app[POOL]) as connection:
-                await post.ask(connection, Kind.MANAGE, address, brand.number * 256, language=said, now=house.clock())
+                await post.ask(connection, Purpose.MANAGE, address, brand.number * 256, language=said, now=house.clock())
         except Unavailable:
             return screens.not_saved(request, brand)
     else:

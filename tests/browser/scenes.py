@@ -15,7 +15,7 @@ from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Brand, Catalogue
 from mailprefs.directory import Entry
 from mailprefs.links import KeyRing, Links
-from mailprefs.passes import Kind
+from mailprefs.passes import Purpose
 from mailprefs.words import Address
 
 LATE = timedelta(days=10)  # after every link that ends
@@ -46,14 +46,14 @@ class Tour:
 
     def managed(self, whose: Address, topic: str = "connective/newsletter", ago: timedelta = timedelta()) -> str:
         now = datetime.now(UTC) - ago
-        return passes.write(self.ring, passes.fresh(Kind.MANAGE, whose.key, self._brand(topic).number * 256, now))
+        return passes.write(self.ring, passes.fresh(Purpose.MANAGE, whose.key, self._brand(topic).number * 256, now))
 
     async def asked(self, whose: Address, topic: str = "connective/newsletter", ago: timedelta = timedelta()) -> str:
         """Return the link by which somebody was asked whether they want a topic."""
         now, scope = datetime.now(UTC), self._brand(topic).number * 256 + self.catalogue.topic(topic).number % 256
-        assert await post.ask(self.behind, Kind.CONFIRM, whose, scope, language=None, now=now, to=whose.text)
+        assert await post.ask(self.behind, Purpose.CONFIRM, whose, scope, language=None, now=now, to=whose.text)
         id_ = await self.behind.fetchval("select id from mail where key = $1 order by asked_at desc limit 1", whose.key)
-        return passes.write(self.ring, passes.Pass(Kind.CONFIRM, whose.key, scope, id_, now - ago))
+        return passes.write(self.ring, passes.Pass(Purpose.CONFIRM, whose.key, scope, id_, now - ago))
 
     def _brand(self, topic: str) -> Brand:
         return next(brand for brand in self.catalogue.brand if brand.name == topic.partition("/")[0])

@@ -20,7 +20,7 @@ from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Brand, Catalogue
 from mailprefs.directory import Entry
 from mailprefs.links import KeyRing, Links
-from mailprefs.passes import Kind, Pass
+from mailprefs.passes import Pass, Purpose
 from mailprefs.settings import Settings
 from mailprefs.web import app as service
 from mailprefs.web import wire
@@ -65,15 +65,15 @@ class Guest:
         return "/p/" + Links(self.stage.ring, brand.link_host, brand.mailto).token(self.stage.addresses.read(name).key, topic)
 
     def managed(self, name: str, age: timedelta = timedelta()) -> str:
-        one = passes.fresh(Kind.MANAGE, self.stage.addresses.read(name).key, self.brand.number * 256, self.now - age)
+        one = passes.fresh(Purpose.MANAGE, self.stage.addresses.read(name).key, self.brand.number * 256, self.now - age)
         return "/m/" + passes.write(self.stage.ring, one)
 
     async def question(self) -> str:
         new, topic = self.stage.addresses.read("new@example.org"), self.brand.topic[0]
         scope = self.brand.number * 256 + topic.number
-        await post.ask(self.conn, Kind.CONFIRM, new, scope, language=None, now=self.now, to=new.text)
+        await post.ask(self.conn, Purpose.CONFIRM, new, scope, language=None, now=self.now, to=new.text)
         id_ = await self.conn.fetchval("select id from mail where key = $1 limit 1", new.key)
-        return "/c/" + passes.write(self.stage.ring, Pass(Kind.CONFIRM, new.key, scope, id_, self.now))
+        return "/c/" + passes.write(self.stage.ring, Pass(Purpose.CONFIRM, new.key, scope, id_, self.now))
 
     async def lives(self, name: str) -> None:
         """Let somebody have a phone, a stop, and a break of one topic."""

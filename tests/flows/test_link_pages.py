@@ -277,7 +277,7 @@ async def test_s_the_privacy_signal_is_heard_on_a_press_as_well(visitor: Visitor
     assert (ADS, "choice", "stop", "page") in await visitor.rows(jane)
     assert (ADS, "choice", "stop", "page") not in stopped
     (kim,) = await visitor.known("kim@example.org")
-    one = "/c/" + passes.write(visitor.ring, passes.fresh(passes.Kind.CONFIRM, kim.key, NEWSLETTER, visitor.clock[-1]))
+    one = "/c/" + passes.write(visitor.ring, passes.fresh(passes.Purpose.CONFIRM, kim.key, NEWSLETTER, visitor.clock[-1]))
     await visitor.get(one)
     assert "Opt-out request honored" in await visitor.post(one, signal, answer="no")
     assert (ADS, "choice", "stop", "page") in await visitor.rows(kim)
@@ -410,5 +410,7 @@ async def test_r_what_is_saved_is_said_to_be_even_if_the_rest_cannot_be_read(vis
     assert visitor.status == 200
     assert "These emails are stopped Your request is saved. We could not load the rest of this page." in said
     number = said.partition("Receipt number ")[2].split(" ")[0]
-    assert number in await visitor.post(leave(visitor), stop="this", form=form), "the same press has the same receipt, once the page can be shown"
+    assert number in await visitor.post(leave(visitor), stop="this", form=form), (
+        "the same press has the same receipt, once the page can be shown"
+    )
     assert await visitor.rows(jane) == [(NEWSLETTER, "choice", "stop", "page")]

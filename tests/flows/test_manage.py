@@ -9,7 +9,7 @@ import pytest
 
 from mailprefs import db, decisions, ledger, passes
 from mailprefs.decisions import Question
-from mailprefs.passes import Kind
+from mailprefs.passes import Purpose
 from mailprefs.post import Postman, Relay
 from mailprefs.words import Address, Cause, Change, Door, Effect
 
@@ -218,6 +218,6 @@ async def test_a_privacy_signal_is_recorded_once_and_changes_no_choice_about_mai
     (kim,) = await visitor.known("kim@example.org")
     assert "Opt-out request honored" not in await visitor.get(visitor.link(kim), headers={"DNT": "1", "Sec-GPC": "0"})
     assert await visitor.rows(kim) == []
-    one = passes.fresh(Kind.CONFIRM, kim.key, STUDIES, visitor.clock[-1])
+    one = passes.fresh(Purpose.CONFIRM, kim.key, STUDIES, visitor.clock[-1])
     assert "Opt-out request honored" in await visitor.get("/c/" + passes.write(visitor.ring, one), headers=SIGNAL)
     assert [row[0] for row in await visitor.rows(kim)] == [ADS]

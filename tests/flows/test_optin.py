@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from mailprefs import ledger, passes, post
-from mailprefs.passes import Kind
+from mailprefs.passes import Purpose
 from mailprefs.words import Address, Cause, Change, Door, Effect
 
 from .test_manage import allowed
@@ -21,9 +21,9 @@ STUDIES, MARKETING, RECOVERY = 275, 257, 276
 async def asked(visitor: Visitor, text: str, topic: int = STUDIES) -> tuple[Address, str]:
     """Let an application ask whether an address wants a topic, and return the path of the link that it would be mailed."""
     address, now = visitor.addresses.read(text), visitor.clock[-1]
-    assert await post.ask(visitor.conn, Kind.CONFIRM, address, topic, language=None, now=now, to=text)
+    assert await post.ask(visitor.conn, Purpose.CONFIRM, address, topic, language=None, now=now, to=text)
     id_: UUID = await visitor.conn.fetchval("select id from mail where key = $1 order by asked_at desc limit 1", address.key)
-    return address, "/c/" + passes.write(visitor.ring, passes.Pass(Kind.CONFIRM, address.key, topic, id_, now))
+    return address, "/c/" + passes.write(visitor.ring, passes.Pass(Purpose.CONFIRM, address.key, topic, id_, now))
 
 
 async def test_nobody_is_sent_or_known_before_they_say_yes(visitor: Visitor) -> None:

@@ -16,7 +16,7 @@ from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Brand, Catalogue
 from mailprefs.directory import Entry
 from mailprefs.links import KeyRing, Links
-from mailprefs.passes import Kind
+from mailprefs.passes import Purpose
 from mailprefs.words import Address
 
 from .doors import Doors, opened
@@ -70,7 +70,7 @@ class Visitor:
         return "/p/" + Links(ring or self.ring, "go.example.com", "u@go.example.com").token(address.key, self.catalogue.topic(topic))
 
     def managed(self, address: Address) -> str:
-        return "/m/" + passes.write(self.ring, passes.fresh(Kind.MANAGE, address.key, 256, self.clock[-1]))
+        return "/m/" + passes.write(self.ring, passes.fresh(Purpose.MANAGE, address.key, 256, self.clock[-1]))
 
     async def known(self, *texts: str, party: str | None = None) -> list[Address]:
         found = [self.addresses.read(text) for text in texts]
