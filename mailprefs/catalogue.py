@@ -28,7 +28,8 @@ _HOST = r"^[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?$"
 _SENDER = r"^(?:[^<>@\"\x00-\x1f]{1,100} <[!-~]+@[a-z0-9.-]+>|[!-~]+@[a-z0-9.-]+)$"  # of our own mails, with a name or without
 _SPAN = re.compile(r"([0-9]{1,6})(ms|s|m|h|d)")
 _WANTS = {Wanted.OPT_OUT: 0, Wanted.OPT_IN: 1, Wanted.DOUBLE_OPT_IN: 2}
-_NAT64 = IPv6Network("64:ff9b::/96")
+_TRANSLATED = tuple(map(IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/48", "::ffff:0:0:0/96")))  # RFC 6052, 8215, 2765: IPv4 behind them
+_NOBODYS = tuple(map(IPv6Network, ("3fff::/20", "5f00::/16")))  # RFC 9637, 9602: newer than what Python knows of
 _UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}  # in seconds
 
 
@@ -198,7 +199,9 @@ def _inside(host: str) -> bool:
 def is_public(address: IPv4Address | IPv6Address) -> bool:
     """True for one address of the open internet, and of no tunnel that may lead back inside."""
     within = [getattr(address, "sixtofour", None), getattr(address, "ipv4_mapped", None)]
-    if any(each is not None for each in within) or address in _NAT64 or (address.version == 6 and int(address) < 1 << 32):
+    if any(each is not None for each in within) or any(address in net for net in (*_TRANSLATED, *_NOBODYS)):
+        return False
+    if address.version == 6 and int(address) < 1 << 32:
         return False
     return address.is_global and not address.is_multicast and not getattr(address, "is_site_local", False)
 

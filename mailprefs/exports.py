@@ -286,7 +286,7 @@ def verified(file: BinaryIO, manifest: bytes, public: str) -> dict[str, Any]:
     Wants no database and no network. Raises Forged or Unreadable.
     """
     try:
-        facts = json.loads(manifest)
+        facts = seals.read(manifest)
         sha, octets = str(facts["sha256"]), int(facts["octets"])
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         raise Unreadable("that is no manifest") from None

@@ -8,6 +8,7 @@ in whatever order transactions began. A number that counts up would pass over a 
 from __future__ import annotations
 
 import json
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,6 +23,7 @@ from mailprefs.exports import Export
 MOST = 1000  # rows of the ledger that are looked at at once
 _NOWHERE = (0, 0, UUID(int=0), "")
 _BOUND = 1 << 63
+_SNAPSHOT = re.compile(r"[0-9]+:[0-9]+:(?:[0-9]+(?:,[0-9]+)*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +58,12 @@ def read(text: str) -> Cursor:
 
 def _xmax(snapshot: str) -> int:
     """Return the end of a snapshot. Raises ValueError unless it is one as pg_snapshot is written."""
+    if not _SNAPSHOT.fullmatch(snapshot):
+        raise ValueError
     low, high, between = snapshot.split(":")
     running = [int(each) for each in between.split(",")] if between else []
     bounds = [int(low), *running, int(high)]
-    if not snapshot.isascii() or bounds[0] < 1 or bounds[-1] >= _BOUND or running != sorted(set(running)) or bounds != sorted(bounds):
+    if bounds[0] < 1 or bounds[-1] >= _BOUND or running != sorted(set(running)) or bounds != sorted(bounds):
         raise ValueError
     if running and running[-1] >= bounds[-1]:
         raise ValueError

@@ -27,6 +27,17 @@ def sealed(ring: KeyRing, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {**facts, SIGNATURE: b64encode(_private(ring).sign(signed(facts))).decode()}
 
 
+def read(text: str | bytes) -> Any:
+    """Return what a text says as JSON. Raises ValueError where a word stands twice: a person reads the first, and a program the last."""
+    return json.loads(text, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(dict(pairs)) < len(pairs):
+        raise ValueError("a word stands twice")
+    return dict(pairs)
+
+
 def check(public: str, facts: Mapping[str, Any]) -> None:
     """Raise Forged unless sealed facts are as they were when the owner of a public key sealed them. Raises Unreadable for no such key."""
     try:

@@ -126,6 +126,7 @@ async def test_one_altered_byte_fails(conn: asyncpg.Connection, maker: Maker, pe
     altered = [(content[:n] + bytes([content[n] ^ 1]) + content[n + 1 :], manifest) for n in range(len(content))]
     altered += [(content, manifest[:n] + bytes([manifest[n] ^ 1]) + manifest[n + 1 :]) for n in range(len(manifest))]
     altered += [(content[:-1], manifest), (content + b"\n", manifest), (b"", manifest), (content, manifest[:-1]), (content, b"")]
+    altered += [(content, manifest.replace(b"{", b'{"count":999999,', 1))]  # a word twice: a person reads the first
     for pair in altered:
         with pytest.raises((Forged, Unreadable)):
             verified(maker, *pair)

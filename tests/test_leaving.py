@@ -219,8 +219,9 @@ def test_a_cursor_comes_back_as_it_went(snapshot: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "snapshot", ["", "x", "3:2:", "0:1:", "3:5:5", "3:5:2", "3:5:4,4", "3:5:4,3", "٣:٥:", "3:5", f"3:{1 << 63}:", 7, None]
-)
+    "snapshot", ["", "x", "3:2:", "0:1:", "3:5:5", "3:5:2", "3:5:4,4", "3:5:4,3", "٣:٥:", "1_0:2_0:", " 3:5:", "3:5:4,",
+                 "3:5", f"3:{1 << 63}:", 7, None],
+)  # fmt: skip
 def test_what_is_no_cursor_is_refused(snapshot: str) -> None:
     with pytest.raises(Unreadable):
         leaving.read(str(Cursor(snapshot)))

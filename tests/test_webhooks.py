@@ -427,7 +427,8 @@ class Names(ThreadedResolver):
 @pytest.mark.parametrize(
     "inside",
     ["127.0.0.1", "::1", "10.0.0.1", "172.16.0.1", "192.168.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0",
-     "fd00::1", "fe80::1", "::", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a00:1", "2002:a00:1::1", "224.0.0.1", "ff0e::1"],
+     "fd00::1", "fe80::1", "::", "::ffff:10.0.0.1", "::ffff:169.254.169.254", "64:ff9b::a00:1",
+     "64:ff9b:1::7f00:1", "::ffff:0:a00:1", "5f00::1", "3fff::1", "2002:a00:1::1", "224.0.0.1", "ff0e::1"],
 )  # fmt: skip
 async def test_a_name_that_leads_inside_is_no_endpoint_whichever_inside_it_is(inside: str) -> None:
     public = Public()

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from mailprefs import outbox, reconcile, telemetry
+from mailprefs import outbox, reconcile, seals, telemetry
 from mailprefs.cli.opening import Opening, contents, now, run
 from mailprefs.cli.saying import show, tell
 from mailprefs.errors import Unavailable, Unreadable
@@ -53,8 +53,8 @@ def check_report_(file: Path) -> int:
     Its words are shown only if the key ring here signed them. Exit 1 if it did not.
     """
     try:
-        told = json.loads(contents(file))
-    except ValueError:
+        told = seals.read(contents(file))
+    except (ValueError, RecursionError):
         raise Unreadable("that is no report of a comparison: no JSON") from None
     reports, at = reconcile.proven(Opening().ring, told)
     for report in reports:

@@ -105,7 +105,14 @@ async def _taken(connection: Connection, house: House, one: Wanted, caller: str)
     elif one.effect == "consent":
         await _claimed(connection, house, one, scope)
     else:
-        await ledger.record(connection, [_by_staff(house, one, scope, caller)], now=house.clock())
+        await _staffs(connection, house, _by_staff(house, one, scope, caller))
+
+
+async def _staffs(connection: Connection, house: House, made: Change) -> None:
+    """Record what staff was told. A stop that was told before its person chose otherwise is not taken for one that holds."""
+    (added,) = await ledger.record(connection, [made], now=house.clock())
+    if not added and made.effect is Effect.STOP and await ledger.overruled(connection, made):
+        raise NotEntitled("this very stop was recorded before, and its person has chosen otherwise since; a new one wants its time: `at`")
 
 
 async def _asked_about(connection: Connection, house: House, one: Wanted, scope: Scope) -> None:

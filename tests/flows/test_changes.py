@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
-from mailprefs import db
+from mailprefs import db, ledger
 from mailprefs.post import Postman, Relay
+from mailprefs.words import Cause, Change, Door, Effect
 
 from . import relay as relays
 from .test_manage import allowed
@@ -59,6 +61,22 @@ async def test_each_row_is_taken_or_refused_by_itself_and_twice_is_once(visitor:
     rows_of = {row[:3] for row in await visitor.rows(jane)}
     assert rows_of == {(NEWSLETTER, "choice", "stop"), (PARTNERS, "choice", "grant")}
     assert len(await visitor.rows(jane)) == 2
+
+
+async def test_a_stop_told_before_its_person_chose_otherwise_is_not_acknowledged_again(visitor: Visitor) -> None:
+    """Whoever hands the same words in each night must not undo a person's choice, nor be told that a stop holds that does not."""
+    jane = visitor.addresses.read("jane@example.org")
+    stop = {"address": "jane@example.org", "scope": "newsletter", "effect": "stop"}
+    assert await handed(visitor, stop) == await handed(visitor, stop) == {"recorded": 1, "refused": []}
+    visitor.clock[-1] += timedelta(days=1)
+    back = Change(jane, NEWSLETTER, Cause.CHOICE, Effect.GO, Door.MANAGE, "1", visitor.clock[-1])
+    await ledger.record(visitor.conn, [back], now=visitor.clock[-1])
+    visitor.clock[-1] += timedelta(days=1)
+    (refused,) = (await handed(visitor, stop))["refused"]
+    assert "`at`" in refused["reason"]
+    assert "newsletter" in await allowed(visitor, jane)
+    assert await handed(visitor, {**stop, "at": visitor.clock[-1].isoformat()}) == {"recorded": 1, "refused": []}
+    assert "newsletter" not in await allowed(visitor, jane)
 
 
 async def test_a_time_that_is_none_is_refused_before_anything_is_recorded(visitor: Visitor) -> None:
