@@ -23,11 +23,8 @@ class Purpose(StrEnum):
     CONFIRM = "confirm"  # answers whether mail is wanted
 
 
-WORKS = {
-    Purpose.MANAGE: timedelta(minutes=60),
-    Purpose.SESSION: timedelta(minutes=60),
-    Purpose.CONFIRM: timedelta(days=7),
-}  # since it was made
+# since it was made
+WORKS = {Purpose.MANAGE: timedelta(minutes=60), Purpose.SESSION: timedelta(minutes=60), Purpose.CONFIRM: timedelta(days=7)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +40,9 @@ class Pass:
     def left(self, now: datetime) -> timedelta:
         """Return how long it still works; zero or less if it has ended."""
         return self.at + WORKS[self.purpose] - now
+
+    def works(self, now: datetime) -> bool:
+        return self.left(now) > timedelta()
 
     def opened(self, now: datetime) -> Pass:
         """Return the session that a link to one's choices opens."""

@@ -163,7 +163,7 @@ def _changed(deed: Deed, sheet: Sheet, lines: Sequence[Line], ads: Cell | None) 
 
 async def press(request: web.Request, visit: Visit, form: Mapping[str, str]) -> web.Response:
     """Do what a form of this page asks for, and return the page as it stands then. Raises Unavailable: then nothing was acknowledged."""
-    if forms.by_script(request):
+    if forms.unpressed(request):
         return await show(request, visit)
     if "again" in form:
         return (

@@ -33,6 +33,11 @@ def by_script(request: web.Request) -> bool:
     return request.headers.get("Sec-Fetch-Mode") == "navigate" and "Sec-Fetch-User" not in request.headers
 
 
+def unpressed(request: web.Request) -> bool:
+    """True for a form that nobody pressed on a page of ours: a script's, or another site's. For pages that no mailbox provider posts to."""
+    return by_script(request) or request.headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none")
+
+
 def fresh(house: House) -> str:
     """Return the signed nonce of a form."""
     return str(house.ring.timed("form").dumps(uuid4().hex))

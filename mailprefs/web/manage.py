@@ -30,7 +30,7 @@ async def look(request: web.Request) -> web.Response:
         honoured = await signals.honour(request, Address(link.key), brand)
     except Unavailable:
         return screens.away(request, brand)
-    return _open(request, brand, honoured) if _works(request, link) else _ended(request, brand)
+    return _open(request, brand, honoured) if link.works(request.app[HOUSE].clock()) else _ended(request, brand)
 
 
 @routes.post("/m/{token}")
@@ -45,10 +45,10 @@ async def choose(request: web.Request) -> web.Response:
     try:
         if form.get("again") == board.MAILED:
             return board.mailed(request, brand)
-        if "mail" in form and not forms.by_script(request):
+        if "mail" in form and not forms.unpressed(request):
             return await board.mail(request, Visit(Address(link.key), brand))
-        if session is None or (not named and forms.by_script(request)):
-            return _open(request, brand) if _works(request, link) else _ended(request, brand)
+        if session is None or (not named and forms.unpressed(request)):
+            return _open(request, brand) if link.works(request.app[HOUSE].clock()) else _ended(request, brand)
         async with db.acquired(request.app[POOL]) as connection:
             if await post.is_closed(connection, link):
                 return _ended(request, brand)
@@ -70,19 +70,16 @@ def _read(request: web.Request) -> tuple[Pass, Brand] | None:
     return (link, brand) if brand else None
 
 
-def _works(request: web.Request, one: Pass) -> bool:
-    return one.left(request.app[HOUSE].clock()).total_seconds() > 0
-
-
 def _session(request: web.Request, link: Pass, value: str) -> Pass | None:
     """Return the session that a form names, or the one that opening the link begins; None if that has ended, or is another's."""
+    now = request.app[HOUSE].clock()
     if not value:
-        return link.opened(request.app[HOUSE].clock()) if _works(request, link) else None
+        return link.opened(now) if link.works(now) else None
     try:
         session = passes.read(request.app[HOUSE].ring, Purpose.SESSION, value)
     except Forged:
         return None
-    return session if (session.key, session.id) == (link.key, link.id) and _works(request, session) else None
+    return session if (session.key, session.id) == (link.key, link.id) and session.works(now) else None
 
 
 def _open(request: web.Request, brand: Brand, honoured: bool = False) -> web.Response:

@@ -28,7 +28,9 @@ async def look(request: web.Request) -> web.Response:
         return screens.ends_here(request)
     question, brand = found
     try:
-        return await _question(request, question, brand) if _works(request, question) else screens.show(request, "unanswered", brand)
+        if not question.works(request.app[HOUSE].clock()):
+            return screens.show(request, "unanswered", brand)
+        return await _question(request, question, brand)
     except Unavailable:
         return screens.away(request, brand)
 
@@ -41,10 +43,10 @@ async def answer(request: web.Request) -> web.Response:
         return screens.ends_here(request)
     question, brand = found
     try:
-        if not _works(request, question):
+        if not question.works(request.app[HOUSE].clock()):
             return screens.show(request, "unanswered", brand)
         said = form.get("answer")
-        if forms.by_script(request) or said not in ("yes", "no"):
+        if forms.unpressed(request) or said not in ("yes", "no"):
             return await _question(request, question, brand)
         often = not request.app[THOUGHTS].allowed(question.key, request.app[HOUSE].clock())
         if often and said == "yes":
@@ -64,10 +66,6 @@ def _read(request: web.Request) -> tuple[Pass, Brand] | None:
         return None
     brand, scope = house.catalogue.brand_of(question.scope), house.catalogue.by_number.get(question.scope)
     return (question, brand) if brand and scope and scope.is_topic and not scope.retired else None
-
-
-def _works(request: web.Request, one: Pass) -> bool:
-    return one.left(request.app[HOUSE].clock()).total_seconds() > 0
 
 
 async def _question(request: web.Request, question: Pass, brand: Brand) -> web.Response:

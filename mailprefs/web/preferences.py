@@ -83,7 +83,7 @@ async def answer(request: web.Request) -> web.Response:
     house, brand = request.app[HOUSE], _brand(request, form.get("brand", ""))
     if brand is not None and form.get("again") == board.MAILED:
         return board.mailed(request, brand)
-    if brand is None or brand.number not in house.mailing or forms.by_script(request):
+    if brand is None or brand.number not in house.mailing or forms.unpressed(request):
         return _asking(request, brand)
     try:
         address = house.addresses.read(form.get("address", ""))

@@ -14,7 +14,7 @@ from mailprefs.post import Postman, Relay
 from mailprefs.words import Address, Cause, Change, Door, Effect
 
 from . import relay as relays
-from .visitor import PRESSED, SCRIPTED, Visitor
+from .visitor import ELSEWHERE, PRESSED, SCRIPTED, Visitor
 
 NEWSLETTER, OFFERS, PARTNERS, STUDIES, MARKETING, ADS = 272, 273, 274, 275, 257, 259
 
@@ -110,7 +110,8 @@ async def test_a_session_is_of_its_own_link_and_no_script_opens_it(visitor: Visi
     await visitor.post(visitor.managed(kim), session=session, do="all")
     assert "Open my choices" in visitor.text
     assert await visitor.rows(kim) == []
-    await visitor.post(visitor.managed(jane), SCRIPTED, session=session, do="all")
+    for headers in (SCRIPTED, ELSEWHERE):
+        await visitor.post(visitor.managed(jane), headers, session=session, do="all")
     assert await visitor.rows(jane) == []
 
 

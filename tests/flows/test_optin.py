@@ -13,7 +13,7 @@ from mailprefs.passes import Purpose
 from mailprefs.words import Address, Cause, Change, Door, Effect
 
 from .test_manage import allowed
-from .visitor import SCRIPTED, Visitor
+from .visitor import ELSEWHERE, SCRIPTED, Visitor
 
 STUDIES, MARKETING, RECOVERY = 275, 257, 276
 
@@ -33,7 +33,8 @@ async def test_nobody_is_sent_or_known_before_they_say_yes(visitor: Visitor) -> 
     assert "new@example.org" not in visitor.text
     for fields in ({}, {"answer": "maybe"}):
         await visitor.post(path, **fields)
-    await visitor.post(path, SCRIPTED, answer="yes")
+    for headers in (SCRIPTED, ELSEWHERE):
+        await visitor.post(path, headers, answer="yes")
     assert "Do you want these emails?" in visitor.text
     assert await visitor.conn.fetchval("select count(*) from address") == 0
     await visitor.post(path, answer="yes")

@@ -14,7 +14,7 @@ from mailprefs.web import bursts
 from mailprefs.words import Cause, Change, Door, Effect
 
 from .doors import opened
-from .visitor import PRESSED, SCRIPTED, Visitor
+from .visitor import ELSEWHERE, PRESSED, SCRIPTED, Visitor
 
 NEWSLETTER, OFFERS, MARKETING = 272, 273, 257
 
@@ -119,11 +119,12 @@ async def test_nothing_is_turned_on_from_a_link_and_nothing_stopped_that_is_not_
     assert await visitor.rows(jane) == []
 
 
-async def test_a_form_that_a_script_sent_is_given_the_page_again(visitor: Visitor) -> None:
+@pytest.mark.parametrize("headers", [SCRIPTED, ELSEWHERE, PRESSED | {"Sec-Fetch-Site": "same-site"}])
+async def test_a_form_that_a_script_or_another_site_sent_is_given_the_page_again(visitor: Visitor, headers: dict[str, str]) -> None:
     (jane,) = await visitor.known("jane@example.org")
     await visitor.get(visitor.link(jane))
     for fields in ({"do": "all"}, {"do": "stop.16.email"}, {"mail": "1"}):
-        await visitor.post(visitor.link(jane), SCRIPTED, **fields)
+        await visitor.post(visitor.link(jane), headers, **fields)
         assert "Choose what you get" in visitor.text
     assert await visitor.rows(jane) == []
     assert await visitor.conn.fetchval("select count(*) from mail") == 0

@@ -23,6 +23,7 @@ from .doors import Doors, opened
 
 PRESSED = {"Sec-Fetch-Mode": "navigate", "Sec-Fetch-User": "?1"}  # as a browser says that somebody pressed
 SCRIPTED = {"Sec-Fetch-Mode": "navigate"}
+ELSEWHERE = {"Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Site": "cross-site"}  # `fetch` or a beacon of another site's page
 
 
 @dataclass
