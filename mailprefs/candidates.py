@@ -1,7 +1,7 @@
 """Which of a file's candidates may be sent a topic: row by row, in their order, each row as it came.
 
-Each block of rows is asked about at its own moment. Nobody is asked about twice, and nothing here is a rule: ``allowed`` says yes or
-no, in SQL, and ``decisions`` gives the reasons.
+Each block of rows is asked about at its own moment, or all at the one moment of a sieve (`Filter.sift`). Nobody is asked about twice, and
+nothing here is a rule: ``allowed`` says yes or no, in SQL, and ``decisions`` gives the reasons.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import compress
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
 from mailprefs import decisions
+from mailprefs.addresses import KEY, Keys
 from mailprefs.catalogue import Catalogue, Scope
 from mailprefs.crews import Keyed
 from mailprefs.db import Connection, queries, text
@@ -24,9 +27,8 @@ from mailprefs.errors import UnknownScope
 from mailprefs.words import BUCKETS, Address, Channel, Decision, Stream
 
 UNREADABLE = "unreadable"
-KEY = 16  # bytes
 MOST = 5_000_000  # keys that a sieve holds
-_NARROW, _WIDE = 8, 14  # of the first 32 bits of a key, 24 choose its mark in a sieve, and 18 its part
+_BITS = 24  # of a key, which choose its slot in a sieve
 _BUCKET = struct.Struct(">H14x")  # of a key, as `Address.bucket` (a test)
 _HEAD, _TUPLE = 19, struct.Struct("6x16s")  # COPY's binary format: what stands before all rows, and one row with a uuid alone
 
@@ -41,14 +43,17 @@ class Verdict:
 
     def allowed(self, rows: Sequence[bytes]) -> list[bytes]:
         """Return the rows of those who may be sent."""
-        out = self.empty.union(self.denied)
-        return [row for n, row in enumerate(rows) if n not in out] if out else list(rows)
+        stays = bytearray(b"\1") * len(rows)
+        for n in self.empty.union(self.denied):
+            stays[n] = 0
+        return list(compress(rows, stays))
 
 
 class Sieve:
     """The keys of all who differ from a stranger, as of one moment: who is not in it needs not be asked about, and who is neither.
 
-    20 bytes and less for each. ``full`` once there are more than ``most``: then it holds nobody, and everybody is asked about.
+    A hash table in three flat pieces, 20 bytes for each key and 64 MiB. ``full`` once there are more than ``most``: then it holds nobody,
+    and everybody is asked about.
     """
 
     def __init__(self, most: int = MOST) -> None:
@@ -56,8 +61,9 @@ class Sieve:
         self._left = most
         self._rest = b""
         self._begun = False
-        self._marks = bytearray(1 << 32 - _NARROW)  # where there is anybody at all: most are sent away here
-        self._parts = [bytearray() for _ in range(1 << 32 - _WIDE)]
+        self._keys = bytearray(KEY)  # those taken, in their order; their places count from 1
+        self._latest = array("I", bytes(4 << _BITS))  # by slot, the place of the latest key that has it, 0 where none has
+        self._before = array("I", [0])  # by place, that of the one before in the same slot
 
     async def take(self, chunk: bytes) -> None:
         """Take the next piece of what COPY gives in its binary format."""
@@ -68,20 +74,34 @@ class Sieve:
         self._rest = chunk[whole:]
         self._left -= whole // _TUPLE.size
         if self._left < 0:
-            self.full, self._parts = True, []
+            self.full, self._keys, self._latest, self._before = True, bytearray(), array("I"), array("I")
         if not self.full:
-            marks, parts = self._marks, self._parts
-            for (key,) in _TUPLE.iter_unpack(chunk[:whole]):
-                head = int.from_bytes(key[:4], sys.byteorder)
-                marks[head >> _NARROW] = 1
-                parts[head >> _WIDE] += key
+            self._hold(b"".join([key for (key,) in _TUPLE.iter_unpack(chunk[:whole])]))
 
-    def caught(self, keys: Sequence[bytes]) -> set[int]:
-        """Return the places of those that are in it. A key is found by its bytes: two that lie across it are as rare as its twin."""
-        marks, parts = self._marks, self._parts
-        heads = array("I", b"".join([key or bytes(KEY) for key in keys]))[::4]
-        near = [n for n, head in enumerate(heads) if marks[head >> _NARROW]]
-        return {n for n in near if keys[n] in parts[heads[n] >> _WIDE] and keys[n]}
+    def _hold(self, keys: bytes) -> None:
+        latest, before = self._latest, self._before
+        for place, slot in enumerate(_slots(array("I", keys)[:: KEY // 4]), len(before)):
+            before.append(latest[slot])
+            latest[slot] = place
+        self._keys += keys
+
+    def caught(self, keys: Keys) -> set[int]:
+        """Return the places of those that are in it."""
+        slots = _slots(keys.heads())
+        near = itemgetter(*slots, 0, 0)(self._latest)[:-2]  # several times as quick as a loop; of one it would return no tuple
+        return {n for n, place in compress(enumerate(near), near) if self._holds(keys[n], place)}
+
+    def _holds(self, key: bytes, place: int) -> bool:
+        while place and self._keys[place * KEY : place * KEY + KEY] != key:
+            place = self._before[place]
+        return place > 0
+
+
+def _slots(heads: array[int]) -> array[int]:
+    """Return the slot of each key by its first 32 bits: all of them in one breath, since a loop would take as long as the rest."""
+    mask = ((1 << _BITS) - 1).to_bytes(heads.itemsize, sys.byteorder) * len(heads)
+    masked = int.from_bytes(heads.tobytes(), sys.byteorder) & int.from_bytes(mask, sys.byteorder)
+    return array("I", masked.to_bytes(len(mask), sys.byteorder))
 
 
 @dataclass

@@ -12,12 +12,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 
-from mailprefs.addresses import Addresses
+from mailprefs.addresses import Addresses, Keys
 from mailprefs.sheets import Block, Sheet
 from mailprefs.words import Address
 
 LARGE = 200_000  # rows from which on it is worth to begin other processes
 HANDS = 4  # processes at most
+AHEAD = 8  # blocks that each may have before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Keyed:
     """Whole rows in their order. By place: the keys of plain e-mail addresses; the others that can be asked about; those that cannot."""
 
     rows: Sequence[bytes]
-    keys: Sequence[bytes]  # 16 bytes each, b"" where the place is one of the others, lost or empty
+    keys: Keys  # b"" where the place is one of the others, lost or empty
     others: Mapping[int, tuple[Address, bool]]  # and whether we would accept them
     lost: frozenset[int]  # rows without an address
     empty: frozenset[int]  # lines without anything, which are no rows
@@ -34,7 +35,7 @@ class Keyed:
 def key(addresses: Addresses, sheet: Sheet, rows: list[bytes]) -> Keyed:
     """Return rows with their keys. Pure, and slow only where an address is unusual."""
     block = sheet.block(rows) if rows else Block((), ())
-    odd = [n for n, plain in enumerate(block.plain) if not plain]
+    odd = [] if all(block.plain) else [n for n, plain in enumerate(block.plain) if not plain]
     empty = frozenset(n for n in odd if not block.rows[n].strip())
     texts = {n: sheet.text(block.rows[n]) for n in odd if n not in empty}
     others = {n: addresses.asked(each) for n, each in texts.items() if each is not None}
@@ -63,7 +64,7 @@ class Crew:
             ahead: deque[tuple[list[bytes], Future[Keyed]]] = deque()
             for block in blocks:
                 ahead.append((block, pool.submit(_key, _packed(block))))
-                if len(ahead) > 2 * hands:
+                if len(ahead) > AHEAD * hands:
                     yield await _taken(*ahead.popleft())
             while ahead:
                 yield await _taken(*ahead.popleft())

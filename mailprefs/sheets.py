@@ -88,11 +88,10 @@ class Csv:
         return rows, b"\n".join([*open_, rest])
 
     def block(self, rows: list[bytes]) -> Block:
-        tall = any(b"\n" in row for row in rows)
-        if tall:
+        low = b"\n".join(rows).lower()
+        if low.count(b"\n") >= len(rows):  # a row spans lines
             rows = [line for row in rows for line in self._apart(row)]
-        together = b"\n".join(b"" if b"\n" in row else row for row in rows) if tall else b"\n".join(rows)
-        low = together.lower()
+            low = b"\n".join(b"" if b"\n" in row else row for row in rows).lower()
         return Block(rows, _short([found for _, found in self._quoted.findall(low)] if b'"' in low else self._bare.findall(low)))
 
     def _apart(self, row: bytes) -> list[bytes]:

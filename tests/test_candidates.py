@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from mailprefs import candidates, crews, db, decisions, directory, ledger
-from mailprefs.addresses import Addresses
+from mailprefs.addresses import Addresses, Keys
 from mailprefs.candidates import Filter, Sieve
 from mailprefs.catalogue import Catalogue
 from mailprefs.decisions import Question
@@ -112,15 +112,26 @@ async def test_the_sieve_takes_what_comes_wherever_it_is_cut(
 
     query = db.text("candidates", "marked").strip().removesuffix(";")
     await conn.copy_from_query(query, [0, 256, 257, 272], 0, now, True, output=sink, format="binary")
-    keys = addresses.keys(text.encode() for text in TEXTS[:60])
+    keys = addresses.keys([*(text.encode() for text in TEXTS[:60]), b""])
     found = []
     for size in (1, 7, 22, 1000):
         sieve = Sieve()
         for at in range(0, len(whole), size):
             await sieve.take(bytes(whole[at : at + size]))
-        found.append(sieve.caught([*keys, b""]))
+        found.append(sieve.caught(keys))
     assert found[0]
     assert all(each == found[0] for each in found)
+
+
+async def test_keys_that_share_a_slot_are_told_apart() -> None:
+    """Twins in the bits that choose a slot: those taken are caught, first and last, and a twin that was not taken is none of them."""
+    taken = [bytes([7]) * 4 + bytes([n]) * 12 for n in range(1, 40)] + [bytes([8]) * 16]
+    others = [bytes([7]) * 4 + bytes([n]) * 12 for n in (40, 41)] + [bytes([9]) * 16, bytes(16)]
+    sieve = Sieve()
+    await sieve.take(bytes(19) + b"".join(b"\0\1\0\0\0\x10" + key for key in taken) + b"\xff\xff")
+    for asked in ([*taken, *others], taken[:1], others[:1], []):
+        keys = Keys(b"".join(key + bytes(16) for key in asked))
+        assert sieve.caught(keys) == {n for n, key in enumerate(asked) if key in taken}
 
 
 async def test_the_bucket_of_a_key_is_the_one_its_address_has(addresses: Addresses) -> None:
