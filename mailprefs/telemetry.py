@@ -1,4 +1,4 @@
-"""Logs without addresses, metrics, alarms. Every value that is said here is a code, a count or the name of an account."""
+"""Logs without addresses, metrics, alarms. Every value that is said here is a code, a count, the name of an account, or a network."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class _Repeats:
     times: int = 0
 
 
-_About = tuple[str | tuple[str, str], ...]  # an alarm and its labels, which are codes and names of accounts: there are few of them
+_About = tuple[str | tuple[str, str], ...]  # an alarm and its labels: codes and names of accounts, and networks, of which few are at it
 _repeats: dict[_About, _Repeats] = {}
 
 

@@ -170,6 +170,14 @@ def test_the_map_shows_every_room_on_its_floor_and_no_other() -> None:
     assert shown == floors()
 
 
+def test_the_map_goes_from_the_ground_up() -> None:
+    tables = re.findall(r"(?:^\| [\d.]+ \|.*\n)+", (ROOT / "docs/rooms.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(tables) == 2
+    for table in tables:
+        shown = [float(floor) for floor in re.findall(r"(?m)^\| ([\d.]+) \|", table)]
+        assert shown == sorted(shown)
+
+
 # docs/glossary.md
 
 

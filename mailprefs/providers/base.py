@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 OURS = "mailprefs"  # the name under which our token travels in a provider's custom arguments
 MOST_KEPT = 1_000  # of one delivery that are kept aside one by one: more are kept in one piece
-MOVING = frozenset(  # the kinds that can change a standing: they become Events, the others are counted
+# These become Events, the others are counted: they can change a standing, but for `blocked`, which another status would make a hard bounce.
+MOVING = frozenset(
     {
         Kind.BOUNCED_HARD,
         Kind.BOUNCED_SOFT,

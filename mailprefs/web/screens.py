@@ -20,7 +20,7 @@ CHOSEN = "/preferences"  # the one page whose brand is not in its link
 
 FILLED = "{filled}"  # where a prepared page has one word that is known only when it is shown
 
-Prepared = Mapping[tuple[str, int, str, str], tuple[str, str]]  # which page, whose, in which language, with or without its word → text, policy
+Prepared = Mapping[tuple[str, int, str, str], tuple[str, str]]  # page, whose, language, with or without its word → text, policy
 PREPARED: web.AppKey[Prepared] = web.AppKey("prepared")
 
 

@@ -10,11 +10,11 @@ on conflict do nothing;
 update webhook
 set owner = :owner, owned_until = :until
 where name = :name and due_at <= :now and (owner = :owner or owned_until <= :now)
-returning position::text position, bucket, address as key, evidence, since, attempts, failing_since;
+returning position::text position, bucket, address as key, evidence, since, attempts;
 
 -- name: look^
 -- Where it stands, without writing anything. Beyond is a place that this server has not come to: it is another one's.
-select position::text position, bucket, address as key, evidence, since, attempts, failing_since,
+select position::text position, bucket, address as key, evidence, since, attempts,
   due_at > :now::timestamptz or (owner <> :owner and owned_until > :now::timestamptz) away,
   position > pg_snapshot_xmax(pg_current_snapshot()) beyond
 from webhook
