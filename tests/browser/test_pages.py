@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, Page, Response
+from playwright.async_api import Browser, Frame, Page, Response, Route
 
 from mailprefs import languages
 
@@ -53,20 +53,26 @@ class Watched:
     """A page of a browser, with all that it asked for and complained about since it was last looked at."""
 
     page: Page
+    pages: int = 0  # it has shown
     requests: list[str] = field(default_factory=list)
     answers: list[Response] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.page.on("framenavigated", self._shown)
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("response", self._answered)
         self.page.on("console", lambda message: self.messages.append(message.text))
         self.page.on("pageerror", lambda error: self.messages.append(str(error)))
 
+    def _shown(self, _frame: Frame) -> None:
+        self.pages += 1
+
     def _answered(self, answer: Response) -> None:  # Playwright takes no built-in function
         self.answers.append(answer)
 
     def forget(self) -> None:
+        self.pages = 0
         self.requests.clear()
         self.answers.clear()
         self.messages.clear()
@@ -118,11 +124,8 @@ async def faults_of(watched: Watched, language: str) -> dict[str, Any]:
     seen = await page.evaluate(MEASURE)
     expected = {"lang": language, "dir": languages.known()[language].direction, "h1": 1, "over": 0, "small": [], "cut": []}
     faults |= {name: value for name, value in seen.items() if value != expected[name]}
-    last = watched.answers[-1]
-    faults |= (
-        {"requests": set(watched.requests)} if len(watched.requests) != len(watched.answers) or last.url not in watched.requests else {}
-    )
-    faults |= {"elsewhere": watched.requests} if any(answer.request.resource_type != "document" for answer in watched.answers) else {}
+    last = [answer for answer in watched.answers if answer.request.is_navigation_request()][-1]
+    faults |= {"requests": watched.requests} if len(watched.requests) != watched.pages else {}  # one for each page
     faults |= {"messages": watched.messages} if [m for m in watched.messages if "Failed to load resource" not in m] else {}
     size = len(await last.body())
     faults |= {"bytes": size} if size > LARGEST else {}
@@ -152,3 +155,35 @@ async def grown(page: Page, style: str, widths: tuple[int, ...]) -> Mapping[str,
     if size:
         await page.set_viewport_size(size)
     return found
+
+
+WRONG = (
+    """<!doctype html><html lang="en" dir="ltr"><meta name="viewport" content="width=device-width"><h1>One</h1><h1>Two</h1>
+<p style="width:400px">wide</p><button style="height:20px">low</button>
+<button style="width:60px;height:44px;overflow:hidden;white-space:nowrap">cut off at its edge</button>
+<img src="more"><script>console.log("heard")</script>"""
+    + "x " * LARGEST
+)
+TIGHT = """<!doctype html><html lang="en" dir="ltr"><meta name="viewport" content="width=device-width"><h1>One</h1>
+<button style="width:180px;height:44px;overflow:hidden;white-space:nowrap;font-size:1rem">fits until it grows</button>"""
+
+
+@pytest.mark.parametrize(
+    ("page", "faults"),
+    [
+        (WRONG, {"h1", "over", "small", "cut", "requests", "messages", "bytes", "spacing 320", "large 320", "large 640", "large 1280"}),
+        (TIGHT, {"spacing 320", "large 320", "large 640", "large 1280"}),
+    ],
+    ids=["wrong", "tight"],
+)
+async def test_what_is_wrong_with_a_page_is_found(browser: Browser, page: str, faults: set[str]) -> None:
+    """The control of all that is looked at above."""
+
+    async def served(route: Route) -> None:
+        await route.fulfill(body=page, content_type="text/html")
+
+    async with looking(browser, "en") as watched:
+        await watched.page.route("**/*", served)
+        await watched.page.goto("https://www.example.com/")
+        assert set(await faults_of(watched, "en")) == faults
+        assert await barriers(watched.page) if page is WRONG else True
