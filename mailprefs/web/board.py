@@ -196,7 +196,7 @@ async def _do(request: web.Request, visit: Visit, deed: Deed, form: Mapping[str,
         person = await choices.person(connection, visit.address)
     done = await deeds.do(request, form["do"], deed, person, visit.door, nonce)
     # a page without topics says the same whether or not it was stopped before
-    undo = done.undo if visit.open or done.lasting else deeds.way_back(request, form["do"], visit.address, visit.door, nonce)
+    undo = done.undo if done.undo or visit.open or done.lasting else deeds.way_back(request, form["do"], visit.address, visit.door, nonce)
     return News(deed, undo=undo if visit.trusted else "", left=ledger.UNDO, refused=done.refused)
 
 

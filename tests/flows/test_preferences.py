@@ -147,6 +147,17 @@ async def test_a_reload_is_no_second_press_and_a_press_after_an_undo_is_one(visi
 
 
 @PRIVATE
+async def test_a_press_after_an_undo_can_be_taken_back_on_a_private_brand_too(visitor: Visitor) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    await visitor.get(visitor.link(jane))
+    form = visitor.hidden("form")
+    for _ in range(2):
+        await visitor.post(visitor.link(jane), form=form, do="all")
+        await visitor.post(visitor.link(jane), undo=visitor.undo)
+    assert sorted(row[2] for row in await visitor.rows(jane)) == ["stop", "stop", "withdraw", "withdraw"]
+
+
+@PRIVATE
 async def test_a_private_brand_shows_the_same_bytes_for_everybody(visitor: Visitor) -> None:
     known, stopped = await visitor.known("known@example.org", "stopped@example.org", party="p1")
     await visitor.known("+12025550123", party="p1")
