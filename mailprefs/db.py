@@ -17,7 +17,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from mailprefs import shipped
-from mailprefs.errors import MailprefsError, Misconfigured, Unavailable
+from mailprefs.errors import MailprefsError, Misconfigured, NotOnACluster, Unavailable
 
 Connection = asyncpg.Connection | PoolConnectionProxy
 Pool = asyncpg.Pool
@@ -143,6 +143,12 @@ async def durable(connection: Connection) -> None:
         wrong.append(f"PostgreSQL {major} is not one of {OLDEST} to {NEWEST}")
     if wrong:
         raise Misconfigured(f"the database would lose acknowledged opt-outs in a crash: {'; '.join(wrong)}")
+
+
+async def in_one_order(connection: Connection) -> None:
+    """Raise NotOnACluster where the ledger lies on several servers: what is read there has no order, and no snapshot is one of all."""
+    if await queries("db").is_spread(connection):
+        raise NotOnACluster
 
 
 async def migrate(

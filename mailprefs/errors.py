@@ -51,6 +51,10 @@ class Outdated(MailprefsError):
     """The topic is retired, or asks for more consent than when the export was made. Make a new one."""
 
 
+class NotOnACluster(MailprefsError):
+    """This wants the database on one server: the servers of a cluster have no one order of commits, and somebody would be passed over."""
+
+
 # What the ledger refuses.
 
 

@@ -21,9 +21,9 @@ from pydantic import SecretStr
 
 from mailprefs import audience, files, parquet, replicas, seals, shapes, telemetry
 from mailprefs.catalogue import Catalogue, Scope
-from mailprefs.db import Connection, queries
+from mailprefs.db import Connection, in_one_order, queries
 from mailprefs.decisions import name_of
-from mailprefs.errors import Busy, Forged, Misconfigured, NotMintable, Outdated, Unavailable, UnknownScope, Unreadable
+from mailprefs.errors import Busy, Forged, Misconfigured, NotMintable, NotOnACluster, Outdated, Unavailable, UnknownScope, Unreadable
 from mailprefs.links import KeyRing, Links
 from mailprefs.packing import Packing, Sink
 from mailprefs.shapes import Shape
@@ -72,8 +72,9 @@ async def ask(
     expires_at: datetime,
     now: datetime,
 ) -> UUID:
-    """Ask for an export, which the worker makes, and return its id. Raises UnknownScope as ``audience.sound``, and Busy."""
+    """Ask for an export, which the worker makes, and return its id. Raises UnknownScope as ``audience.sound``, NotOnACluster, and Busy."""
     audience.sound(topic, shape.columns)
+    await in_one_order(connection)
     id = uuid4()
     said = {"scope": topic.number, "channel": channel.value, "wants": topic.wants(channel), "purpose": purpose, "requester": requester}
     if not await queries("exports").ask(connection, id=id, **said, **_columns(shape), now=now, expires_at=expires_at, most=WAITING):
@@ -151,7 +152,8 @@ class Maker:
                 self._links(topic).stream((), topic)
             if export.shape.format == shapes.PARQUET:
                 parquet.duckdb()
-        except (UnknownScope, NotMintable, Misconfigured) as error:
+            await in_one_order(connection)
+        except (UnknownScope, NotMintable, Misconfigured, NotOnACluster) as error:
             await queries("exports").refuse(connection, id=export.id, why=str(error))
             return True
         try:

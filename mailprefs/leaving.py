@@ -16,7 +16,7 @@ from typing import Any
 from uuid import UUID
 
 from mailprefs.catalogue import Catalogue
-from mailprefs.db import Connection, queries
+from mailprefs.db import Connection, in_one_order, queries
 from mailprefs.errors import Expired, NotMade, Outdated, Unreadable
 from mailprefs.exports import Export
 
@@ -85,7 +85,7 @@ async def page(
 ) -> tuple[list[Left], Cursor, bool]:
     """Return who left next, where a reader then stands, and whether there is more to look at now.
 
-    Raises NotMade, Expired, and Outdated for a topic whose own rule changed: then more have left than the ledger says.
+    Raises NotMade, Expired, NotOnACluster, and Outdated for a topic whose own rule changed: then more have left than the ledger says.
     """
     topic = catalogue.by_number.get(export.scope)
     if export.state(now) == "expired":
@@ -94,6 +94,7 @@ async def page(
         raise NotMade
     if topic is None or topic.retired or topic.wants(export.channel) > export.wants:
         raise Outdated
+    await in_one_order(connection)
     where = cursor or Cursor(export.snapshot)
     upto = where.upto or str(await queries("exports").horizon(connection))
     if max(_xmax(where.after), _xmax(export.snapshot)) > _xmax(upto):

@@ -23,7 +23,7 @@ from aiohttp.resolver import ThreadedResolver
 
 from mailprefs import db, feed, telemetry
 from mailprefs.catalogue import Catalogue, Webhook, is_public
-from mailprefs.db import Connection, queries
+from mailprefs.db import Connection, in_one_order, queries
 from mailprefs.errors import Misconfigured, Unreadable
 from mailprefs.feed import Fact, Place
 from mailprefs.providers import attempts
@@ -73,7 +73,9 @@ def secret(webhook: Webhook, settings: Settings) -> bytes:
 
 
 async def introduce(connection: Connection, catalogue: Catalogue, *, now: datetime) -> None:
-    """Let those who are new in the catalogue hear what is recorded from now on."""
+    """Let those who are new in the catalogue hear what is recorded from now on. Raises NotOnACluster if there are any."""
+    if catalogue.webhook:
+        await in_one_order(connection)
     await queries("webhooks").introduce(connection, names=[each.name for each in catalogue.webhook], now=now)
 
 

@@ -11,8 +11,8 @@ from mailprefs import shipped
 
 def statements() -> list[str]:
     """Return those of sql/citus.sql, without its comments."""
-    text = re.sub(r"--[^\n]*", "", (shipped.folder("sql") / "citus.sql").read_text(encoding="utf-8"))
-    return [each.strip() for each in text.split(";") if each.strip()]
+    text = re.sub(r"^--[^\n]*", "", (shipped.folder("sql") / "citus.sql").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return [each.strip() for each in re.split(r";(?=\s*(?:\n\n|$))", text) if each.strip()]
 
 
 async def spread(connection: asyncpg.Connection) -> None:

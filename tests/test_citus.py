@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
-from mailprefs import shipped
+from mailprefs import audience, db, exports, post, shipped, webhooks
+from mailprefs.addresses import Addresses
+from mailprefs.catalogue import Catalogue, Webhook
+from mailprefs.decisions import Question, decide
+from mailprefs.directory import Entry, know
+from mailprefs.errors import NotOnACluster
+from mailprefs.ledger import record
+from mailprefs.passes import Purpose
+from mailprefs.shapes import Shape
+from mailprefs.words import Cause, Change, Channel, Door, Effect
 
 from .citus import spread, statements
 
@@ -90,6 +102,7 @@ async def test_a_table_whose_key_lacks_the_bucket_could_not_be_spread(spreading:
         await spread(spreading)
 
 
+IN_ONE_BUCKET = r"\bbucket\s*=\s*(?!any)\S+"
 REFUSED = {
     "a trigger": r"\bcreate\s+(?:constraint\s+)?trigger\b",
     "a sequence": r"\b(?:serial|bigserial|nextval|generated\s+\w+\s+as\s+identity)\b",
@@ -125,6 +138,124 @@ async def test_no_statement_is_of_a_kind_that_citus_refuses(conn: asyncpg.Connec
             assert not re.search(shape, text), f"{name}: {what}"
 
 
+async def test_rows_are_claimed_in_one_bucket_at_a_time(conn: asyncpg.Connection) -> None:
+    claiming = [(name, text) for name, text in await texts(conn) if "skip locked" in text]
+    assert {name for name, _ in claiming} == {"lease", "lease_mails"}
+    for name, text in claiming:
+        for before in text.split("skip locked")[:-1]:
+            assert re.search(IN_ONE_BUCKET, before.rpartition("select")[2]), name
+
+
+async def test_a_place_in_a_table_is_looked_up_in_one_bucket(conn: asyncpg.Connection) -> None:
+    """The same ctid is in every shard: without the bucket another one's row would be taken."""
+    for name, text in await texts(conn):
+        for statement in re.split(r";|\bupdate\b", text):
+            if "ctid = " in statement:
+                assert re.search(IN_ONE_BUCKET, statement), name
+
+
+async def test_no_function_that_reads_addresses_is_called_for_each_row_of_them(conn: asyncpg.Connection) -> None:
+    """A shard cannot ask the cluster: what is called for each row of a spread table must need nothing but its arguments."""
+    every = await texts(conn)
+    reading = await reading_addresses(conn, every)
+    for name, text in every:
+        called = re.findall(rf"\b({'|'.join(reading)})\(\s*(?:array\[)?\w+\.(?:bucket|key)\b", text)
+        assert not called, f"{name} calls {called[0]} for each row"
+
+
+async def reading_addresses(conn: asyncpg.Connection, every: list[tuple[str, str]]) -> set[str]:
+    names = "|".join(await about_addresses(conn))
+    return {name for name, text in every if "." not in name and re.search(rf"\b(?:from|join)\s+(?:{names})\b", text)}
+
+
+LANGUAGES = """select p.proname || '/' || p.pronargs, l.lanname from pg_proc p join pg_language l on l.oid = p.prolang
+               where p.pronamespace = 'public'::regnamespace"""
+
+
+async def test_once_spread_no_function_in_sql_reads_a_table_that_is(spreading: asyncpg.Connection) -> None:
+    reading = await reading_addresses(spreading, await texts(spreading))
+    before = dict(await spreading.fetch(LANGUAGES))
+    assert "sql" in {before[name] for name in before if name.split("/")[0] in reading}  # else there were nothing to do
+    await spread(spreading)
+    after = dict(await spreading.fetch(LANGUAGES))
+    assert {after[name] for name in after if name.split("/")[0] in reading | {"summary", "summary_at"}} == {"plpgsql"}
+    assert after["allowed/8"] == after["held/5"] == "sql"  # what reads none goes along to the shards, and is inlined there
+
+
+LEASE = "select key, scope from lease(1::smallint, $1, $2, $3, 10, $4, $5, $6, $6, $5) order by 1, 2"
+
+
+async def answers(conn: asyncpg.Connection, shared_catalogue: Catalogue, addresses: Addresses, now: datetime) -> list[object]:
+    """What a small history comes to, by every way that people are asked about and accounts are told."""
+    people = [addresses.read(f"p{n}@example.org") for n in range(6)]
+    await know(conn, [Entry(each) for each in people], now=now)
+    soon = now + timedelta(hours=1)
+    history = [
+        Change(people[0], 272, Cause.CHOICE, Effect.STOP, Door.LINK, "1", now),
+        Change(people[1], 257, Cause.COMPLAINT, Effect.STOP, Door.PROVIDER, "2", now, by="sendgrid-main"),
+        Change(people[2], 257, Cause.PAUSE, Effect.STOP, Door.PAGE, "3", now, until=soon),
+        Change(people[3], 272, Cause.CHOICE, Effect.STOP, Door.PAGE, "4", now),
+        Change(people[3], 272, Cause.CHOICE, Effect.GO, Door.MANAGE, "5", now + timedelta(seconds=1)),
+        Change(people[4], 274, Cause.CHOICE, Effect.GRANT, Door.IMPORT, "6", now),
+    ]
+    recorded = [await record(conn, [each], now=now) for each in history] + [await record(conn, history, now=now)]
+    questions = [Question(each, each.text or "", topic) for each in people for topic in ("newsletter", "partners")]
+    decisions = await decide(conn, questions, shared_catalogue, now=now)
+    summaries = await conn.fetch("select * from summary($1, $2) order by key", [p.bucket for p in people], [p.key for p in people])
+    listed: list[bytes] = []
+
+    async def sink(chunk: bytes) -> None:
+        listed.append(chunk)
+
+    await audience.stream(conn, shared_catalogue.topic("newsletter"), Channel.EMAIL, sink, now=now, order="ordered")
+    leased = [
+        [tuple(row) for row in await conn.fetch(LEASE, [272], ["sendgrid/12345"], stop, uuid4(), soon, timedelta(minutes=1))]
+        for stop in (True, False)
+    ]
+    await post.ask(conn, Purpose.MANAGE, people[0], 256, language="en", now=now)
+    mails = [tuple(row)[2:] async for row in db.queries("post").lease(conn, now=now, until=soon, most=5)]
+    return [recorded, [(each.allowed, each.reasons) for each in decisions], summaries, listed, leased, mails]
+
+
+async def test_once_spread_every_answer_is_what_it_was(
+    conn: asyncpg.Connection, shared_catalogue: Catalogue, addresses: Addresses, now: datetime
+) -> None:
+    plain = await within(conn, answers(conn, shared_catalogue, addresses, now))
+    assert all(plain)  # else it says little
+    await conn.execute(DOUBLE)
+    await spread(conn)
+    assert await within(conn, answers(conn, shared_catalogue, addresses, now)) == plain
+
+
+async def within(conn: asyncpg.Connection, work: Coroutine[Any, Any, list[object]]) -> list[object]:
+    """Return what work comes to, and undo it."""
+    undone = conn.transaction()
+    await undone.start()
+    try:
+        return await work
+    finally:
+        await undone.rollback()
+
+
+async def test_what_wants_one_order_of_commits_is_refused_once_spread(
+    spreading: asyncpg.Connection, shared_catalogue: Catalogue, now: datetime
+) -> None:
+    """A worker that has webhooks does not start, and no export is kept: a feed that passes over somebody is believed all the same."""
+    heard = shared_catalogue.model_copy(update={"webhook": (Webhook(name="crm", url="https://crm.example.com/", secret="CRM_SECRET"),)})
+
+    async def asked() -> None:
+        said = {"purpose": "test", "requester": "test", "expires_at": now + timedelta(days=1), "now": now}
+        await exports.ask(spreading, shared_catalogue.topic("newsletter"), Channel.EMAIL, Shape(), **said)
+
+    await webhooks.introduce(spreading, heard, now=now)
+    await asked()
+    await spread(spreading)
+    await webhooks.introduce(spreading, shared_catalogue, now=now)  # of those it has none
+    for refused in (webhooks.introduce(spreading, heard, now=now), asked()):
+        with pytest.raises(NotOnACluster):
+            await refused
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -139,5 +270,5 @@ def test_the_shapes_find_what_they_are_for(text: str) -> None:
 
 
 def test_the_script_is_one_statement_after_the_other() -> None:
-    assert len(statements()) == 3
-    assert all(each.startswith("select create_") for each in statements())
+    begun = [each.split("(")[0].split("$")[0] for each in statements()]
+    assert begun == ["select create_distributed_table"] * 2 + ["select create_reference_table", "do "]

@@ -35,6 +35,7 @@ _KINDS: tuple[tuple[type[errors.MailprefsError], int, str], ...] = (
     (errors.NotMade, 409, "not-made"),
     (errors.Outdated, 409, "outdated"),
     (errors.Expired, 410, "expired"),
+    (errors.NotOnACluster, 501, "not-on-a-cluster"),
     (errors.NotEntitled, 422, "not-entitled"),
     (errors.NotMintable, 422, "not-mintable"),
     (Powerless, 403, "powerless"),

@@ -5,6 +5,9 @@ select current_setting('fsync') fsync,
   current_setting('synchronous_commit') synchronous_commit,
   current_setting('server_version_num') server_version_num;
 
+-- name: is_spread$
+select is_spread();
+
 -- name: try_lock$
 -- Takes the lock of migrations if it is free, for this session.
 select pg_try_advisory_lock(:lock::bigint);

@@ -43,7 +43,7 @@ delete from closed where account = :account;
 update gate set not_before = '-infinity', barred = false where account = :account and barred;
 
 -- name: lease
--- What is due in one direction, now leased (sql/migrations/0011_outbox.sql).
+-- What is due in one direction, now leased (sql/migrations/0016_buckets.sql).
 select bucket, key, scope
 from lease(:account, :scopes, :called, :stop, :most, :lease, :until, :settle, :quiet, :now)
 order by due_at, bucket, key, scope;
@@ -72,10 +72,11 @@ from settle(:account, :lease, :stop, :bucket, :key, :scope, :want, :outcome, :de
 with stopped as (
   select a.bucket, m.account, a.key, m.scope, coalesce(greatest(
     (select max(t.confirmed_at) from told t
-      where t.bucket = a.bucket and t.key = a.key and t.account = m.account and t.scope = m.scope and t.stop),
+      where t.bucket = :bucket and t.key = a.key and t.account = m.account and t.scope = m.scope and t.stop),
     (select max(c.at) from consent c
-      where c.bucket = a.bucket and c.key = a.key and c.teller = n.name and c.effect = 'stop' and c.scope = any(m.path))),
-    spoken(a.bucket, a.key)) heard_at
+      where c.bucket = :bucket and c.key = a.key and c.teller = n.name and c.effect = 'stop' and c.scope = any(m.path))),
+    (select max(c.received_at) from consent c
+      where c.bucket = :bucket and c.key = a.key and c.effect in ('stop', 'go', 'withdraw')), '-infinity') heard_at
   from mapping m
   join account n on n.account = m.account
   join unnest(:scopes::int[], :called::text[]) s(scope, called) on s.scope = m.scope and s.called = m.called

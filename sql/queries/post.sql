@@ -16,22 +16,8 @@ owed as (
 select granted from counted;
 
 -- name: lease
--- The mails that are due, the oldest first, for nobody else until then; with where each goes, and what speaks against writing there.
--- A link to somebody's choices goes to the text that we know of that very address, whatever was typed.
-with next as (
-  select bucket, key, id from mail where due_at <= :now order by due_at, bucket, key, id limit :most for update skip locked)
-update mail m
-set due_at = :until, attempts = m.attempts + 1
-from next n
-where m.bucket = n.bucket and m.key = n.key and m.id = n.id
-returning m.key, m.id, m.kind, m.scope, m.asked_at, m.attempts,
-  coalesce(m.plaintext, (
-    select a.plaintext from address a where a.bucket = m.bucket and a.key = m.key and a.channel = 'email' and m.kind = 'manage')) plaintext,
-  coalesce((select a.locale from address a where a.bucket = m.bucket and a.key = m.key), m.language) language,
-  exists (select from fold(array[m.bucket], array[m.key]) f where f.held and f.scope = 0 and f.until > :now) unreachable,
-  exists (
-    select from fold(array[m.bucket], array[m.key]) f
-    where f.held and f.cause = 'complaint' and f.scope = (m.scope / 256) * 256 + 1) complained;
+-- The mails that are due, the oldest first, for nobody else until then (sql/migrations/0016_buckets.sql).
+select key, id, kind, scope, asked_at, attempts, plaintext, language, unreachable, complained from lease_mails(:most, :until, :now);
 
 -- name: postpone!
 -- It is tried again then.
