@@ -17,6 +17,7 @@ from mailprefs.catalogue import Brand, Catalogue, Scope, Topic
 from mailprefs.db import Connection, queries
 from mailprefs.words import ADS, MARKETING, ROOT, Address, Cause, Channel, Door, Stream
 
+_THEIRS = frozenset({Cause.CHOICE, Cause.COMPLAINT})
 _FOR_GOOD = datetime(9999, 1, 1, tzinfo=UTC)  # later than any break; datetime.max is infinity to the database, never past
 
 
@@ -124,12 +125,12 @@ async def topic(connection: Connection, address: Address, brand: Brand, catalogu
 
 
 async def since(connection: Connection, address: Address, scope: Scope) -> datetime | None:
-    """Return since when a scope has been stopped for good, by whatever stopped it or what it is part of; None if nothing did.
+    """Return since when its recipient has had a scope, or what it is part of, stopped for good; None if they have not.
 
-    What sits on the root is no stop of this scope: mail that came back says nothing of what its recipient wants.
+    Mail that came back, and what staff hold, say nothing of what they want: one day it is lifted, and then theirs must be there.
     """
     holds = queries("choices").holds(connection, buckets=[address.bucket], keys=[address.key], now=_FOR_GOOD)
-    return min([hold["off_at"] async for hold in holds if hold["scope"] in scope.path and hold["scope"] != ROOT], default=None)
+    return min([hold["off_at"] async for hold in holds if hold["scope"] in scope.path and hold["cause"] in _THEIRS], default=None)
 
 
 def _shown(scope: Scope) -> bool:

@@ -330,7 +330,9 @@ async def _seen(request: web.Request, press: Press) -> Seen:
             await choices.topic(connection, press.address, press.brand, house.catalogue, scope, now=house.clock()) for scope in press.scopes
         ]
         stopped = all(each.state is State.STOPPED for each in states)
-        since = await choices.since(connection, press.address, house.catalogue.by_number[press.scopes[0]]) if stopped else None
+        scopes = [house.catalogue.by_number[scope] for scope in press.scopes]
+        theirs = [await choices.since(connection, press.address, scope) for scope in scopes] if stopped else []
+        since = max((each for each in theirs if each), default=None) if all(theirs) else None
     address = person.address
     return Seen(mask(address.text) if address.text else None, address.channel or Channel.EMAIL, person.locale, since)
 

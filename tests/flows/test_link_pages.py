@@ -75,6 +75,20 @@ async def test_d_what_is_stopped_already_is_said_with_its_day_and_offers_all_mar
     assert "Stop these emails?" in words(await visitor.get(leave(visitor, topic="offers"))), "the control: another topic goes on"
 
 
+@pytest.mark.parametrize("cause", [Cause.STAFF, Cause.MINOR])
+async def test_what_staff_hold_is_no_stop_of_the_person_s_own(visitor: Visitor, cause: Cause) -> None:
+    """Once staff lift it, a stop that was wished for meanwhile must be there."""
+    (jane,) = await visitor.known("jane@example.org")
+    now = visitor.clock[-1]
+    held = Change(jane, MARKETING, cause, Effect.STOP, Door.STAFF, "1", now)
+    await ledger.record(visitor.conn, [held], now=now)
+    assert "Stop these emails?" in words(await visitor.get(leave(visitor)))
+    await visitor.post(leave(visitor), stop="this")
+    await ledger.record(visitor.conn, [replace(held, effect=Effect.GO, id="2", happened_at=now + timedelta(minutes=1))], now=now)
+    assert "These emails are already stopped" in words(await visitor.get(leave(visitor)))
+    assert "Stop these emails?" in words(await visitor.get(leave(visitor, topic="offers"))), "the control: another topic is not stopped"
+
+
 async def test_d_a_break_that_ends_is_no_stop(visitor: Visitor) -> None:
     (jane,) = await visitor.known("jane@example.org")
     now = visitor.clock[-1]
