@@ -116,7 +116,8 @@ async def test_everything_behind_the_answers_is_there_as_values_for_json(
     await ledger.record(conn, [stop(jane, MARKETING, Cause.COMPLAINT, Door.PROVIDER, now - HOUR)], now=now + HOUR)
     await conn.execute("insert into told select bucket, account, key, scope, stop, since, since, since from push where scope = $1", OFFERS)
     whole = await decisions.why(conn, jane, "jane@example.org", shared_catalogue.topics, shared_catalogue, now=now + HOUR)
-    assert list(whole) == ["address", "decisions", "history", "told"]
+    assert list(whole) == ["address", "met", "decisions", "history", "told"]
+    assert whole["met"]
     assert [d.topic for d in whole["decisions"]] == [topic.name for topic in shared_catalogue.topics]
     assert [(row["effect"], row["cause"], row["scope"], row["door"], row["evidence"]) for row in whole["history"]] == [
         ("stop", "complaint", "connective/marketing", "provider", "provider:257-complaint"),

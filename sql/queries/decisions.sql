@@ -35,6 +35,10 @@ from push p join account n on n.account = p.account
 where p.bucket = :bucket and p.key = :key
 order by 3, 1, 2;
 
+-- name: is_met$
+-- True once an address was imported, heard of or told us anything: every row of the ledger makes one.
+select exists (select from address where bucket = :bucket and key = :key);
+
 -- name: is_held$
 -- True while a hold keeps this scope from being sent to this address, whatever consent says.
 select coalesce(held(a.stops, a.goes, a.pauses, s.path, :now), false)

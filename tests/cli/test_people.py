@@ -155,7 +155,7 @@ async def test_why_says_what_is_behind_an_answer(shell: Shell, conn: asyncpg.Con
     await conn.execute("delete from push where account = 1 and scope = $1", NEWSLETTER)
     whole = json.loads((await shell("why", "Jane@Example.org", "--json")).said(1).out)
     at = now.isoformat()
-    assert list(whole) == ["address", "decisions", "history", "told"]
+    assert list(whole) == ["address", "met", "decisions", "history", "told"]
     assert whole["address"] == "Jane@Example.org"
     decisions = {each["topic"]: each for each in whole["decisions"]}
     assert list(decisions) == [
@@ -188,7 +188,20 @@ async def test_why_says_what_is_behind_an_answer(shell: Shell, conn: asyncpg.Con
     assert (await shell("why", "jane@example.org", "orders")).said(0).out.splitlines()[1].split() == ["yes", "connective/orders"]
     (await shell("why", "jane@example.org", "newsletter")).said(1)
     (await shell("why", "jane@example.org", "gossip")).said(2, "no such scope")
-    (await shell("why", "never met", "orders")).said(0)
+    assert "never met" not in shown
+
+
+async def test_an_address_that_was_never_met_is_told_from_one_that_nothing_speaks_against(
+    shell: Shell, conn: asyncpg.Connection, addresses: Addresses, now: datetime
+) -> None:
+    never = (await shell("why", "Nobody@example.org", "newsletter")).said(0).out.splitlines()
+    assert never[1].startswith("  never met here")
+    assert never[2].split() == ["yes", "connective/newsletter"]
+    assert json.loads((await shell("why", "never met", "orders", "--json")).said(0).out)["met"] is False
+    await directory.know(conn, [Entry(addresses.read("nobody@example.org"))], now=now)
+    assert (await shell("why", "nobody@example.org", "newsletter")).said(0).out.splitlines()[1] == never[2], "and the answer is the same"
+    (await shell("stop", "keyed@example.org", "newsletter", "--cause", "choice", "--evidence", "x")).said(0)
+    assert json.loads((await shell("why", "keyed@example.org", "--json")).out)["met"] is True
 
 
 async def test_staff_stops_and_lifts_what_staff_may(shell: Shell, conn: asyncpg.Connection, addresses: Addresses) -> None:
