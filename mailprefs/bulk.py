@@ -6,6 +6,7 @@ No import ever lifts a stop. A suppression is kept whatever its address looks li
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ COLUMNS = {  # what is read of each kind of file; all else is passed over
     "suppressions": ("address", "scope", "cause", "at", "evidence"),
     "consents": ("address", "scope", "at", "source", "notice"),
 }
+MUST = {"addresses": ("address",), "suppressions": ("address", "scope", "cause"), "consents": ("address", "scope", "at", "source")}
 SOURCE, NOTICE = 200, 2000  # characters that a consent's source and notice may have
 _MAILBOX = re.compile(r"[^\s@]@[^\s@]")
 
@@ -135,11 +137,11 @@ async def run(
 ) -> Tally:
     """Import all rows, a transaction for each thousand, and return what became of them. A dry run does the same and takes it back."""
     tally = Tally()
-    seen: set[int] = set()
+    seen = _Seen()
     for batch in _batches(rows):
         items = [item for row in batch if (item := _read(row, reader, reject)) is not None]
         # what a dry run took back would be new again the next time the file says it
-        fresh = [item for item in items if _unseen(item, seen)] if dry else items
+        fresh = [item for item in items if seen.adds(item)] if dry else items
         added = await _write(connection, fresh, writer, now, dry) if fresh else 0
         tally.read, tally.accepted = tally.read + len(batch), tally.accepted + len(items)
         tally.added, tally.rejected = tally.added + added, tally.read - tally.accepted
@@ -159,12 +161,17 @@ async def _write(connection: Connection, items: Sequence[Item], writer: Writer[I
     return added
 
 
-def _unseen(item: Entry | Change | Claim, seen: set[int]) -> bool:
-    """Return whether an address, or a fact about it, comes for the first time, and remember it: 8 bytes in place of a row."""
-    name = hash((item.address.key, "" if isinstance(item, Entry) else item.evidence))
-    known = name in seen
-    seen.add(name)
-    return not known
+class _Seen:
+    """What a file has said, by a number for each: on disk, in a file that has no name, so that memory stays flat."""
+
+    def __init__(self) -> None:
+        self._numbers = sqlite3.connect("")
+        self._numbers.execute("create table seen (number integer primary key)")
+
+    def adds(self, item: Entry | Change | Claim) -> bool:
+        """Return whether an address, or a fact about it, comes for the first time, and remember it."""
+        number = hash((item.address.key, "" if isinstance(item, Entry) else item.evidence))
+        return self._numbers.execute("insert or ignore into seen values (?)", (number,)).rowcount == 1
 
 
 def _read(row: Row, reader: Callable[[Row], Item], reject: Callable[[Row, str], None]) -> Item | None:

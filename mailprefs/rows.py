@@ -24,6 +24,7 @@ from mailprefs.errors import Unreadable
 LONGEST = 1 << 20  # characters of a field
 TALLEST = 1000  # lines of a row; a quote that never closes must not swallow a file
 ADDRESS = "address"  # the column that every file has
+_MAIL = frozenset({"email", "emailaddress"})  # what others call it, once blanks, hyphens and underscores are out
 _ANGLED = frozenset("<>")
 _NAMED = re.compile(r"([^<>]*)<\s*([^<>]*?)\s*>")  # RFC 5322 §3.4: display-name, angle-addr
 _BETWEEN = re.compile(r"[,;\s]")  # what stands between addresses where there are several
@@ -48,6 +49,12 @@ class Row:
     fields: Mapping[str, str]
     wrong: str | None = None
     came: Sequence[str] = ()  # every field in its order; the whole line where it is no row, or an object
+
+
+def addressed(columns: Collection[str]) -> str:
+    """Return which column holds the addresses: ``address``, else the only one that is called e-mail, however that is spelled."""
+    found = [column for column in columns if re.sub(r"[\s_-]", "", column).casefold() in _MAIL]
+    return found[0] if len(found) == 1 and ADDRESS not in columns else ADDRESS
 
 
 def address_of(row: Row) -> str:
@@ -85,9 +92,10 @@ def _raw(path: Path) -> Any:
 def read(
     text: TextIO, *, ndjson: bool = False, known: Callable[[Collection[str]], object] = lambda _columns: None
 ) -> tuple[list[str], Iterator[Row]]:
-    """Return the columns, none for NDJSON, and the rows of a file. Raises Unreadable for a CSV that has no column ``address``.
+    """Return the columns, none for NDJSON, and the rows of a file. Raises Unreadable for a CSV that has no column for the address.
 
-    Columns that are ``known`` for something else need none, and may come twice.
+    Each row has its address as ``address``, whatever the column is called. Columns that are ``known`` for something else stay as
+    they are, and may come twice.
     A row that cannot be read is given with its reason; nothing a file holds ends the reading of the rest, but a broken archive.
     """
     if ndjson:
@@ -100,9 +108,12 @@ def read(
         columns = []
     except BROKEN:
         raise Unreadable("the file cannot be unpacked, or breaks off in its first line") from None
-    if not known(columns) and (ADDRESS not in columns or len(set(columns)) < len(columns)):
+    if known(columns):
+        return columns, _records(lines, columns)
+    called = addressed(columns)
+    if called not in columns or len(set(columns)) < len(columns):
         raise Unreadable(_why("".join(lines.taken), columns))
-    return columns, _records(lines, columns)
+    return columns, _records(lines, [ADDRESS if column == called else column for column in columns])
 
 
 def _why(head: str, columns: Sequence[str]) -> str:
@@ -122,7 +133,7 @@ def _why(head: str, columns: Sequence[str]) -> str:
         return f"the first line names a column twice: the column {twice[0]} is called as one before it"
     if near := [column for column in columns if column.strip().casefold() == ADDRESS]:
         return f"the first line says {near[0]!r}: write 'address', in small letters and without spaces"
-    return "the first line must name the columns, each once, and one of them 'address'"
+    return "the first line must name the columns, each once, and one of them 'address', or one alone 'email'"
 
 
 class _Lines:

@@ -15,7 +15,7 @@ from typing import BinaryIO, Protocol, cast
 from backports import zstd
 
 from mailprefs.errors import Unreadable
-from mailprefs.rows import ADDRESS, LONGEST, TALLEST, Row, address_of
+from mailprefs.rows import ADDRESS, LONGEST, TALLEST, Row, address_of, addressed
 
 PARQUET = b"PAR1"  # what such a file begins with
 _BOM = b"\xef\xbb\xbf"
@@ -43,6 +43,10 @@ class Block:
 class Sheet(Protocol):
     """One file of candidates, of a known kind."""
 
+    @property
+    def column(self) -> str:
+        """Return what the column of the addresses is called."""
+
     def head(self, *more: str) -> bytes:
         """Return what stands above the rows, with further columns."""
 
@@ -66,7 +70,10 @@ class Csv:
         self._header = header.rstrip(b"\r")
         columns = _fields(self._header.removeprefix(_BOM))
         if columns is None or columns.count(column) != 1:
-            raise Unreadable(f"the first line must name the columns, and one of them '{column}'")
+            raise Unreadable(
+                f"the first line must name the columns, and one of them '{column}'. --column, or over HTTP ?column=, names another"
+            )
+        self.column = column
         self._wide, self._at = len(columns), columns.index(column)
         self._bare = self._pattern(_BARE, b"(%b)" % _EMAIL)
         self._quoted = self._pattern(_QUOTED, b'("?)(%b)\\1' % _EMAIL)
@@ -116,7 +123,7 @@ class Ndjson:
     """A JSON object a line, with an address in it."""
 
     def __init__(self, column: str = ADDRESS) -> None:
-        self._column = column
+        self.column = column
 
     def head(self, *more: str) -> bytes:
         return b""
@@ -131,7 +138,7 @@ class Ndjson:
 
     def text(self, row: bytes) -> str | None:
         try:
-            found = json.loads(row)[self._column]
+            found = json.loads(row)[self.column]
         except (ValueError, KeyError, TypeError, IndexError, RecursionError):
             return None
         return _address(found) if isinstance(found, str) else None
@@ -156,7 +163,7 @@ def unpacked(file: BufferedReader) -> BinaryIO:
     return cast(BinaryIO, zstd.open(file, "rb")) if magic == b"\x28\xb5\x2f\xfd" else file
 
 
-def opened(chunks: Iterator[bytes], column: str = ADDRESS) -> tuple[Sheet, Iterator[list[bytes]]]:
+def opened(chunks: Iterator[bytes], column: str | None = ADDRESS) -> tuple[Sheet, Iterator[list[bytes]]]:
     """Return the sheet that comes in chunks, and its rows, some at a time. Raises Unreadable, between rows too."""
     cutter = Cutter(column)
     ahead = next((rows for chunk in chunks if (rows := cutter.take(chunk)) is not None), None)
@@ -173,9 +180,12 @@ def _rows(cutter: Cutter, first: list[bytes], chunks: Iterator[bytes]) -> Iterat
 
 
 class Cutter:
-    """Cuts what comes in chunks into rows. What it is, CSV or NDJSON, its first character says: a header begins with no brace."""
+    """Cuts what comes in chunks into rows. What it is, CSV or NDJSON, its first character says: a header begins with no brace.
 
-    def __init__(self, column: str = ADDRESS) -> None:
+    The column of the addresses is ``column``; None: the one that the header, or the first object, obviously means.
+    """
+
+    def __init__(self, column: str | None = ADDRESS) -> None:
         self._column = column
         self._sheet: Sheet | None = None
         self._rest = b""
@@ -208,10 +218,11 @@ class Cutter:
             if len(line) > WIDEST:
                 raise Unreadable("the first line never ends")
             return False
-        if line.removeprefix(_BOM).lstrip().startswith(b"{"):
-            self._sheet, self._rest = Ndjson(self._column), self._rest.removeprefix(_BOM)
+        head = line.removeprefix(_BOM).strip()
+        if head.startswith(b"{"):
+            self._sheet, self._rest = Ndjson(self._column or addressed(_keys(head))), self._rest.removeprefix(_BOM)
         else:
-            self._sheet, self._rest = Csv(line, self._column), rest
+            self._sheet, self._rest = Csv(line, self._column or addressed(_fields(head) or ())), rest
         return True
 
 
@@ -246,6 +257,13 @@ def _fields(row: bytes) -> list[str] | None:
     except csv.Error:
         return None
     return fields[0] if len(fields) == 1 else None
+
+
+def _keys(line: bytes) -> list[str]:
+    try:
+        return list(json.loads(line))
+    except (ValueError, RecursionError):
+        return []
 
 
 def _address(text: str) -> str | None:

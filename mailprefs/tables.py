@@ -10,7 +10,9 @@ from typing import Any
 
 from mailprefs import parquet
 from mailprefs.errors import Unreadable
+from mailprefs.rows import addressed
 
+_ONE = r"[^\r\n]{1,1000}"  # what can be an address, with its name: one line, and no book
 _PLACE = "file_row_number"  # what DuckDB calls a row's place in its file, from 0
 
 
@@ -21,15 +23,28 @@ class Table:
     path: Path
     _library: Any = field(default_factory=parquet.duckdb, repr=False)
 
-    def addresses(self, column: str, to: Path) -> None:
-        """Write one column as CSV with a header, a record for each row, in their order. Raises Unreadable."""
+    def addresses(self, column: str | None, to: Path) -> str:
+        """Write the column of the addresses as CSV with a header, a record for each row, in their order, and return its name.
+
+        None: the one that is obviously meant. Raises Unreadable.
+        """
         with self._opened(to.parent) as connection:
             rows = connection.read_parquet(str(self.path))
+            column = column or addressed(rows.columns)
             if column not in rows.columns:
-                raise Unreadable(f"no column of it is called '{column}'")
+                raise Unreadable(f"no column of it is called '{column}'. --column names another")
             text = self._library.ColumnExpression(column).cast("VARCHAR")
-            whole = self._library.CoalesceOperator(text, self._library.ConstantExpression(""))  # nothing is a line too
+            one = self._library.FunctionExpression("regexp_full_match", text, self._library.ConstantExpression(_ONE))
+            nothing = self._library.ConstantExpression("")  # is a line too: rows are known by their places
+            whole = self._library.CaseExpression(one, text).otherwise(nothing)
             rows.select(whole.alias(column)).write_csv(str(to), header=True, quoting="ALL")
+        return column
+
+    @property
+    def height(self) -> int:
+        """Return how many rows it has. Raises Unreadable."""
+        with self._opened(self.path.parent) as connection:
+            return len(connection.read_parquet(str(self.path)))
 
     def split(self, denied: Path, allowed: Path, others: Path) -> None:
         """Write the rows that are not denied, and those that are with one column more, ``reasons``; each in their order.

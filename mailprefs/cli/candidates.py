@@ -41,9 +41,9 @@ class _Count:
 @click.argument("topic")
 @click.argument("file", type=_FILE, default="-")
 @click.option("--denied", type=_OUT, help="Where the others go, with their reasons.")
-@click.option("--column", default=ADDRESS, show_default=True, help="The column that holds the address.")
+@click.option("--column", help="The column that holds the address.  [address; else one called email]")
 @click.option("-o", "--output", type=_OUT, help="A file.  [stdout]")
-def filter_(topic: str, file: Path, denied: Path | None, column: str, output: Path | None) -> None:
+def filter_(topic: str, file: Path, denied: Path | None, column: str | None, output: Path | None) -> None:
     """The candidates in FILE (or on stdin) who may be sent TOPIC now: every column as it came, in the order they came.
 
     CSV with a header, or NDJSON; plain, gzip or Zstandard; or Parquet, by its name and with --output.
@@ -66,7 +66,7 @@ def _is_parquet(file: Path) -> bool:
         return begun.read(len(sheets.PARQUET)) == sheets.PARQUET
 
 
-def _of_table(topic: str, file: Path, column: str, output: Path | None, denied: Path | None) -> _Count:
+def _of_table(topic: str, file: Path, column: str | None, output: Path | None, denied: Path | None) -> _Count:
     """Filter a Parquet file, whose addresses alone are looked at: what is left of it is a Parquet file too."""
     from mailprefs.tables import Table  # brings in DuckDB
 
@@ -75,9 +75,13 @@ def _of_table(topic: str, file: Path, column: str, output: Path | None, denied: 
     table = Table(file)
     with tempfile.TemporaryDirectory(prefix=".mailprefs-", dir=output.parent) as scratch:
         texts, places, left, others = (Path(scratch) / name for name in ("texts", "places", "left", "others"))
-        table.addresses(column, texts)
+        called = table.addresses(column, texts)
+        _tell(column, called)
         with texts.open("rb") as source, places.open("wb") as out:
-            count = run(_filtered(topic, source, column, _Places(out, denied is not None)))
+            found = _Places(out, denied is not None)
+            count = run(_filtered(topic, source, called, found))
+        if found.seen != table.height:
+            raise Unreadable("its rows cannot be told apart")  # by their places: one off, and all behind it would be another's
         table.split(places, left, others)
         for part, to in ((left, output), (others, denied)):
             if to is not None:
@@ -95,6 +99,8 @@ class _Side(Protocol):
 
     @property
     def reasons(self) -> bool: ...
+    @property
+    def out(self) -> BinaryIO: ...
     def begin(self, sheet: Sheet) -> None: ...
     def write(self, verdict: Verdict, keyed: Keyed, sheet: Sheet) -> None: ...
 
@@ -127,24 +133,31 @@ class _Places:
 
     out: BinaryIO
     reasons: bool
-    _seen: int = 0
+    seen: int = 0
 
     def begin(self, sheet: Sheet) -> None: ...
 
     def write(self, verdict: Verdict, keyed: Keyed, sheet: Sheet) -> None:
-        self.out.writelines(f"{self._seen + n},{reasons}\n".encode() for n, reasons in verdict.denied.items())
-        self._seen += len(keyed.rows)
+        self.out.writelines(f"{self.seen + n},{reasons}\n".encode() for n, reasons in verdict.denied.items())
+        self.seen += len(keyed.rows)
 
 
-async def _filtered(topic: str, source: BufferedReader, column: str, sides: _Side) -> _Count:
+def _tell(asked: str | None, called: str) -> None:
+    """Say which column is read, where nobody said it."""
+    if asked is None and called != ADDRESS:
+        tell(f"the addresses are read from the column {called!r}")
+
+
+async def _filtered(topic: str, source: BufferedReader, column: str | None, sides: _Side) -> _Count:
     opening = Opening()
     asking = Filter(opening.catalogue, opening.catalogue.topic(topic), reasons=sides.reasons)
     sheet, blocks = sheets.opened(_chunks(source), column)
+    _tell(column, sheet.column)
     sides.begin(sheet)
     count = _Count()
     async with opening.connected() as connection:
         enough = max(FEW, await audience.about(connection) // SHARE)
-        with counting("candidates") as bar:
+        with counting("candidates", through=source, out=sides.out) as bar:
             async for keyed in Crew(opening.ring.digest, sheet).keyed(blocks):
                 if count.rows > enough and asking.sieve is None:
                     await asking.sift(connection, now=now())

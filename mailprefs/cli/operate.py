@@ -11,6 +11,7 @@ from mailprefs import ledger, outbox
 from mailprefs.cli.opening import Opening, now, run
 from mailprefs.cli.saying import counting, show, tell
 from mailprefs.outbox import Figures
+from mailprefs.words import BUCKETS
 
 
 @click.command("sync")
@@ -51,7 +52,7 @@ def verify() -> int:
 
 async def _differing() -> int:
     async with Opening().connected() as connection:
-        with counting("buckets of 1,024 at the most") as bar:
+        with counting("of at most 1,024 buckets", total=BUCKETS) as bar:
             return await ledger.differing(connection, bar)
 
 

@@ -20,8 +20,9 @@ from mailprefs.catalogue import Catalogue
 from mailprefs.cli.invite import invited
 from mailprefs.cli.opening import Opening, now, run
 from mailprefs.cli.saying import counting, show, tell
+from mailprefs.errors import Unreadable
 from mailprefs.foreign import Reading
-from mailprefs.rows import Rejects, Row
+from mailprefs.rows import ADDRESS, Rejects, Row
 from mailprefs.words import MARKETING, Cause, Change, Decision, Door, Effect
 
 _CAUSES = [cause.value for cause in Cause if not cause.ends]
@@ -68,19 +69,40 @@ async def _imported(what: str, file: Path, rejects: Path, scope: str | None, dry
     }
     reader, writer = readers[what]
     unread: set[str] = set()
-    with rows.opened(file) as stream, counting("rows") as bar:
+    with rows.opened(file) as stream:
         known = foreign.recognised if what == "suppressions" else lambda _columns: None
         columns, found = rows.read(stream, ndjson=_is_ndjson(file), known=known)
-        if origin := known(columns):
-            tell(f"read as {origin.name}")
+        _judged(what, columns)
         ours = _reading(opening.catalogue, scope).rows(found) if what == "suppressions" and _is_foreign(columns, file) else found
         noted = _noted(ours, frozenset(bulk.COLUMNS[what]), unread)
         with Rejects(rejects, columns) as refused:
             async with opening.connected(make=True) as connection:
-                tally = await bulk.run(connection, noted, reader, writer, now=importer.now, reject=refused.add, progress=bar, dry=dry_run)
+                with counting("rows", through=stream) as bar:
+                    tally = await bulk.run(
+                        connection, noted, reader, writer, now=importer.now, reject=refused.add, progress=bar, dry=dry_run
+                    )  # fmt: skip
     if unread:
         tell(f"warning: not read: {', '.join(sorted(unread))}; what is read: {', '.join(bulk.COLUMNS[what])}")
     return tally
+
+
+def _judged(what: str, columns: Sequence[str]) -> None:
+    """Say how a header is read, where it does not say it itself. Raises Unreadable for one of another kind: each row would be refused."""
+    origin, called = foreign.recognised(columns), rows.addressed(columns)
+    if origin and what != "suppressions":
+        raise Unreadable(
+            f"these are the columns of a provider's suppressions ({origin.name}): `import suppressions` reads them. "
+            "If nobody in it has left, call the column of the addresses 'address'"
+        )
+    if origin:
+        tell(f"read as {origin.name}")
+    elif columns and (missing := [name for name in bulk.MUST[what][1:] if name not in columns]):
+        raise Unreadable(
+            f"the first line names no column {' and none '.join(map(repr, missing))}, and is no provider's that is known: "
+            f"`import {what}` wants {', '.join(bulk.MUST[what])} (docs/imports.md)"
+        )
+    elif columns and called != ADDRESS:
+        tell(f"the addresses are read from the column {called!r}")
 
 
 def _is_foreign(columns: Sequence[str], file: Path) -> bool:
@@ -134,6 +156,8 @@ async def _why(address: str, topic: str | None) -> dict[str, Any]:
 
 def _told(whole: dict[str, Any]) -> None:
     show(whole["address"])
+    if not whole["met"]:
+        show("  never met here: nobody imported it, and nothing was heard of it. What is said is said of every stranger")
     for decision in whole["decisions"]:
         show(f"  {'yes' if decision.allowed else 'no ':<4} {decision.topic:<32} {_because(decision)}".rstrip())
     _head("history", whole["history"])

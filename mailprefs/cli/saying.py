@@ -1,10 +1,13 @@
-"""What is said to a person at a terminal: whatever stands in it, it moves no cursor and paints nothing."""
+"""What is said to a person at a terminal: whatever stands in the words, they move no cursor and paint nothing; and how far work is."""
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
 
 import click
 
@@ -29,24 +32,45 @@ def tell(words: str) -> None:
     click.echo(lines(words), err=True)
 
 
-class Bar:
-    """A line on stderr that counts, and is gone at the end."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._count = 0
-
-    def __call__(self, more: int) -> None:
-        self._count += more
-        click.echo(f"\r{self._count:,} {self._what}", nl=False, err=True)
-
-    def __enter__(self) -> Bar:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        click.echo("\r\033[K", nl=False, err=True)
+class _File(Protocol):
+    def fileno(self) -> int: ...
 
 
-def counting(what: str) -> AbstractContextManager[Callable[[int], None]]:
-    """Lend what counts, such as "rows", where somebody is looking."""
-    return Bar(what) if sys.stderr.isatty() else nullcontext(lambda _more: None)
+@contextmanager
+def counting(
+    what: str, *, total: int | None = None, through: _File | None = None, out: _File | None = None
+) -> Iterator[Callable[[int], None]]:
+    """Lend what counts, such as "rows", and shows how far it is: out of a ``total``, or by how much of a file has been read.
+
+    Without either, or where what is read is a pipe, the bar says only that something happens. It is gone at the end. None is shown
+    where stderr is no terminal, or where ``out`` is one: it would stand between the rows.
+    """
+    if not sys.stderr.isatty() or (out is not None and os.isatty(out.fileno())):
+        yield lambda _more: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    octets = through and _octets(through)
+    columns = (TextColumn("{task.fields[count]:,}"), TextColumn(what, markup=False), BarColumn(), TimeElapsedColumn())
+    count = 0
+    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False, redirect_stderr=False) as bar:
+        task = bar.add_task("", total=octets or total or None, count=0)
+
+        def counted(more: int) -> None:
+            nonlocal count
+            count += more
+            bar.update(task, count=count, completed=_place(through) if through and octets else count)
+
+        yield counted
+
+
+def _octets(file: _File) -> int | None:
+    """Return how long a file is, None for a pipe."""
+    found = os.fstat(file.fileno())
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
+
+
+def _place(file: _File) -> int:
+    """Return how much of a file has been read, as it lies on disk: of an archive, packed."""
+    return os.lseek(file.fileno(), 0, os.SEEK_CUR)

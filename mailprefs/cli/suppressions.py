@@ -37,7 +37,7 @@ async def _streamed(spell: Spelling, columns: tuple[str, ...], out: BinaryIO) ->
     opening, done = Opening(), Handover()
     out.write((",".join(columns) + "\n").encode())
     async with opening.connected() as connection:
-        with counting("rows") as bar:
+        with counting("rows", out=out) as bar:
             async for chunk in suppressions.stream(connection, opening.catalogue, spell, done, now=now(), progress=bar):
                 out.write(chunk)
     return done

@@ -42,6 +42,8 @@ def _be(asked: dict[str, Any]) -> None:
     """Become the command: from here on it is as if it had been started."""
     for number, path in enumerate(asked["files"]):
         os.dup2(os.open(path, os.O_RDWR), number)
+    if os.isatty(2):
+        sys.stderr = os.fdopen(2, "w", 1)  # ours was made for a file, and would seek
     os.chdir(asked["home"])
     os.environ.clear()
     os.environ.update(asked["env"])

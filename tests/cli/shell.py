@@ -46,10 +46,13 @@ class Forker:
         self._files = [home / name for name in ("stdin", "stdout", "stderr")]
         self._process = subprocess.Popen((sys.executable, HERE / "forker.py"), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-    def run(self, words: Sequence[str], env: Mapping[str, str], home: Path, stdin: bytes) -> tuple[int, bytes, bytes]:
+    def run(
+        self, words: Sequence[str], env: Mapping[str, str], home: Path, stdin: bytes, terminal: str | None = None
+    ) -> tuple[int, bytes, bytes]:
+        """Run a command to its end; ``terminal`` is what its stderr is then, in place of a file."""
         for file, content in zip(self._files, (stdin, b"", b""), strict=True):
             file.write_bytes(content)
-        asked = {"words": words, "env": env, "home": str(home), "files": [str(file) for file in self._files]}
+        asked = {"words": words, "env": env, "home": str(home), "files": [*map(str, self._files[:2]), terminal or str(self._files[2])]}
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.write(json.dumps(asked).encode() + b"\n")

@@ -56,7 +56,20 @@ async def test_ndjson_and_a_column_of_another_name(shell: Shell, left: None) -> 
     text = "".join(json.dumps(row) + "\n" for row in rows).encode()
     done = await shell("filter", "newsletter", "--column", "email", stdin=text)
     assert done.said(0).out == '{"email": "jane@example.org", "plan": 1.5}\n'
-    assert "'address'" in (await shell("filter", "newsletter", stdin=b"email\nx\n")).said(1).err
+    (await shell("filter", "newsletter", stdin=b"post\nx\n")).said(1, r"one of them 'address'\. --column")
+
+
+@pytest.mark.parametrize("called", ["email", "E-mail", "Email Address", "EMAIL_ADDRESS"])
+async def test_a_column_that_is_obviously_meant_is_read_and_named(shell: Shell, left: None, called: str) -> None:
+    done = await shell("filter", "newsletter", stdin=f"{called},n\njane@example.org,1\njoe@example.org,2\n".encode())
+    assert done.said(0, f"are read from the column '{called}'").out == f"{called},n\njane@example.org,1\n"
+    done = await shell("filter", "newsletter", stdin=f'{{"{called}": "joe@example.org"}}\n{{"{called}": "jane@example.org"}}\n'.encode())
+    assert done.said(0, f"are read from the column '{called}'").out == f'{{"{called}": "jane@example.org"}}\n'
+    for other in (f"{called},e_mail\n", f'"address {called}"\n'):
+        (await shell("filter", "newsletter", stdin=other.encode())).said(1, "--column")
+    done = await shell("filter", "newsletter", stdin=f"{called},address\njoe@example.org,jane@example.org\n".encode())
+    assert "1 may be sent" in done.said(0).err
+    assert "column" not in done.err, "the control: 'address' is what it is called"
 
 
 async def test_an_unknown_topic_is_wrong_usage(shell: Shell) -> None:
@@ -66,11 +79,20 @@ async def test_an_unknown_topic_is_wrong_usage(shell: Shell) -> None:
 async def test_a_parquet_file_is_answered_by_one_with_every_column_as_it_was(shell: Shell, left: None) -> None:
     rows = "(1, 'jane@example.org', [1.5]), (2, 'joe@example.org', []), (3, null, null), (4, 'kim@example.org', [])"
     duckdb.execute(f"copy (from (values {rows}) t(n, email, l)) to '{shell.home / 'in.parquet'}' (format parquet)")
-    words = ("filter", "newsletter", "in.parquet", "--column", "email")
-    (await shell(*words, "-o", "out.parquet", "--denied", "denied.parquet")).said(0, "4 candidates, 2 may be sent")
+    words = ("filter", "newsletter", "in.parquet")
+    done = await shell(*words, "-o", "out.parquet", "--denied", "denied.parquet")
+    done.said(0, "4 candidates, 2 may be sent", "are read from the column 'email'")
     assert duckdb.read_parquet(str(shell.home / "out.parquet")).fetchall() == [(1, "jane@example.org", [1.5]), (4, "kim@example.org", [])]
     denied = duckdb.read_parquet(str(shell.home / "denied.parquet")).fetchall()
     assert denied == [(2, "joe@example.org", [], "connective/marketing:complaint"), (3, None, None, "connective/newsletter:unreadable")]
     (await shell(*words)).said(2, "--output")
-    (await shell(*words[:3], "-o", "x.parquet")).said(1, "no column of it is called 'address'")
+    (await shell(*words, "--column", "mail", "-o", "x.parquet")).said(1, "no column of it is called 'mail'")
     (await shell("filter", "newsletter", stdin=(shell.home / "in.parquet").read_bytes())).said(1, "Parquet")
+
+
+@pytest.mark.parametrize("tall", ["repeat(chr(10), 600000)", "repeat('x', 1100000) || chr(10)", "repeat('a' || chr(13), 3000)"])
+async def test_no_address_in_a_parquet_file_moves_the_rows_behind_it(shell: Shell, left: None, tall: str) -> None:
+    rows = f"(0, {tall}), (1, 'jane@example.org'), (2, 'joe@example.org'), (3, 'kim@example.org')"
+    duckdb.execute(f"copy (from (values {rows}) t(n, address)) to '{shell.home / 'in.parquet'}' (format parquet)")
+    (await shell("filter", "newsletter", "in.parquet", "-o", "out.parquet")).said(0, "4 candidates, 2 may be sent")
+    assert duckdb.read_parquet(str(shell.home / "out.parquet")).select("n").fetchall() == [(1,), (3,)]

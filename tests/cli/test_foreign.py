@@ -20,4 +20,23 @@ async def test_a_provider_s_file_is_imported_as_it_came(shell: Shell, conn: asyn
     (await shell(*dry[:-1], "--scope", "newsletter")).said(0, "2 of them new$")
     assert await conn.fetchval("select count(*) from consent where scope = 272") == 2
     (await shell(*dry[:-1], "--scope", "nothing")).said(2)
-    (await shell("import", "addresses", "-", stdin=FILE)).said(1, "'address'")
+    (await shell("import", "addresses", "-", stdin=FILE)).said(1, r"sendgrid-unsubscribes\): `import suppressions` reads them")
+    assert await conn.fetchval("select count(*) from address where plaintext is not null") == 0, "who left is nobody to write to"
+
+
+async def test_a_header_that_nobody_knows_says_how_to_name_the_columns(shell: Shell, conn: asyncpg.Connection) -> None:
+    nobodys = b"Email,Suppressed At,Reason\njane@example.org,2026-01-31,bounce\n"
+    (await shell("import", "suppressions", "-", stdin=nobodys)).said(
+        1, "names no column 'scope' and none 'cause', and is no provider's that is known: `import suppressions` wants address, scope, cause"
+    )
+    named = nobodys.replace(b"Suppressed At,Reason", b"scope,cause").replace(b"2026-01-31", b"*")
+    (await shell("import", "suppressions", "-", stdin=named)).said(0, "are read from the column 'Email'", "1 accepted, 1 of them new")
+    assert await conn.fetchval("select count(*) from consent where cause = 'bounce'") == 1
+
+
+async def test_a_column_that_is_obviously_the_address_s_is_read_and_named(shell: Shell, conn: asyncpg.Connection) -> None:
+    people = b"Name,E-Mail,locale\nJane,jane@example.org,en\nKim,oops,en\n"
+    (await shell("import", "addresses", "-", stdin=people)).said(1, "are read from the column 'E-Mail'", "1 of them new", "not read: Name;")
+    assert await conn.fetchval("select plaintext from address") == "jane@example.org"
+    assert (shell.home / "stdin.rejects.csv").read_text().startswith("Name,E-Mail,locale,row,reason\nKim,oops,en,2,")
+    (await shell("import", "addresses", "-", stdin=people.replace(b"Name", b"email"))).said(1, "one alone 'email'")
