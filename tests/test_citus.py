@@ -244,7 +244,7 @@ async def test_what_wants_one_order_of_commits_is_refused_once_spread(
     heard = shared_catalogue.model_copy(update={"webhook": (Webhook(name="crm", url="https://crm.example.com/", secret="CRM_SECRET"),)})
 
     async def asked() -> None:
-        said = {"purpose": "test", "requester": "test", "expires_at": now + timedelta(days=1), "now": now}
+        said: dict[str, Any] = {"purpose": "test", "requester": "test", "expires_at": now + timedelta(days=1), "now": now}
         await exports.ask(spreading, shared_catalogue.topic("newsletter"), Channel.EMAIL, Shape(), **said)
 
     await webhooks.introduce(spreading, heard, now=now)
