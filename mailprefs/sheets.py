@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
-from typing import BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 from backports import zstd
 
@@ -20,6 +20,7 @@ from mailprefs.rows import ADDRESS, LONGEST, TALLEST, Row, address_of, addressed
 PARQUET = b"PAR1"  # what such a file begins with
 _BOM = b"\xef\xbb\xbf"
 WIDEST = 4 * LONGEST  # octets of a row, or of what a quote that never closes may hold up
+WIDE = 1000  # columns: what lacks some is filled up when it is given back with its reasons
 PLAIN = 64  # octets of an address that is read in bulk; a longer one is read by itself
 
 # What `addresses.email` gives back as it is, once it is lower case: nothing else is read in bulk (a test).
@@ -29,7 +30,8 @@ _LABEL = rb"[a-z0-9]++(?:-[a-z0-9]++)*"
 _EMAIL = rb"%b(?:\.%b)*@(?:%b\.)+(?!(?:arpa|invalid|local|localhost|onion|test)(?![a-z]))[a-z]++" % (_ATOM, _ATOM, _LABEL)
 _OTHER = rb"^[^\n]*$"
 _ALONE = re.compile(rb"^(%b)$|%b" % (_EMAIL, _OTHER), re.MULTILINE)
-_BARE, _QUOTED = rb'[^,"\n]*+', rb'(?:"[^"\n]*+"|[^,"\n]*+)'
+# A CR within a row ends it for other readers, so that what stands behind it would be another row's: such a row is read strictly.
+_BARE, _QUOTED = rb'[^,"\r\n]*+', rb'(?:"[^"\r\n]*+"|[^,"\r\n]*+)'
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,8 @@ class Csv:
             raise Unreadable(
                 f"the first line must name the columns, and one of them '{column}'. --column, or over HTTP ?column=, names another"
             )
+        if len(columns) > WIDE:
+            raise Unreadable(f"the first line names more than {WIDE:,} columns")
         self.column = column
         self._wide, self._at = len(columns), columns.index(column)
         self._bare = self._pattern(_BARE, b"(%b)" % _EMAIL)
@@ -124,6 +128,7 @@ class Ndjson:
 
     def __init__(self, column: str = ADDRESS) -> None:
         self.column = column
+        self._key = json.dumps(column, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
     def head(self, *more: str) -> bytes:
         return b""
@@ -138,10 +143,16 @@ class Ndjson:
 
     def text(self, row: bytes) -> str | None:
         try:
-            found = json.loads(row)[self.column]
+            found = self._read(row)[self.column]
         except (ValueError, KeyError, TypeError, IndexError, RecursionError):
             return None
         return _address(found) if isinstance(found, str) else None
+
+    def _read(self, row: bytes) -> Any:
+        """Return what a row says. Raises ValueError where another reader could find another address in it."""
+        if b"\r" in row.rstrip(b"\r"):
+            raise ValueError
+        return json.loads(row, object_pairs_hook=_once if b"\\" in row or row.count(self._key) > 1 else None)
 
     def beside(self, row: bytes, reasons: str) -> bytes:
         try:
@@ -257,6 +268,12 @@ def _fields(row: bytes) -> list[str] | None:
     except csv.Error:
         return None
     return fields[0] if len(fields) == 1 else None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(found := dict(pairs)) < len(pairs):
+        raise ValueError
+    return found
 
 
 def _keys(line: bytes) -> list[str]:

@@ -110,6 +110,32 @@ def test_what_has_no_header_with_the_column_is_refused(text: bytes) -> None:
     cut(b"mail,x\n", column="mail")  # the control
 
 
+@pytest.mark.parametrize(
+    ("sheet", "rows"),
+    [
+        (Csv(b"address,name"), [b"ok@example.org,x\r<gone@example.org>", b"ok@example.org,x\rgone@example.org,y"]),
+        (Csv(b"name,address"), [b"x\ry,ok@example.org", b'"x"\r"y",ok@example.org']),
+        (Ndjson(), [b'{"address": "ok@example.org", "n":\r{"address": "gone@example.org"}\r}']),
+        (Ndjson(), [b'{"address": "gone@example.org", "address": "ok@example.org"}']),
+        (Ndjson(), [b'{"\\u0061ddress": "gone@example.org", "address": "ok@example.org"}']),
+    ],
+)
+def test_a_row_in_which_another_reader_would_find_somebody_else_has_no_address(
+    sheet: Sheet, rows: list[bytes], addresses: Addresses
+) -> None:
+    assert crews.key(addresses, sheet, rows).lost == set(range(len(rows)))
+    one = [b'ok@example.org,"x\ry"\r'] if isinstance(sheet, Csv) else [b'{"address": "ok@example.org", "n": {"address": "x"}}\r']
+    kept = crews.key(addresses, Csv(b"address,name") if isinstance(sheet, Csv) else sheet, one)
+    assert key_of(kept, 0) == addresses.heard("ok@example.org").key, "the control"
+
+
+def test_a_header_of_too_many_columns_is_refused() -> None:
+    """Each short row is filled up to it: a few bytes would come back as megabytes."""
+    cut(b"address" + b",x" * (sheets.WIDE - 1) + b"\n")
+    with pytest.raises(Unreadable, match="1,000 columns"):
+        cut(b"address" + b",x" * sheets.WIDE + b"\n")
+
+
 def test_a_row_that_never_ends_is_refused_and_not_collected() -> None:
     cutter = Cutter()
     cutter.take(b"address\n")

@@ -54,9 +54,11 @@ async def filtered(request: web.Request) -> web.StreamResponse:
     await response.prepare(request)
     try:
         await _answered(request, response, asking, cutter, first, chunks, shown)
-    except BaseException:
+    except BaseException as error:
         if request.transport is not None:
             request.transport.abort()  # what was sent is not all, and the reader must not take it for all
+        if isinstance(error, ConnectionError):
+            return response  # nobody is there to read it
         raise
     await response.write_eof()
     return response
@@ -87,7 +89,7 @@ async def _answered(
         for n in range(0, len(rows), STEP):
             keyed = await _keyed(request, sheet, rows[n : n + STEP])
             verdict = await _judged(request, asking, keyed)
-            if lines := _lines(verdict, keyed, sheet, shown):
+            if lines := await asyncio.to_thread(_lines, verdict, keyed, sheet, shown):
                 await write(b"\n".join([*lines, b""]))
 
 
