@@ -119,7 +119,7 @@ async def pictured(page: Page, name: str, whole: bool = True) -> None:
 
 async def stops(page: Page) -> list[dict[str, Any]]:
     """Return everything that Tab comes to on a page, in that order, back to the start."""
-    found = []
+    found: list[dict[str, Any]] = []
     for _ in range(MANY):
         await page.keyboard.press("Tab")
         at = await page.evaluate(FOCUSED)
