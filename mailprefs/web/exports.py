@@ -105,7 +105,7 @@ async def revoked(request: web.Request) -> web.Response:
         items, cursor, more = await _next(request, export, cursor)
         waited = loop.time() - began
         if items or waited >= (READING if more else patience) or request.transport is None:
-            return web.json_response({"items": [_shown(each) for each in items], "next": str(cursor)})
+            return web.json_response({"items": [_shown(each) for each in items], "next": str(cursor), "more": more})
         if not more:
             await asyncio.sleep(min(LOOK, patience - waited))
 

@@ -133,7 +133,7 @@ async def test_who_waits_hears_of_the_next_who_leaves(
     url = await ask() + "/revoked"
     async with http.get(url, headers=bearer) as answer:
         first = await answer.json()
-    assert first["items"] == []
+    assert (first["items"], first["more"]) == ([], False)
     waiting = asyncio.create_task(http.get(url, params={"after": first["next"], "wait": "10"}, headers=bearer))
     await asyncio.sleep(0.1)
     assert not waiting.done()
@@ -143,7 +143,8 @@ async def test_who_waits_hears_of_the_next_who_leaves(
     assert [(each["address"], each["back"]) for each in second["items"]] == [(people[3].text, False)]
     for after, seen in ((first["next"], 1), (None, 1), (second["next"], 0)):
         async with http.get(url, params={"after": after} if after else {}, headers=bearer) as answer:
-            assert len((await answer.json())["items"]) == seen
+            said = await answer.json()
+            assert (len(said["items"]), said["more"]) == (seen, seen > 0), "only who is told that there is no more knows of all"
     for wrong in ({"after": "x"}, {"wait": "soon"}):
         async with http.get(url, params=wrong, headers=bearer) as answer:
             assert answer.status == 400
