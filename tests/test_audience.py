@@ -300,7 +300,7 @@ async def test_a_rare_pause_sends_no_export_through_other_processes(
     await conn.execute("analyze address")
     await conn.execute("set parallel_setup_cost = 0; set min_parallel_table_scan_size = 0")  # as little beside a large table
     topic = shared_catalogue.topic("newsletter")
-    asked = ["explain " + db.text("audience", "csv_1"), "address", list(topic.path), topic.wants(Channel.EMAIL), "email", now]
-    assert "Gather" not in str(await conn.fetch(*asked))
+    query, asked = "explain " + db.text("audience", "csv_1"), ("address", list(topic.path), topic.wants(Channel.EMAIL), "email", now)
+    assert "Gather" not in str(await conn.fetch(query, *asked))
     await conn.execute("alter function paused cost 100")
-    assert "Gather" in str(await conn.fetch(*asked)), "as it was planned before"
+    assert "Gather" in str(await conn.fetch(query, *asked)), "as it was planned before"

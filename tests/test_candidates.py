@@ -145,10 +145,11 @@ async def test_what_is_no_topic_in_use_is_filtered_by_nobody(shared_catalogue: C
         Filter(shared_catalogue, shared_catalogue.scope("connective/marketing"))
 
 
-async def test_a_large_file_is_keyed_by_several_processes_in_its_order(addresses: Addresses, ring: KeyRing) -> None:
+@pytest.mark.parametrize("large", [0, 100])
+async def test_a_large_file_is_keyed_by_several_processes_in_its_order(addresses: Addresses, ring: KeyRing, large: int) -> None:
     blocks = [[f"p{n}-{m}@example.org".encode() for m in range(50)] for n in range(12)]
     blocks[7][3] = b'"two\nlines"'
-    crew = crews.Crew(ring.digest, Csv(HEADER), large=100)
+    crew = crews.Crew(ring.digest, Csv(HEADER), large=large)
     keyed = [each async for each in crew.keyed(iter(blocks))]
     assert [list(each.rows) for each in keyed] == blocks
     blocks[7][3] = b""

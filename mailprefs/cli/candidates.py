@@ -15,7 +15,7 @@ from typing import BinaryIO, Protocol
 
 import click
 
-from mailprefs import audience, files, sheets
+from mailprefs import audience, crews, files, sheets
 from mailprefs.candidates import Filter, Verdict
 from mailprefs.cli.opening import Opening, now, run
 from mailprefs.cli.saying import counting, tell
@@ -24,7 +24,8 @@ from mailprefs.errors import Unreadable
 from mailprefs.rows import ADDRESS, BROKEN
 from mailprefs.sheets import Sheet
 
-CHUNK = 1 << 19  # bytes that are read at once
+CHUNK = 1 << 18  # bytes that are read at once: what is made of them stays within a core's cache
+LARGE = 8 << 20  # bytes of a file that is known to be worth other processes before it is read
 FEW = 50_000  # rows that are asked about one by one, however many addresses there are
 SHARE = 20  # of all addresses, one in so many: to ask about more than that takes longer than to read them all
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True)
@@ -158,7 +159,8 @@ async def _filtered(topic: str, source: BufferedReader, column: str | None, side
     async with opening.connected() as connection:
         enough = max(FEW, await audience.about(connection) // SHARE)
         with counting("candidates", through=source, out=sides.out) as bar:
-            async for keyed in Crew(opening.ring.digest, sheet).keyed(blocks):
+            crew = Crew(opening.ring.digest, sheet, large=0 if _is_large(source) else crews.LARGE)
+            async for keyed in crew.keyed(blocks):
                 if count.rows > enough and asking.sieve is None:
                     await asking.sift(connection, now=now())
                 verdict = await asking.judge(connection, keyed, now=now())
@@ -166,6 +168,11 @@ async def _filtered(topic: str, source: BufferedReader, column: str | None, side
                 count.rows, count.denied = count.rows + verdict.rows, count.denied + len(verdict.denied)
                 bar(verdict.rows)
     return count
+
+
+def _is_large(source: BufferedReader) -> bool:
+    """True for a file that is; a pipe shows it only while it is read."""
+    return os.fstat(source.fileno()).st_size >= LARGE
 
 
 def _chunks(source: BufferedReader) -> Iterator[bytes]:
