@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import timedelta
+from time import perf_counter
 
 import pytest
 from prometheus_client import REGISTRY
@@ -219,6 +221,26 @@ async def test_the_way_to_turn_on_is_mailed_and_the_page_says_the_same_to_everyb
     assert (len(by_link), len(by_text)) == (1, 1), "known, unknown, and over the limit"
     counts = await visitor.conn.fetch("select count(*) from mail group by key")
     assert [row[0] for row in counts] == [3, 3, 3]
+
+
+def later(these: Sequence[float], those: Sequence[float]) -> float:
+    """Return how often one of these took longer than one of those: a half, if they take the same."""
+    return sum(one > other for one in these for other in those) / (len(these) * len(those))
+
+
+async def test_a_typed_address_takes_as_long_whether_or_not_it_is_known(visitor: Visitor) -> None:
+    people = 100
+    await visitor.known(*(f"known{n}@example.org" for n in range(people)), party="p1")
+    took: dict[str, list[float]] = {"known": [], "stranger": []}
+    for n in range(people):
+        for who in ("known", "stranger") if n % 2 else ("stranger", "known"):
+            began = perf_counter()
+            await visitor.post("/preferences", address=f"{who}{n}@example.org")
+            took[who].append(perf_counter() - began)
+            assert "Check your email" in visitor.text
+    assert await visitor.conn.fetchval("select count(*) from mail") == 2 * people
+    assert 0.3 < later(took["known"], took["stranger"]) < 0.7
+    assert later([2 * each for each in took["known"]], took["stranger"]) > 0.7, "the control: twice the time is noticed"
 
 
 async def test_what_is_typed_wrong_is_said_and_stays(visitor: Visitor) -> None:
