@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import getpass
 import gzip
@@ -60,6 +61,24 @@ async def test_what_is_imported_is_counted_rejected_and_sent(shell: Shell, conn:
         ("jane@example.org", "en"),
         ("kim@example.org", "es"),
     ]
+
+
+async def test_an_import_that_was_killed_is_run_again_and_nothing_is_missing_or_twice(shell: Shell, conn: asyncpg.Connection) -> None:
+    """It stood in the middle of the file, with a thousand rows recorded and more of them read."""
+    rows = [f"p{n}@example.org,newsletter,choice,2026-01-31T09:30:00Z\n" for n in range(2500)]
+    whole = "".join(["address,scope,cause,at\n", *rows]).encode()
+    process = await shell._started(("import", "suppressions", "-"), MAILPREFS, {})
+    assert process.stdin
+    process.stdin.write(whole[: len(whole) * 3 // 4])
+    while not (recorded := await conn.fetchval("select count(*) from consent")):
+        await asyncio.sleep(0.01)
+    process.kill()
+    await process.communicate()
+    assert recorded == 1000
+    again = (await shell("import", "suppressions", "-", "--json", stdin=whole)).said(0)
+    assert json.loads(again.out) == {"read": 2500, "accepted": 2500, "added": 1500, "rejected": 0}
+    assert await conn.fetchval("select count(*) from consent") == 2500
+    assert await conn.fetchval("select count(*) from address where stops = '{272}'") == 2500
 
 
 async def test_an_audience_in_a_file_is_whole_or_the_old_one(shell: Shell) -> None:
