@@ -20,7 +20,7 @@ from mailprefs.errors import NotOnACluster
 from mailprefs.ledger import record
 from mailprefs.passes import Purpose
 from mailprefs.shapes import Shape
-from mailprefs.words import Cause, Change, Channel, Door, Effect
+from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
 
 from .citus import spread, statements
 
@@ -174,10 +174,10 @@ LANGUAGES = """select p.proname || '/' || p.pronargs, l.lanname from pg_proc p j
 
 async def test_once_spread_no_function_in_sql_reads_a_table_that_is(spreading: asyncpg.Connection) -> None:
     reading = await reading_addresses(spreading, await texts(spreading))
-    before = dict(await spreading.fetch(LANGUAGES))
+    before = {row[0]: row[1] for row in await spreading.fetch(LANGUAGES)}
     assert "sql" in {before[name] for name in before if name.split("/")[0] in reading}  # else there were nothing to do
     await spread(spreading)
-    after = dict(await spreading.fetch(LANGUAGES))
+    after = {row[0]: row[1] for row in await spreading.fetch(LANGUAGES)}
     assert {after[name] for name in after if name.split("/")[0] in reading | {"summary", "summary_at"}} == {"plpgsql"}
     assert after["allowed/8"] == after["held/5"] == "sql"  # what reads none goes along to the shards, and is inlined there
 
@@ -199,6 +199,8 @@ async def answers(conn: asyncpg.Connection, shared_catalogue: Catalogue, address
         Change(people[4], 274, Cause.CHOICE, Effect.GRANT, Door.IMPORT, "6", now),
     ]
     recorded = [await record(conn, [each], now=now) for each in history] + [await record(conn, history, now=now)]
+    recorded += await undone(conn, people, now)
+    owed = await conn.fetch("select bucket, account, key, scope, want, stop, since, due_at, unsure_until from push order by 1, 2, 3, 4")
     questions = [Question(each, each.text or "", topic) for each in people for topic in ("newsletter", "partners")]
     decisions = await decide(conn, questions, shared_catalogue, now=now)
     summaries = await conn.fetch("select * from summary($1, $2) order by key", [p.bucket for p in people], [p.key for p in people])
@@ -214,7 +216,34 @@ async def answers(conn: asyncpg.Connection, shared_catalogue: Catalogue, address
     ]
     await post.ask(conn, Purpose.MANAGE, people[0], 256, language="en", now=now)
     mails = [tuple(row)[2:] async for row in db.queries("post").lease(conn, now=now, until=soon, most=5)]
-    return [recorded, [(each.allowed, each.reasons) for each in decisions], summaries, listed, leased, mails]
+    return [recorded, owed, [(each.allowed, each.reasons) for each in decisions], summaries, listed, leased, mails]
+
+
+async def undone(conn: asyncpg.Connection, people: list[Address], now: datetime) -> list[list[bool]]:
+    """Record what looks back at what was told or recorded before: both ways of each."""
+    teller = await conn.fetchval("select name from account where account = 1")
+    later = now + timedelta(minutes=1)
+    for who, stop, at in ((people[5], False, later), (people[4], True, now), (people[2], False, now - timedelta(hours=1))):
+        values = (who.bucket, who.key, stop, at)
+        await conn.execute("insert into told values ($1, 1, $2, 272, $3, $4, $4, $4)", *values)
+
+    def change(who: Address, effect: Effect, door: Door, id: str, at: datetime, by: str | None = None) -> Change:
+        return Change(who, 272, Cause.CHOICE, effect, door, id, at, by=by)
+
+    calls = [
+        [change(people[5], Effect.STOP, Door.PROVIDER, "7", now, teller), change(people[2], Effect.STOP, Door.PROVIDER, "8", now, teller)],
+        [change(people[4], Effect.STOP, Door.PAGE, "9", now)],
+        [change(people[4], Effect.GO, Door.MANAGE, "10", later)],
+        [change(people[1], Effect.STOP, Door.PAGE, "11", now), change(people[1], Effect.GO, Door.MANAGE, "12", later)],
+        [change(people[1], Effect.GO, Door.MANAGE, "12", later), change(people[1], Effect.STOP, Door.PAGE, "13", later)],
+        [change(people[1], Effect.GO, Door.MANAGE, "14", later), change(people[1], Effect.STOP, Door.PAGE, "15", later)],
+        [change(people[3], Effect.STOP, Door.LINK, "16", later)],
+        [change(people[0], Effect.GO, Door.MANAGE, "17", later)],
+        [change(people[0], Effect.STOP, Door.LINK, "18", later)],
+        [change(people[0], Effect.GO, Door.MANAGE, "17", later), change(people[0], Effect.STOP, Door.LINK, "19", later)],  # a go of before
+        [change(people[3], Effect.WITHDRAW, Door.PAGE, "page:4", later)],
+    ]
+    return [await record(conn, each, now=later) for each in calls]
 
 
 async def test_once_spread_every_answer_is_what_it_was(
@@ -271,4 +300,4 @@ def test_the_shapes_find_what_they_are_for(text: str) -> None:
 
 def test_the_script_is_one_statement_after_the_other() -> None:
     begun = [each.split("(")[0].split("$")[0] for each in statements()]
-    assert begun == ["select create_distributed_table"] * 2 + ["select create_reference_table", "do "]
+    assert begun == ["select create_distributed_table"] * 2 + ["select create_reference_table", "do ", "do "]
