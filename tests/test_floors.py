@@ -49,6 +49,7 @@ FLOORS = {
     6.1: ("web.guard", "web.connections", "web.forms"),
     6.2: ("web.wire", "web.questions"),
     6.25: ("web.screens",),
+    6.28: ("web.presses",),
     6.3: ("web.deeds", "web.signals"),
     6.4: ("web.board",),
     7: (

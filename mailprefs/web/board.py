@@ -15,9 +15,10 @@ from mailprefs.choices import Row, Sheet, Standing, State
 from mailprefs.errors import Unavailable
 from mailprefs.passes import Pass, Purpose
 from mailprefs.proof import Proof
-from mailprefs.web import bursts, deeds, forms, screens, signals
+from mailprefs.web import bursts, deeds, forms, presses, screens, signals
 from mailprefs.web.deeds import Act, Deed
 from mailprefs.web.keys import BURSTS, HOUSE, POOL, THOUGHTS
+from mailprefs.web.presses import Page
 from mailprefs.words import Address, Channel, Door
 
 
@@ -225,21 +226,21 @@ def proven(request: web.Request, brand: Brand, scope: int) -> Proof:
 def _remembered(request: web.Request, visit: Visit, value: str) -> News:
     """Return what a press came to, as the page said it before it was asked for in another language. Records nothing."""
     house = request.app[HOUSE]
-    made = deeds.made(house, value, visit.address) if visit.trusted else None
-    deed = deeds.spelled(made.text, visit.brand, house.catalogue) if made else None
+    made = presses.made(house, Page.CHOICES, visit.address, value) if visit.trusted else None
+    deed = deeds.spelled(made.what, visit.brand, house.catalogue) if made else None
     return News(deed, undo=value, left=made.left(house.clock())) if made and deed else QUIET
 
 
 async def _undo(request: web.Request, visit: Visit, value: str) -> News:
     """Take back the very press that this page made, within half an hour; every other stop stands."""
     house = request.app[HOUSE]
-    made = deeds.made(house, value, visit.address) if visit.trusted else None
-    deed = deeds.spelled(made.text, visit.brand, house.catalogue) if made else None
+    made = presses.made(house, Page.CHOICES, visit.address, value) if visit.trusted else None
+    deed = deeds.spelled(made.what, visit.brand, house.catalogue) if made else None
     if made is None or deed is None:
         return News(late=True)
     async with db.acquired(request.app[POOL]) as connection:
         person = await choices.person(connection, visit.address)
-    await deeds.undo(request, made, deed, person)
+    await presses.take_back(request, deed.changes(person, made.door, made.nonce, made.at))
     return News(deed, undone=True)
 
 

@@ -1,32 +1,24 @@
-"""What the buttons of a preference page do: each is one deed, recorded at once, and for half an hour taken back by its own name.
-
-A deed is spelled in the value of its button. An undo is that spelling once more, signed with whose it was, when, and under which name:
-so it is as long for somebody we know as for a stranger.
-"""
+"""What the buttons of a preference page do: each is one deed, spelled in the value of its button, recorded at once."""
 
 from __future__ import annotations
 
-import asyncio
-import struct
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from aiohttp import web
-from itsdangerous import BadData
 
 from mailprefs import db, ledger, proof, telemetry
 from mailprefs.catalogue import Brand, Catalogue
 from mailprefs.choices import Person, Standing
 from mailprefs.proof import Proof
-from mailprefs.web.keys import HOUSE, POOL, PRESSES, THOUGHTS, House
+from mailprefs.web import presses
+from mailprefs.web.keys import HOUSE, POOL, THOUGHTS
+from mailprefs.web.presses import Made, Page
 from mailprefs.words import ADS, MARKETING, Address, Cause, Change, Channel, Door, Effect, Stream
 
 PAUSES = (30, 60, 90)  # days
-_MADE = struct.Struct(">16s16sd?")  # whose press, its nonce, when it was, and whether a mailed link let them in; then how it was spelled
 
 
 class Act(StrEnum):
@@ -106,75 +98,22 @@ async def do(request: web.Request, text: str, deed: Deed, person: Person, door: 
     if not request.app[THOUGHTS].allowed(person.address.key, now):  # each that can be taken back is a row: without a bound, of millions
         if deed.act.opens or deed.days:
             return Done(deed, refused=True)
-        await _record(request, deed.changes(person, Door.LINK, uuid4().hex, now))
+        await presses.record(request, deed.changes(person, Door.LINK, uuid4().hex, now))
         return Done(deed, lasting=True)
     made = deed.changes(person, door, nonce, now)
-    added = await _record(request, made)
-    if not all(added) and not deed.act.opens and await _overruled(request, made):
+    added = await presses.record(request, made)
+    if not all(added) and not deed.act.opens and await presses.first_time(request, made) is None:
         nonce = uuid4().hex  # the same form, pressed again after anything was opened, is a new press
         made = deed.changes(person, door, nonce, now)
-        added = await _record(request, made)
+        added = await presses.record(request, made)
     undoable = any(added) and not deed.act.opens
     return Done(deed, way_back(request, text, person.address, door, nonce) if undoable else "")
-
-
-async def _record(request: web.Request, changes: Sequence[Change]) -> list[bool]:
-    """Record each and return which of them added a row of its own."""
-    # all at once: they are committed together, in a time that does not tell how many there are
-    added = await asyncio.gather(*(request.app[PRESSES].record(change, now=change.happened_at) for change in changes))
-    for change, new in zip(changes, added, strict=True):
-        telemetry.count("presses", door=change.door, effect=change.effect, new=str(new).lower())
-    return added
-
-
-async def _overruled(request: web.Request, made: Sequence[Change]) -> bool:
-    async with db.acquired(request.app[POOL]) as connection:
-        return any([await ledger.overruled(connection, change) for change in made])
 
 
 def way_back(request: web.Request, text: str, address: Address, door: Door, nonce: str) -> str:
     """Return what takes back a press of this moment, and nothing else."""
     house = request.app[HOUSE]
-    packed = _MADE.pack(address.key.bytes, UUID(hex=nonce).bytes, house.clock().timestamp(), door is Door.MANAGE) + text.encode()
-    return str(house.ring.timed("change").dumps(urlsafe_b64encode(packed).decode()))  # so dense that it is as long for everybody
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """A press that can still be taken back."""
-
-    text: str
-    door: Door
-    nonce: str
-    at: datetime
-
-    def left(self, now: datetime) -> timedelta:
-        return self.at + ledger.UNDO - now
-
-
-def made(house: House, value: str, address: Address) -> Made | None:
-    """Return the press that an undo names; None if it is odd, forged, too old, or somebody else's."""
-    try:
-        packed = urlsafe_b64decode(house.ring.timed("change").loads(value, max_age=int(ledger.UNDO.total_seconds())))
-        key, nonce, at, managed = _MADE.unpack_from(packed)
-        door = Door.MANAGE if managed else Door.PAGE
-        found = Made(packed[_MADE.size :].decode(), door, UUID(bytes=nonce).hex, datetime.fromtimestamp(at, UTC))
-    except (BadData, ValueError, TypeError, OverflowError, struct.error):
-        return None
-    return found if key == address.key.bytes and found.left(house.clock()) >= timedelta() else None
-
-
-async def undo(request: web.Request, press: Made, deed: Deed, person: Person) -> None:
-    """Take back that very press, as far as it was recorded within half an hour; every other stop stands."""
-    await take_back(request, deed.changes(person, press.door, press.nonce, press.at))
-
-
-async def take_back(request: web.Request, stops: Sequence[Change]) -> None:
-    """Take back those of these stops that were recorded within half an hour. Raises Unavailable."""
-    now = request.app[HOUSE].clock()
-    async with db.acquired(request.app[POOL]) as connection:
-        lately = [stop for stop in stops if await ledger.pressed(connection, stop, now=now)]
-    await _record(request, [ledger.withdrawal(stop, now=now) for stop in lately])
+    return presses.way_back(house, Page.CHOICES, address, Made(text, nonce, house.clock(), door))
 
 
 def chosen(address: Address, scope: int, standing: Standing, id_: str, now: datetime) -> list[Change]:

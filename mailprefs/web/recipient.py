@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import struct
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from math import ceil
 from typing import Any
 from urllib.parse import parse_qs
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from aiohttp import web
-from itsdangerous import BadData
 
 from mailprefs import choices, db, decisions, ledger, links, receipts, telemetry
 from mailprefs.catalogue import Brand, Topic
@@ -22,13 +18,13 @@ from mailprefs.choices import State
 from mailprefs.errors import Forged, MailprefsError, Unavailable
 from mailprefs.links import KeyState, Token
 from mailprefs.masks import Mask, mask
-from mailprefs.web import bursts, deeds, evenness, forms, problems, screens, signals
-from mailprefs.web.keys import BURSTS, HOUSE, POOL, PRESSES, THOUGHTS, House
+from mailprefs.web import bursts, evenness, forms, presses, problems, screens, signals
+from mailprefs.web.keys import BURSTS, HOUSE, POOL, THOUGHTS, House
+from mailprefs.web.presses import Made, Page
 from mailprefs.words import MARKETING, Address, Cause, Change, Channel, Door, Effect
 
 BODY = 8 * 1024  # bytes of a press that are read, for evidence alone
 PATIENCE = 5.0  # seconds
-_MADE = struct.Struct(">16s16sd")  # whose press, its nonce, and when it was; then its scopes
 
 routes = web.RouteTableDef()
 
@@ -55,23 +51,6 @@ class Press:
     def open(self) -> bool:
         """True if its pages may say who it is for and how things stand: not of a private brand, nor by a key that leaked."""
         return self.brand is not None and self.brand.page == "open" and self.undoable
-
-
-@dataclass(frozen=True, slots=True)
-class Made:
-    """What one press recorded, under a name of its own, so that a reload is no second press and an undo finds it."""
-
-    scopes: tuple[int, ...]
-    nonce: str
-    at: datetime
-    door: Door = Door.PAGE
-
-    def changes(self, whose: Sequence[Address]) -> list[Change]:
-        return [
-            Change(each, scope, Cause.CHOICE, Effect.STOP, self.door, f"{self.nonce}-{scope}", self.at)
-            for each in whose
-            for scope in self.scopes
-        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +127,7 @@ def _read(request: web.Request) -> Press | None:
 async def _one_click(request: web.Request, press: Press, marked: bool) -> web.Response:
     """Answer a mailbox provider: 200, empty, no cookie, no redirect, after the commit (RFC 8058 §3.1)."""
     changes = [_change(request, press, scope, Door.LINK, uuid4().hex) for scope in press.scopes]
-    await asyncio.gather(*(_record(request, change) for change in changes))
+    await presses.record(request, changes)
     telemetry.count("one_clicks", marked=str(marked).lower())
     return web.Response(status=200)
 
@@ -161,14 +140,15 @@ async def _page(request: web.Request, press: Press, form: dict[str, str]) -> web
     house = request.app[HOUSE]
     bursts.noticed(request, request.app[BURSTS], house.clock())
     scopes = press.marketing if form.get("stop") == "all" else press.scopes
-    whose = await _whose(request, replace(press, scopes=scopes))
+    meant = replace(press, scopes=scopes)
+    whose = await _whose(request, meant)
     # after many in a day it is recorded as a press of the link: for good, which adds a row but once, and asks nothing
     often = not request.app[THOUGHTS].allowed(press.address.key, house.clock())
     door, nonce = (Door.LINK, uuid4().hex) if often else (Door.PAGE, forms.nonce(house, form["form"]))
-    made, own = await _stopped(request, Made(scopes, nonce, house.clock(), door), whose)
+    made, own = await _stopped(request, meant, Made(" ".join(map(str, scopes)), nonce, house.clock(), door), whose)
     # a private page offers the way back whether or not it was stopped before: it would tell
-    undo = _way_back(house, press, made) if press.undoable and not often and (own or not press.open) else ""
-    return await _result(request, replace(press, scopes=scopes), undo, made.at)
+    undo = presses.way_back(house, Page.LINK, press.address, made) if press.undoable and not often and (own or not press.open) else ""
+    return await _result(request, meant, undo, made.at)
 
 
 async def _whose(request: web.Request, press: Press) -> Sequence[Address]:
@@ -179,65 +159,57 @@ async def _whose(request: web.Request, press: Press) -> Sequence[Address]:
         return (await choices.person(connection, press.address)).everyone
 
 
-async def _stopped(request: web.Request, made: Made, whose: Sequence[Address]) -> tuple[Made, bool]:
+async def _stopped(request: web.Request, press: Press, made: Made, whose: Sequence[Address]) -> tuple[Made, bool]:
     """Record a press, and return it with whether any row is its own.
 
     A form pressed again is the press that it was the first time, with its time and so its receipt; after anything was opened, a new one.
     """
-    changes = made.changes(whose)
-    added = await asyncio.gather(*(_record(request, change) for change in changes))
+    changes = _stops(press, made, whose)
+    added = await presses.record(request, changes)
     if all(added) or made.door is Door.LINK:  # a link's name is its own: what adds no row was repeated, and holds
         return made, any(added)
-    async with db.acquired(request.app[POOL]) as connection:
-        if not any([await ledger.overruled(connection, change) for change in changes]):
-            return replace(made, at=await ledger.acknowledged(connection, changes[0]) or made.at), any(added)
-    return await _stopped(request, replace(made, nonce=uuid4().hex), whose)
+    if at := await presses.first_time(request, changes):
+        return replace(made, at=at), any(added)
+    return await _stopped(request, press, replace(made, nonce=uuid4().hex), whose)
 
 
-def _way_back(house: House, press: Press, made: Made) -> str:
-    """Return what takes back a press. Whom else it took effect for is looked up again: so it is as long for everybody."""
-    packed = _MADE.pack(press.address.key.bytes, UUID(hex=made.nonce).bytes, made.at.timestamp())
-    packed += struct.pack(f">{len(made.scopes)}H", *made.scopes)
-    return str(house.ring.timed("undo").dumps(urlsafe_b64encode(packed).decode()))
+def _stops(press: Press, made: Made, whose: Sequence[Address]) -> list[Change]:
+    """Return what a press is recorded as, for each address and scope."""
+    return [
+        Change(each, scope, Cause.CHOICE, Effect.STOP, made.door, f"{made.nonce}-{scope}", made.at)
+        for each in whose
+        for scope in press.scopes
+    ]
 
 
 async def _undo(request: web.Request, press: Press, value: str) -> web.Response:
     """Take back the very stop that this page made, within half an hour of when it was received; every other stop stands."""
     house = request.app[HOUSE]
-    made, honoured = _made(house, press, value), await signals.honour(request, press.address, press.brand)
-    if made is None:  # late, or made on somebody else's page: nothing is said of how things stand
+    found, honoured = _made(house, press, value), await signals.honour(request, press.address, press.brand)
+    if found is None:  # late, or made on somebody else's page: nothing is said of how things stand
         return await _show(request, "undone", press, await _seen(request, press), held=None, honoured=honoured, form=forms.fresh(house))
-    undone = replace(press, scopes=made.scopes)
-    await deeds.take_back(request, made.changes(await _whose(request, undone)))
+    made, undone = found
+    await presses.take_back(request, _stops(undone, made, await _whose(request, undone)))
     held = await _held(request, undone, any)
     return await _show(request, "undone", undone, await _seen(request, undone), held=held, honoured=honoured, form=forms.fresh(house))
 
 
-def _made(house: House, press: Press, value: str) -> Made | None:
-    """Return the press that an undo names; None if it is odd, forged, late, or another's. Its age counts from the press."""
+def _made(house: House, press: Press, value: str) -> tuple[Made, Press] | None:
+    """Return the press that an undo names, and what it stopped; None if it is odd, forged, late, or another's."""
+    made = presses.made(house, Page.LINK, press.address, value) if press.undoable else None
     try:
-        packed = urlsafe_b64decode(house.ring.timed("undo").loads(value, max_age=int(ledger.UNDO.total_seconds())))
-        key, nonce, at = _MADE.unpack_from(packed)
-        scopes = struct.unpack(f">{(len(packed) - _MADE.size) // 2}H", packed[_MADE.size :])
-        made = Made(scopes, UUID(bytes=nonce).hex, datetime.fromtimestamp(at, UTC))
-    except (BadData, ValueError, TypeError, OverflowError, struct.error):
+        return (made, replace(press, scopes=tuple(map(int, made.what.split())))) if made else None
+    except ValueError:
         return None
-    mine = key == press.address.key.bytes and press.undoable
-    return made if scopes and mine and house.clock() - made.at <= ledger.UNDO else None
 
 
 async def _once_more(request: web.Request, press: Press, value: str) -> web.Response:
     """Show what a press came to once more, in another language. Records nothing."""
-    made = _made(request.app[HOUSE], press, value)
-    if made is None:
+    found = _made(request.app[HOUSE], press, value)
+    if found is None:
         return await _confirm(request, press)
-    return await _result(request, replace(press, scopes=made.scopes), value, made.at)
-
-
-async def _record(request: web.Request, change: Change) -> bool:
-    added = await request.app[PRESSES].record(change, now=request.app[HOUSE].clock())
-    telemetry.count("presses", door=change.door, effect=change.effect, new=str(added).lower())
-    return added
+    made, meant = found
+    return await _result(request, meant, value, made.at)
 
 
 def _change(request: web.Request, press: Press, scope: int, door: Door, id: str) -> Change:

@@ -74,10 +74,9 @@ class Case:
 
     def said(self, place: str) -> object:
         """What a place wants to read: an undo names a press and its time, a pass whose it is and what for."""
-        if place == "undo":
-            return urlsafe_b64encode(self.key.bytes + UUID(hex=self.nonce).bytes + struct.pack(">dH", time.time(), 272)).decode()
-        if place == "change":
-            packed = self.key.bytes + UUID(hex=self.nonce).bytes + struct.pack(">d?", time.time(), False) + b"stop.16.email"
+        if place in ("undo", "change"):
+            what = b"272" if place == "undo" else b"stop.16.email"
+            packed = self.key.bytes + UUID(hex=self.nonce).bytes + struct.pack(">d?", time.time(), False) + what
             return urlsafe_b64encode(packed).decode()
         scopes = {"manage": 256, "session": 256, "confirm": 275}
         return [self.key.hex, scopes[place], self.nonce, int(time.time())] if place in scopes else self.nonce
