@@ -6,7 +6,9 @@ import asyncio
 import gzip
 import io
 import json
+import os
 import random
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import date, datetime, timedelta
@@ -32,6 +34,7 @@ from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
 
 WEEK = timedelta(days=7)
 PLAIN = Shape()
+EXPORTED = int(os.environ.get("MAILPREFS_TEST_EXPORTED", "0"))  # addresses
 
 
 @pytest.fixture
@@ -168,6 +171,43 @@ async def test_recomputed_from_the_ledger_at_its_position_while_opt_outs_arrive_
     assert len({bytes_of(maker, export) for export in kept}) > 1, "the control: there was something to see"
     later = await conn.fetchval("select pg_current_snapshot()::text")
     assert later not in [export.snapshot for export in kept]
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not EXPORTED, reason="MAILPREFS_TEST_EXPORTED says of how many")
+async def test_recomputed_after_a_thousand_opt_outs_a_second_it_is_the_same_bytes(
+    conn: asyncpg.Connection, database: str, maker: Maker, addresses: Addresses, ring: KeyRing, shared_catalogue: Catalogue,
+    now: datetime, tmp_path: Path,
+) -> None:  # fmt: skip
+    """The same at its full size: presses are recorded ten to a transaction, a hundred transactions a second."""
+    crowd = [addresses.read(f"someone{n}@example.org") for n in range(EXPORTED)]
+    for n in range(0, EXPORTED, 1000):
+        await know(conn, [Entry(each) for each in crowd[n : n + 1000]], now=now)
+    over, pressed, loop = asyncio.Event(), 0, asyncio.get_running_loop()
+
+    async def press(seed: int, every: float) -> None:
+        nonlocal pressed
+        random_, writer, due = random.Random(seed), await asyncpg.connect(database), loop.time()
+        while not over.is_set():
+            some = random_.sample(crowd, 10)
+            changes = [Change(who, 272, Cause.CHOICE, Effect.STOP, Door.LINK, f"{seed}-{pressed + n}", now) for n, who in enumerate(some)]
+            pressed += 10
+            await record(writer, changes, now=now - timedelta(hours=1) + pressed * timedelta(microseconds=1))
+            due += every
+            await asyncio.sleep(due - loop.time())
+        await writer.close()
+
+    began = loop.time()
+    writers = [asyncio.create_task(press(seed, 0.03)) for seed in range(4)]
+    kept = [await made(conn, maker, Shape(("address",))) for _ in range(4)]
+    rate = pressed / (loop.time() - began)
+    over.set()
+    await asyncio.gather(*writers)
+    sys.stdout.write(f"{EXPORTED:,} addresses, 4 exports, {rate:,.0f} opt-outs a second, {pressed:,} in all\n")
+    for export in kept:
+        again = await exports.recomputed(conn, export, shared_catalogue, ring, scratch=tmp_path)
+        assert again == sha256(bytes_of(maker, export)).hexdigest()
+    assert len({bytes_of(maker, export) for export in kept}) == len(kept), "the control: there was something to see"
 
 
 async def test_recomputed_at_another_position_it_is_other_bytes(
