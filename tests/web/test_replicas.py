@@ -62,7 +62,16 @@ async def _migrated(url: str, known: Catalogue, ring: KeyRing) -> None:
 def _copied(binaries: Path, primary: Path, standby: Path, url: str) -> None:
     standby.mkdir(mode=0o700)
     cluster = standby / "cluster"
-    copying = [str(binaries / "pg_basebackup"), "--dbname", url, "--pgdata", str(cluster), "--write-recovery-conf", "--checkpoint=fast"]
+    copying = [
+        str(binaries / "pg_basebackup"),
+        "--dbname",
+        url,
+        "--pgdata",
+        str(cluster),
+        "--write-recovery-conf",
+        "--checkpoint=fast",
+        "--no-sync",
+    ]
     subprocess.run(copying, check=True, capture_output=True)
     shutil.copy(primary / "password", standby / "password")
     if os.geteuid() == 0:  # the server runs as the account that the cluster belongs to, and finds the primary's socket as that one
@@ -193,10 +202,21 @@ async def test_an_export_of_a_standby_says_how_old_it_is_and_whoever_left_since_
     assert people[0].text not in await left(conn, replace(export, snapshot=own), shared_catalogue)  # the control
 
 
-async def kept(conn: asyncpg.Connection, known: Catalogue, ring: KeyRing, folder: Path, standby: SecretStr | None) -> Export:
+async def test_an_export_that_a_standby_did_not_end_is_made_on_the_primary(
+    conn: asyncpg.Connection, pair: tuple[str, str], people: list[Address], shared_catalogue: Catalogue, ring: KeyRing, tmp_path: Path
+) -> None:
+    for tries, source in ((0, "standby"), (1, "primary")):
+        export = await kept(conn, shared_catalogue, ring, tmp_path, SecretStr(pair[1]), tries=tries)
+        assert exports.facts_of(export)["read_from"] == source
+
+
+async def kept(
+    conn: asyncpg.Connection, known: Catalogue, ring: KeyRing, folder: Path, standby: SecretStr | None, *, tries: int = 0
+) -> Export:
     now = datetime.now(UTC)
     said = {"purpose": "test", "requester": "test"}
     id = await exports.ask(conn, known.topic("newsletter"), Channel.EMAIL, Shape(), **said, expires_at=now + timedelta(days=7), now=now)
+    await conn.execute("update export set attempts = $1 where id = $2", tries, id)
     assert await Maker(folder, known, ring, lambda: now, standby).round(conn)
     export = await exports.find(conn, id)
     assert export is not None
