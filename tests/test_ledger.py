@@ -144,6 +144,38 @@ async def test_a_bounce_and_a_sensitive_topic_are_told_to_nobody(conn: asyncpg.C
     assert await pushes(conn) == []
 
 
+async def test_who_is_new_and_told_to_nobody_is_written_once(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    """A row that is written twice takes twice the room, and an index that takes twice the room is slower to look into."""
+    written = "select n_tup_upd from pg_stat_xact_user_tables where relname = 'address'"
+    async with conn.transaction():
+        await ledger.record(conn, [stop(jane, 0, now, door=Door.PROVIDER, cause=Cause.BOUNCE)], now=now)
+        assert await conn.fetchval(written) == 0
+        await ledger.record(conn, [stop(jane, NEWSLETTER, now)], now=now)  # the control: somebody known is written again
+        assert await conn.fetchval(written) > 0
+    assert (await summary(conn, jane))["stops"] == [0, NEWSLETTER]
+
+
+async def test_what_somebody_new_is_taken_to_hold_gives_way_to_the_ledger(
+    conn: asyncpg.Connection, addresses: Addresses, now: datetime
+) -> None:
+    """Each call is about somebody new, on scopes that no account is told of."""
+    people = [addresses.read(f"new{n}@example.org") for n in range(5)]
+    page, bounce = (stop(people[0], RECOVERY, now, door=Door.PAGE), stop(people[0], 0, now, door=Door.PROVIDER, cause=Cause.BOUNCE))
+    soft = replace(bounce, cause=Cause.SOFT, until=now + timedelta(days=1))
+    go = Change(people[0], RECOVERY, Cause.CHOICE, Effect.GO, Door.MANAGE, "g", now)
+    calls = [
+        [page, go],
+        [page, ledger.withdrawal(page, now=now)],
+        [soft],
+        [bounce, replace(bounce, effect=Effect.NOTE, id="n")],
+        [bounce, page],
+    ]
+    for person, changes in zip(people, calls, strict=True):
+        await ledger.record(conn, [replace(change, address=person) for change in changes], now=now)
+    assert [(await summary(conn, person))["stops"] for person in people] == [None, None, None, [0], [0, RECOVERY]]
+    assert await ledger.differing(conn) == 0
+
+
 async def test_an_address_known_by_key_waits_to_be_told(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
     await ledger.record(conn, [stop(Address(jane.key), NEWSLETTER, now)], now=now)
     assert await conn.fetchval("select count(*) from push where due_at = 'infinity'") == 2
