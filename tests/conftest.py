@@ -28,18 +28,23 @@ HERE = Path(__file__).parent
 CITUS = os.environ.get("MAILPREFS_TEST_CITUS") == "1"  # the server has the extension: every database is spread over its cluster
 ROOM = 4 << 30  # bytes free, of which a worker takes a tenth
 # What wants one order of commits is refused there (docs/growing.md), and the double of a cluster would be beside a real one.
-NOT_ON_A_CLUSTER = ("test_citus", "test_endpoints", "test_exports", "test_feed", "test_leaving", "test_webhooks")
+NOT_ON_A_CLUSTER = ("test_citus", "test_endpoints", "test_exports", "test_feed", "test_leaving", "test_plans", "test_send", "test_webhooks")
+HEARD_BY_SYSTEMS = "test_systems_of_the_senders_own_hear_nothing_of_a_sensitive_topic_and_no_name_or_title"
+# What comes in by these doors is asked of PostgreSQL by rooms whose own tests ask the same; the mutants are about tests.
+ABOUT_NO_SQL = ("browser", "cli", "mailroom", "providers", "sandbox", "web", "test_mutants")
 AT_ONCE = 25  # databases dropped together: each drop asks the server for a checkpoint, and the first does the work of all
 CHANNELS = {"sendgrid": Channel.EMAIL, "twilio": Channel.SMS}
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what talks to PostgreSQL, so that it alone runs again on the system's own."""
+    """Mark what talks to PostgreSQL and, of that, what is about SQL itself, so that it alone runs again on the system's own."""
     for item in items:
         if "server" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.postgres)
-        if CITUS and item.path.stem in NOT_ON_A_CLUSTER:
+            if not item.get_closest_marker("slow") and not {item.path.stem, item.path.parent.name} & set(ABOUT_NO_SQL):
+                item.add_marker(pytest.mark.sql)
+        if CITUS and (item.path.stem in NOT_ON_A_CLUSTER or item.name.startswith(HEARD_BY_SYSTEMS)):
             item.add_marker(pytest.mark.skip("wants the database on one server"))
 
 
@@ -86,6 +91,11 @@ def _quick_place() -> Path | None:
     """Memory that looks like a directory, where there is enough: every test commits, and no power cut is tested here."""
     memory = Path("/dev") / "shm"
     return memory if memory.is_dir() and os.access(memory, os.W_OK) and disk_usage(memory).free > ROOM else None
+
+
+def _quick_copy() -> str:
+    """How a database is copied soonest: in memory file by file, on a disk through the WAL, which waits for one file instead of hundreds."""
+    return "file_copy" if "MAILPREFS_TEST_DATABASE_URL" not in os.environ and _quick_place() else "wal_log"
 
 
 @pytest.fixture(scope="session")
@@ -143,7 +153,7 @@ async def database(server: str, template: str, shared_catalogue: Catalogue, ring
             yield database_url(server, made)
         return
     name = f"test_{uuid4().hex}"
-    await _admin(server, f'create database "{name}" template "{template}"')
+    await _admin(server, f'create database "{name}" template "{template}" strategy {_quick_copy()}')
     yield database_url(server, name)
     await _cut_off(server, name)
     emptied.append(name)
