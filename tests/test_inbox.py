@@ -340,16 +340,16 @@ async def test_a_text_stops_what_its_account_names_and_start_opens_just_that(
 
 @pytest.mark.parametrize("kind", [Kind.UNSUBSCRIBED, Kind.COMPLAINED, Kind.RESUBSCRIBED])
 @pytest.mark.parametrize("stops_", [None, "care", "connective", "transactional"])
-@pytest.mark.parametrize("address", ["+15551234567", "+plus", "+1 (202) 555-0123", "jane@example.org"])
 async def test_what_an_account_of_mail_hears_lands_in_marketing_whatever_it_is_told_to_stop(
     conn: asyncpg.Connection, shared_catalogue: Catalogue, addresses: Addresses, ring: KeyRing, now: datetime,
-    kind: Kind, stops_: str | None, address: str,
+    kind: Kind, stops_: str | None,
 ) -> None:  # fmt: skip
     account = shared_catalogue.account[0].model_copy(update={"stops": stops_})
     inbox = Inbox(account, shared_catalogue, addresses, ring, Channel.EMAIL)
-    for n, group in enumerate((None, "12345", "", "care", "289", "transactional")):
-        await kept(conn, inbox, now, event(kind, now, f"e{n}", address, group=group))
-    assert await conn.fetchval("select count(*) from consent") > 0
+    for n, address in enumerate(("+15551234567", "+plus", "+1 (202) 555-0123", "jane@example.org")):
+        for m, group in enumerate((None, "12345", "", "care", "289", "transactional")):
+            await kept(conn, inbox, now, event(kind, now, f"e{n}-{m}", address, group=group))
+        assert await conn.fetchval("select count(distinct key) from consent") == n + 1
     assert {row["scope"] for row in await conn.fetch("select scope from consent")} <= {MARKETING, NEWSLETTER}
     assert {row["effect"] for row in await conn.fetch("select effect from consent")} <= {"stop", "note"}
     assert await conn.fetchval("select array_agg(distinct channel::text) from address") == ["email"]

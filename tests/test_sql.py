@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from mailprefs import db, shipped
+from mailprefs.catalogue import Catalogue
 from mailprefs.errors import Misconfigured, Unavailable
+from mailprefs.links import KeyRing
 
 QUERIES = sorted(
     (path.stem, name.rstrip("^$!#*<"))
@@ -17,9 +22,21 @@ QUERIES = sorted(
 )
 
 
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def unchanged(
+    knowing: Callable[[Catalogue, KeyRing], AbstractAsyncContextManager[str]], shared_catalogue: Catalogue, ring: KeyRing
+) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to one database for all who leave it as it is."""
+    async with knowing(shared_catalogue, ring) as url:
+        connection = await asyncpg.connect(url)
+        yield connection
+        await connection.close()
+
+
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(("room", "name"), QUERIES)
-async def test_every_query_is_prepared(conn: asyncpg.Connection, room: str, name: str) -> None:
-    await conn.prepare(db.text(room, name))
+async def test_every_query_is_prepared(unchanged: asyncpg.Connection, room: str, name: str) -> None:
+    await unchanged.prepare(db.text(room, name))
 
 
 def test_a_file_of_queries_belongs_to_a_room() -> None:

@@ -244,7 +244,8 @@ async def test_what_is_unclear_is_never_called_done(box: Box, people: list[str],
     await box.faults({"fault": "slow" if fault == "too slow" else fault, "seconds": seconds})
     unknown = await agreed(box, people, await box.tell(stop, people), stop)
     assert unknown or fault in ("half-closed", "truncated")
-    await asyncio.sleep(0.4)
+    if fault in ("applied-late", "too slow"):  # what may still come, has come
+        await asyncio.sleep(0.4)
     assert await box.tell(stop, people) == [DONE] * len(people)  # one more assertion mends it
     assert same(await box.holds(), people * stop)
 
