@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import datetime, timedelta
 
-import asyncpg
 from pydantic import SecretStr
 
 from mailprefs import db, numbers, telemetry
@@ -34,7 +33,7 @@ async def reading(primary: Connection, url: SecretStr | None, catalogue: Catalog
             standby.terminate()
 
 
-async def _fit(primary: Connection, url: str, catalogue: Catalogue, now: datetime) -> asyncpg.Connection | None:
+async def _fit(primary: Connection, url: str, catalogue: Catalogue, now: datetime) -> Connection | None:
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(ANSWER):
