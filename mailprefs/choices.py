@@ -63,7 +63,7 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Choice:
     """A topic, and how it stands over each channel on which this person is known."""
 
     topic: Topic
@@ -76,7 +76,7 @@ class Sheet:
     """All that the page of one person at one brand shows."""
 
     person: Person
-    rows: tuple[Row, ...]
+    rows: tuple[Choice, ...]
     channels: tuple[Channel, ...]
     ads: Standing | None
     marketing: bool  # False once all marketing is stopped: before, there may be more than is shown
@@ -110,7 +110,9 @@ async def sheet(connection: Connection, address: Address, brand: Brand, catalogu
     book = await _book(connection, who, [scope for _, scope in shown] + [marketing] + ([ads] if ads else []), brand, now)
     channels = tuple(channel for channel in Channel if who.over(channel))
     rows = tuple(
-        Row(topic, scope, {channel: book.over(channel, scope) for channel in channels if channel is Channel.EMAIL or _by_text(book, scope)})
+        Choice(
+            topic, scope, {channel: book.over(channel, scope) for channel in channels if channel is Channel.EMAIL or _by_text(book, scope)}
+        )
         for topic, scope in shown
     )
     advertised = book.of(who.address, ads) if ads else None

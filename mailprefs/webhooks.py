@@ -265,7 +265,7 @@ async def _replay(connection: Connection, name: str, place: Place, *, since: dat
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Progress:
     """How far one endpoint has come."""
 
     name: str
@@ -281,7 +281,7 @@ class Standing:
     beyond: bool  # it stands where this server has not come to
 
 
-async def standings(connection: Connection, names: Iterable[str]) -> list[Standing]:
+async def progress(connection: Connection, names: Iterable[str]) -> list[Progress]:
     """Return how far these endpoints have come, by name; those that no worker has begun to tell are not among them."""
     rows = queries("webhooks").known(connection, names=list(names), most=COUNTED)
-    return [Standing(**{**row, "position": int(row["position"])}) async for row in rows]
+    return [Progress(**{**row, "position": int(row["position"])}) async for row in rows]

@@ -295,7 +295,7 @@ async def test_it_can_be_heard_again_from_a_place_that_was_reached(
     conn: asyncpg.Connection, pool: db.Pool, crm: Crm, shared_catalogue: Catalogue, addresses: Addresses, record: Record
 ) -> None:
     async with herald(pool, crm, shared_catalogue) as each:
-        (before,) = await webhooks.standings(conn, ["crm"])
+        (before,) = await webhooks.progress(conn, ["crm"])
         await record(change(addresses.read("jane@example.org")))
         await each.round()
         assert await webhooks.replay_from(conn, "crm", before.position) is True
@@ -335,14 +335,14 @@ async def test_after_a_restore_into_another_server_what_was_left_and_what_is_new
         await record(change(left))
         await restored(conn)
         await record(change(new))
-        assert [one.beyond for one in await webhooks.standings(conn, ["crm"])] == [True]
+        assert [one.beyond for one in await webhooks.progress(conn, ["crm"])] == [True]
         for _ in range(4):
             await each.round()
         await record(change(newer))
         await each.round()
-        assert [one.beyond for one in await webhooks.standings(conn, ["crm"])] == [False]
+        assert [one.beyond for one in await webhooks.progress(conn, ["crm"])] == [False]
         assert await each.round() is False
-        assert (await webhooks.standings(conn, ["crm"]))[0].behind == 0
+        assert (await webhooks.progress(conn, ["crm"]))[0].behind == 0
     keys = [data["key"] for _, data in crm.heard[heard_before:]]
     assert keys == [who.key.hex for who in (left, new, newer)]
 
@@ -371,12 +371,12 @@ async def test_what_failed_last_and_how_much_waits_is_known(
     async with herald(pool, crm, shared_catalogue) as each:
         await record(*(change(addresses.read(f"p{n}@example.org")) for n in range(3)))
         await each.round()
-        (one,) = await webhooks.standings(conn, ["crm"])
+        (one,) = await webhooks.progress(conn, ["crm"])
         assert (one.failure, one.behind, one.attempts, one.failing_since is not None) == ("503", 3, 1, True)
         crm.answer = lambda _told: 200
         await due(conn)
         await each.round()
-        (one,) = await webhooks.standings(conn, ["crm"])
+        (one,) = await webhooks.progress(conn, ["crm"])
         assert (one.failure, one.behind, one.attempts, one.failing_since, one.oldest_at) == ("503", 0, 0, None, None)
         assert one.failed_at is not None
 

@@ -15,7 +15,7 @@ from mailprefs import webhooks
 from mailprefs.catalogue import Webhook
 from mailprefs.cli.opening import Opening, now, run
 from mailprefs.cli.saying import show, tell
-from mailprefs.webhooks import COUNTED, Standing
+from mailprefs.webhooks import COUNTED, Progress
 
 
 @click.group("webhook")
@@ -31,7 +31,7 @@ def list_(as_json: bool) -> int:
     Its place is the number of a transaction, which `replay --since` takes.
     """
     opening = Opening()
-    known = {each.name: each for each in run(_standings(opening))}
+    known = {each.name: each for each in run(_progress(opening))}
     if as_json:
         told = [_told(each, known.get(each.name)) for each in opening.catalogue.webhook]
         click.echo(json.dumps({"webhooks": told}, default=lambda at: at.isoformat()))
@@ -42,9 +42,9 @@ def list_(as_json: bool) -> int:
     return 1 if any(each.failing_since or each.beyond for each in known.values()) else 0
 
 
-async def _standings(opening: Opening) -> Sequence[Standing]:
+async def _progress(opening: Opening) -> Sequence[Progress]:
     async with opening.connected() as connection:
-        return await webhooks.standings(connection, [each.name for each in opening.catalogue.webhook])
+        return await webhooks.progress(connection, [each.name for each in opening.catalogue.webhook])
 
 
 def _host(webhook: Webhook) -> str:
@@ -52,7 +52,7 @@ def _host(webhook: Webhook) -> str:
     return urlsplit(webhook.url).hostname or ""
 
 
-def _said(each: Standing | None) -> str:
+def _said(each: Progress | None) -> str:
     if each is None:
         return "nothing yet: it begins when a worker starts (mailprefs work)"
     behind = f"{each.behind:,}{'+' if each.behind == COUNTED else ''} behind, the oldest since {_at(each.oldest_at)}"
@@ -68,7 +68,7 @@ def _at(moment: datetime | None) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S}Z" if moment else ""
 
 
-def _told(webhook: Webhook, each: Standing | None) -> dict[str, object]:
+def _told(webhook: Webhook, each: Progress | None) -> dict[str, object]:
     return {"host": _host(webhook), **(asdict(each) if each else {"name": webhook.name, "position": None})}
 
 

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from mailprefs import choices, db, ledger, masks, passes, post
 from mailprefs.catalogue import Brand, Topic
-from mailprefs.choices import Row, Sheet, Standing, State
+from mailprefs.choices import Choice, Sheet, Standing, State
 from mailprefs.errors import Unavailable
 from mailprefs.passes import Pass, Purpose
 from mailprefs.proof import Proof
@@ -116,7 +116,7 @@ def _session(request: web.Request, visit: Visit) -> dict[str, Any]:
     return {"session": passes.write(house.ring, visit.session), "minutes": minutes(left)}
 
 
-def _line(row: Row, sheet: Sheet, visit: Visit) -> Line:
+def _line(row: Choice, sheet: Sheet, visit: Visit) -> Line:
     def cell(channel: Channel) -> Cell | None:
         standing = row.cells.get(channel)
         return _cell(standing, channel, f"{row.topic.number}.{channel}", visit) if standing else None
