@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,7 +13,7 @@ import click
 from mailprefs import audience, files, shapes
 from mailprefs.audience import COLUMNS
 from mailprefs.cli.opening import Opening, now, run
-from mailprefs.cli.saying import tell
+from mailprefs.cli.saying import counting, tell
 from mailprefs.packing import Packing, Sink
 from mailprefs.shapes import Shape
 from mailprefs.spelling import MINTED
@@ -60,7 +60,8 @@ async def _streamed(topic: str, channel: Channel, shape: Shape, out: BinaryIO) -
         opening.connected() as primary,
         replicas.reading(primary, standby, opening.catalogue, now=now()) as connection,
     ):
-        with _shown(await audience.about(connection)) as counted:
+        total = await audience.about(connection)
+        with counting(f"of at most about {total:,} addresses" if total else "addresses", total=total, out=out) as counted:
             async with _counting(shape, write, counted) as rows:
                 return await audience.stream(
                     connection, scope, channel, rows, now=now(), columns=shape.columns, format=shape.rows,
@@ -77,18 +78,3 @@ async def _counting(shape: Shape, write: Sink, counted: Callable[[int], None]) -
             counted(chunk.count(b"\n"))
 
         yield sink
-
-
-@contextmanager
-def _shown(total: int) -> Iterator[Callable[[int], None]]:
-    """Show on stderr, where somebody is looking, how many rows there are, out of about how many addresses."""
-    if not sys.stderr.isatty():
-        yield lambda _more: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    words = TextColumn("{task.completed:,.0f} of at most about {task.total:,.0f} addresses" if total else "{task.completed:,.0f} addresses")
-    with Progress(words, BarColumn(), TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total or None)
-        yield lambda more: bar.advance(task, more)

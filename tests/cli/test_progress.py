@@ -46,7 +46,6 @@ COMMANDS = [
     (("import", "addresses", "people.csv.gz"), r"1,500 rows ━+ 0:00"),
     (("filter", "newsletter", "people.csv.gz"), r"1,500 candidates ━+ 0:00"),
     (("audience", "newsletter", "-o", "out.csv"), r"addresses ━"),
-    (("export", "suppressions", "-o", "held.csv"), r"0 rows ━"),
 ]
 
 
@@ -59,6 +58,6 @@ async def test_long_work_shows_a_bar_that_is_gone_at_the_end_and_none_where_nobo
         assert re.search(bar, re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown)), shown
         assert "\x1b[2K" in shown
         assert "━" not in last, "what is left on the screen is words"
-        done = (await shell(*words)).said(0)
-        assert "\x1b" not in done.err
-        assert "━" not in done.err, "the control: a file, and no terminal"
+    done = (await shell(*COMMANDS[0][0])).said(0)
+    assert "\x1b" not in done.err
+    assert "━" not in done.err, "the control: a file, and no terminal"
