@@ -93,6 +93,7 @@ def looks() -> Iterator[list[tuple[Any, ...]]]:
         yield LOOKS if EVERY else [next(turns)]
 
 
+@pytest.mark.timeout(1800 if EVERY else 300)  # seconds
 @pytest.mark.parametrize("language", languages.known())
 async def test_every_page_is_for_everybody(browser: Browser, tour: Tour, language: str) -> None:
     turns, place = looks(), list(languages.known()).index(language)
