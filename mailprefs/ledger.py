@@ -5,7 +5,7 @@ Who may set and lift what is ``docs/state.md`` §2: a table here, because the cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -129,22 +129,29 @@ async def record(connection: Connection, changes: Sequence[Change], *, now: date
     return [n in added for n in range(1, len(changes) + 1)]
 
 
-def _columns(changes: Sequence[Change]) -> tuple[list[Any], ...]:
-    """Turn rows into the parallel arrays that ``record`` takes, in its order."""
+def _columns(changes: Sequence[Change]) -> tuple[list[Any] | str, ...]:
+    """Turn rows into the parallel arrays that ``record`` takes, in its order.
+
+    Those of words and numbers alone are spelt as PostgreSQL spells arrays: the driver asks of each value whether it is an array itself.
+    """
     return (
         [c.address.bucket for c in changes],
         [c.address.key for c in changes],
-        [c.address.channel for c in changes],
-        [c.scope for c in changes],
-        [c.cause for c in changes],
-        [c.effect for c in changes],
-        [c.door for c in changes],
+        _spelt(c.address.channel or "null" for c in changes),
+        _spelt(str(c.scope) for c in changes),
+        _spelt(c.cause for c in changes),
+        _spelt(c.effect for c in changes),
+        _spelt(c.door for c in changes),
         [c.by for c in changes],
-        [is_own(c) for c in changes],
+        _spelt("t" if is_own(c) else "f" for c in changes),
         [c.happened_at for c in changes],
         [c.until for c in changes],
         [c.evidence for c in changes],
     )
+
+
+def _spelt(words: Iterable[str]) -> str:
+    return f"{{{','.join(words)}}}"
 
 
 def withdrawal(stop: Change, *, now: datetime) -> Change:
