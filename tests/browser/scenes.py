@@ -66,18 +66,24 @@ class Tour:
 Scene = Callable[[Page, Tour, str], Awaitable[None]]
 
 
+async def press(page: Page, control: str) -> None:
+    """Press, and wait for the whole page that comes of it."""
+    async with page.expect_navigation():
+        await page.click(control)
+
+
 async def confirm(page: Page, tour: Tour, topic: str) -> None:
     await page.goto(f"{tour.base}/u/{tour.token(await tour.person(), topic)}")
 
 
 async def result(page: Page, tour: Tour, topic: str) -> None:
     await confirm(page, tour, topic)
-    await page.click("button[value=this]")
+    await press(page, "button[value=this]")
 
 
 async def everything(page: Page, tour: Tour, topic: str) -> None:
     await confirm(page, tour, topic)
-    await page.click("button[value=all]")
+    await press(page, "button[value=all]")
 
 
 async def stopped(page: Page, tour: Tour, topic: str) -> None:
@@ -87,14 +93,14 @@ async def stopped(page: Page, tour: Tour, topic: str) -> None:
 
 async def undone(page: Page, tour: Tour, topic: str) -> None:
     await result(page, tour, topic)
-    await page.click("button[name=undo]")
+    await press(page, "button[name=undo]")
 
 
 async def late(page: Page, tour: Tour, topic: str) -> None:
     """The time to undo has ended: an undo of somebody else's is as good as an old one."""
     await result(page, tour, topic)
     await page.evaluate("() => { document.querySelector('button[name=undo]').value += 'x' }")
-    await page.click("button[name=undo]")
+    await press(page, "button[name=undo]")
 
 
 async def preferences(page: Page, tour: Tour, topic: str) -> None:
@@ -103,12 +109,12 @@ async def preferences(page: Page, tour: Tour, topic: str) -> None:
 
 async def saved(page: Page, tour: Tour, topic: str) -> None:
     await preferences(page, tour, topic)
-    await page.click("button[name=do] >> nth=1")
+    await press(page, "button[name=do] >> nth=1")
 
 
 async def paused(page: Page, tour: Tour, topic: str) -> None:
     await preferences(page, tour, topic)
-    await page.click("button[value='pause.30']")
+    await press(page, "button[value='pause.30']")
 
 
 async def private(page: Page, tour: Tour, topic: str) -> None:
@@ -127,12 +133,12 @@ async def ask(page: Page, tour: Tour, topic: str) -> None:
 async def wrong(page: Page, tour: Tour, topic: str) -> None:
     await ask(page, tour, topic)
     await page.fill("input[type=email]", "jane")
-    await page.click("button.first")
+    await press(page, "button.first")
 
 
 async def mailed(page: Page, tour: Tour, topic: str) -> None:
     await preferences(page, tour, topic)
-    await page.click("button[name=mail]")
+    await press(page, "button[name=mail]")
 
 
 async def manage(page: Page, tour: Tour, topic: str) -> None:
@@ -141,14 +147,14 @@ async def manage(page: Page, tour: Tour, topic: str) -> None:
 
 async def session(page: Page, tour: Tour, topic: str) -> None:
     await manage(page, tour, topic)
-    await page.click("button.first")
-    await page.click("button[name=do] >> nth=1")
+    await press(page, "button.first")
+    await press(page, "button[name=do] >> nth=1")
 
 
 async def closed(page: Page, tour: Tour, topic: str) -> None:
     await manage(page, tour, topic)
-    await page.click("button.first")
-    await page.click("button[name=close]")
+    await press(page, "button.first")
+    await press(page, "button[name=close]")
 
 
 async def ended(page: Page, tour: Tour, topic: str) -> None:
@@ -161,7 +167,7 @@ async def wanted(page: Page, tour: Tour, topic: str) -> None:
 
 async def answered(page: Page, tour: Tour, topic: str) -> None:
     await wanted(page, tour, topic)
-    await page.click("button[value=yes]")
+    await press(page, "button[value=yes]")
 
 
 async def unanswered(page: Page, tour: Tour, topic: str) -> None:
@@ -178,7 +184,7 @@ async def away(page: Page, tour: Tour, topic: str) -> None:
 
 async def unsaved(page: Page, tour: Tour, topic: str) -> None:
     await page.goto(f"{tour.lost}/u/{tour.token(await tour.person(), topic)}")
-    await page.click("button[value=all]")
+    await press(page, "button[value=all]")
 
 
 SCENES: Mapping[str, Scene] = {
