@@ -107,7 +107,7 @@ async def page(
         async for row in queries("exports").left(connection, **asked, **rule, seen=export.snapshot, as_of=export.as_of, now=now, most=most)
     ]
     if not rows:
-        return [], Cursor(upto), False
+        return [], Cursor(upto), where.upto is not None  # what a former page saw is read to its end; whoever left since is not in it
     last = rows[-1]
     found = [Left(row["key"], row["plaintext"], row["received_at"], row["back"]) for row in rows if row["gone"]]
     return found, Cursor(where.after, upto, (int(last["position"]), last["bucket"], last["key"], last["evidence"])), True

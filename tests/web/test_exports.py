@@ -145,6 +145,10 @@ async def test_who_waits_hears_of_the_next_who_leaves(
         async with http.get(url, params={"after": after} if after else {}, headers=bearer) as answer:
             said = await answer.json()
             assert (len(said["items"]), said["more"]) == (seen, seen > 0), "only who is told that there is no more knows of all"
+    await leave(conn, people[4])
+    async with http.get(url, params={"after": second["next"]}, headers=bearer) as answer:
+        said = await answer.json()
+    assert [each["address"] for each in said["items"]] == [people[4].text], "who left behind an answer is in the next"
     for wrong in ({"after": "x"}, {"wait": "soon"}):
         async with http.get(url, params=wrong, headers=bearer) as answer:
             assert answer.status == 400
