@@ -44,6 +44,8 @@ OTHERWISE = "Or set DATABASE_URL to a PostgreSQL of your own."
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}  # whatever the locale out there is called
 KEEPER = "import sys; sys.path.append(sys.argv[1]); from mailprefs.embedded import keep; keep(*sys.argv[2:])"  # -P: none of the cwd
 DESCRIPTORS = Path("/proc/self/fd")
+SHARE = 8  # of the memory that there is, one part is for pages of the database
+BUFFERS = (128, 2048)  # MB at least, which is PostgreSQL's own; and at most: keys are random, and those of ten million addresses fit
 QUIET = {  # nothing a person typed is ever in the log: not as DETAIL, not as a statement, not in an ERROR
     "log_error_verbosity": "terse",
     "log_min_messages": "log",
@@ -61,6 +63,15 @@ async def running(home: Path, binaries: Path | None = None) -> AsyncIterator[str
         yield url
     finally:
         await server.stop()
+
+
+def buffers(bound: Path = Path("/sys/fs/cgroup/memory.max")) -> str:
+    """Return how much memory is for pages, as PostgreSQL spells it. It is taken as it is needed."""
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):  # no such file, or "max": not bounded
+        there = min(there, int(bound.read_text()))
+    least, most = BUFFERS
+    return f"{min(max((there >> 20) // SHARE, least), most)}MB"
 
 
 def is_made(home: Path) -> bool:
@@ -142,7 +153,13 @@ class Server:
             binaries = _programs(self._binaries or _borrowed(), sockets)
             self._make_cluster(binaries, sockets)
             _give_to_its_own(self.cluster, sockets)
-            settings = {**QUIET, "listen_addresses": "", "unix_socket_directories": f'"{sockets}"', "unix_socket_permissions": "0700"}
+            settings = {
+                **QUIET,
+                "shared_buffers": buffers(),
+                "listen_addresses": "",
+                "unix_socket_directories": f'"{sockets}"',
+                "unix_socket_permissions": "0700",
+            }
             server = [str(binaries / "postgres")] + [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
             with _open_private(self.home / "log", os.O_APPEND) as log:
                 keeper = [sys.executable, "-P", "-c", KEEPER, str(Path(__file__).parents[1]), str(self.home), str(sockets), str(alive)]

@@ -452,3 +452,13 @@ async def test_a_directory_that_another_account_made_is_refused(home: Path) -> N
     home.parent.chmod(0o1777)  # as /tmp is: what lies in it is its owner's
     async with running(home) as url:
         assert await ask(url, "select 1") == 1
+
+
+@pytest.mark.parametrize(("bound", "found"), [("max", None), (str(2 << 30), "256MB"), ("1000", "128MB"), (str(1 << 50), None)])
+def test_an_eighth_of_the_memory_is_for_pages(tmp_path: Path, bound: str, found: str | None) -> None:
+    """A container's bound counts where it is less than the machine has."""
+    (tmp_path / "memory.max").write_text(bound)
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    machines = f"{min(max(whole >> 23, 128), 2048)}MB"
+    assert embedded.buffers(tmp_path / "memory.max") == (found or machines)
+    assert embedded.buffers(tmp_path / "none") == machines
