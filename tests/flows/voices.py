@@ -95,7 +95,7 @@ class Town:
 
 def way_back(ring: KeyRing, key: UUID, scope: int, at: datetime) -> str:
     """Return what would take back a press, as a page says it."""
-    press = struct.pack(">16s16sdH", key.bytes, uuid4().bytes, at.timestamp(), scope)
+    press = struct.pack(">16s16sd?", key.bytes, uuid4().bytes, at.timestamp(), False) + str(scope).encode()
     return str(ring.timed("undo").dumps(urlsafe_b64encode(press).decode()))
 
 
