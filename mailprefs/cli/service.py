@@ -64,7 +64,7 @@ async def _migrated() -> None:
             applied = await opening.migrated(connection)
         finally:
             await connection.close()
-    tell(f"applied {', '.join(applied)}" if applied else "nothing to apply")
+    tell(f"applied {', '.join(applied)}" if applied else "the database is up to date")
 
 
 @click.command("serve")

@@ -68,7 +68,7 @@ async def test_release_web_and_worker(plain: Shell, conn: asyncpg.Connection) ->
         words = (command, "jane@example.org") if command == "why" else (command,)
         (await plain(*words, env=ANY)).said(2, r"the database lacks 0001_\w+\.sql, .*mailprefs migrate")
     (await plain("migrate")).said(0, r"applied 0001_\w+\.sql, ")
-    (await plain("migrate")).said(0, "nothing to apply")
+    (await plain("migrate")).said(0, "up to date")
     async with plain.running("serve", env=ANY) as web:
         await web.says("no link to somebody's choices can be mailed for connective, and no page promises one: that wants SMTP_URL")
         base, port = (await web.says(SERVES)).groups()
