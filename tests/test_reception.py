@@ -43,7 +43,7 @@ async def test_a_flood_of_forgeries_is_one_row_and_one_statement(conn: asyncpg.C
     bytes_ = await conn.fetchval("select pg_wal_lsn_diff(pg_current_wal_lsn(), $1)", before)
     assert await written(conn) == {NAME: 5_000, OTHER: 5_000}
     assert await conn.fetchval("select last_at from forgery where account = $1", OTHER) == AT + timedelta(milliseconds=9_999)
-    assert bytes_ < 64_000
+    assert bytes_ < 128_000  # a few pages whole, where a checkpoint was just made; a row for each would be more than a million
     await forgeries.keep(pool)
     assert await written(conn) == {NAME: 5_000, OTHER: 5_000}  # what is written is written once
 

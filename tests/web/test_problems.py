@@ -24,6 +24,7 @@ STATUS: dict[type[MailprefsError], int] = {
     errors.NotMade: 409,
     errors.Outdated: 409,
     errors.Expired: 410,
+    errors.NotOnACluster: 501,
     TooSlow: 408,
     TooLarge: 413,
     errors.Unreadable: 400,
