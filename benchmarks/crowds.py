@@ -80,10 +80,13 @@ async def _exported(connection: asyncpg.Connection, shared: Catalogue, options: 
             await work()
         return rows / span.seconds
 
-    bare = partial(connection.copy_from_query, _BARE, output=_nowhere, format="csv")
+    async def bare() -> float:
+        await connection.execute("reset all")  # a COPY as PostgreSQL plans it by itself: what an export sets stays with the session
+        return await scanned(partial(connection.copy_from_query, _BARE, output=_nowhere, format="csv"))
+
     return await turn_by_turn(
         options.turns,
-        bare=partial(scanned, bare),
+        bare=bare,
         out=partial(scanned, export("newsletter")),
         opt_in=partial(scanned, export("partners")),
     )

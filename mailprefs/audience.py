@@ -57,6 +57,8 @@ async def stream(
     Raises UnknownScope and NotMintable, before anything is sent, for what is no topic in use or no column.
     """
     known, minted = sound(topic, columns)
+    if order is None:
+        await queries("audience").by_two(connection)
     arguments = [list(topic.path), topic.wants(channel), channel.value, now]
     if order is None and not minted and not spreadsheet:
         return await _plain(connection, known, arguments, sink, format)
