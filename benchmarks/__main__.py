@@ -49,7 +49,7 @@ async def _described(stage: Stage) -> str:
 
 
 def _line(figure: Figure) -> str:
-    size = ",.1f" if figure.limit < 1_000 else ",.0f"
+    size = ",.2f" if figure.limit < 10 else ",.1f" if figure.limit < 1_000 else ",.0f"
     numbers = [format(figure.figure, size), format(figure.limit, size), format(figure.ratio, ".3f")]
     target = f"{'≤' if figure.most else '≥'} {figure.target:g}"
     return _ROW.format(figure.path, *numbers, target, "yes" if figure.holds else "no", f"{figure.unit}, beside {figure.beside}")
