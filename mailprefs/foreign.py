@@ -1,11 +1,12 @@
 """Providers' own files of suppressions, recognised by their columns, and read as if they were ours.
 
-Only what a provider documents, or what its own tools read and write, is recognised; docs/imports.md says where each is from. A row that
-says no lasting stop is refused with the reason. None of them lifts anything.
+Only what a provider documents, what its own tools read and write, or what several others read of it alike, is recognised; docs/imports.md
+says where each is from. A row that says no lasting stop is refused with the reason. None of them lifts anything.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
@@ -18,8 +19,17 @@ Fields = Mapping[str, str]
 LATEST = timezone(
     timedelta(hours=-12)
 )  # where a clock without a zone may stand: a stop that is dated too late holds, and one too early may not
+_WORD = re.compile(r"[A-Z_]+")
 _SPARKPOST = {"Bounce Rule": "bounce", "Spam Complaint": "complaint"}
 _MANDRILL = {"hard-bounce": "bounce", "spam": "complaint", "unsub": "choice", "custom": "choice"}
+_KLAVIYO = {  # the gravest first: a row may name several
+    "SPAM_COMPLAINT": "complaint",
+    "UNSUBSCRIBED": "choice",
+    "USER_SUPPRESSED": "choice",
+    "HARD_BOUNCE": "bounce",
+    "INVALID_EMAIL": "invalid",
+}
+_NO = frozenset({"", "0", "no", "false", "null", "none", "[]"})  # how a file says that something is not so
 _REASONS = {
     "HardBounce": "bounce",
     "SpamComplaint": "complaint",
@@ -41,9 +51,9 @@ class Origin:
     may: frozenset[str] | None = frozenset()  # None: any
 
     def is_of(self, columns: Collection[str]) -> bool:
-        """True for the columns of such a file."""
+        """True for the columns of such a file. One that may have any others, but calls a column ``address``, is ours."""
         found = frozenset(columns)
-        return self.must <= found and (self.may is None or found <= self.must | self.may)
+        return self.must <= found and (ADDRESS not in found if self.may is None else found <= self.must | self.may)
 
 
 def _always(cause: str) -> Callable[[Fields], str]:
@@ -57,6 +67,19 @@ def _by(column: str, causes: Mapping[str, str], other: str = "") -> Callable[[Fi
 def _permanent(column: str) -> Callable[[Fields], str]:
     """A bounce, where a status or an SMTP code says that it lasts (RFC 3463 §2: 5.X.X; RFC 5321 §4.2.1: 5yz)."""
     return lambda fields: "bounce" if fields.get(column, "").strip().startswith("5") else ""
+
+
+def _unless_no(column: str) -> Callable[[Fields], str]:
+    """A choice, unless the column says that there is none: a word we do not know is a stop."""
+    return lambda fields: "" if fields.get(column, "").strip().casefold() in _NO else "choice"
+
+
+def _klaviyo(fields: Fields) -> str:
+    """The gravest of what a profile's consent and its suppressions say."""
+    consent, held = (fields.get(column, "").upper() for column in ("Email Marketing Consent", "Email Suppressions"))
+    said = {consent.strip(), *_WORD.findall(held)}
+    known = (cause for word, cause in _KLAVIYO.items() if word in said)
+    return next(known, _unless_no("Email Suppressions")(fields))
 
 
 def _columns(*names: str) -> frozenset[str]:
@@ -96,6 +119,9 @@ ORIGINS = (  # the first that fits
     ),
     Origin("mailchimp-unsubscribed", _columns("Email Address", "UNSUB_TIME"), "Email Address", _always("choice"), "UNSUB_TIME", None),
     Origin("mailchimp-cleaned", _columns("Email Address", "CLEAN_TIME"), "Email Address", _always("bounce"), "CLEAN_TIME", None),
+    # Neither says when somebody left: Klaviyo's times may be those of an earlier consent, and Customer.io has none.
+    Origin("klaviyo", _columns("Email", "Email Marketing Consent"), "Email", _klaviyo, may=None),
+    Origin("customerio", _columns("email", "unsubscribed"), "email", _unless_no("unsubscribed"), may=None),
 )  # fmt: skip
 
 

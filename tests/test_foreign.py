@@ -43,6 +43,11 @@ FILES = {
         '"Email Address","First Name",UNSUB_TIME,UNSUB_REASON,UNSUB_REASON\na@example.org,A,"2026-01-31 09:30:00",,\n',
         (NEWSLETTER, "choice", NAIVE),
     ),
+    "klaviyo": (
+        "Email,Klaviyo ID,Email Marketing Consent,Email Suppressions\na@example.org,01H,SUBSCRIBED,\"['HARD_BOUNCE', 'SPAM_COMPLAINT']\"\n",
+        (MARKETING, "complaint", None),
+    ),
+    "customerio": ("id,email,unsubscribed,plan\n7,a@example.org,true,x\n", (NEWSLETTER, "choice", None)),
     "mailchimp-cleaned": ('"Email Address",CLEAN_TIME,LEID\na@example.org,"2026-01-31 09:30:00",1\n', (ROOT, "bounce", NAIVE)),
 }
 
@@ -81,11 +86,12 @@ async def test_what_an_api_lists_is_read_line_by_line_as_well(
         {"EmailAddress": "b@example.org", "Reason": "COMPLAINT", "LastUpdateTime": AT.timestamp()},
         {"recipient": "c@example.org", "type": "transactional", "source": "Bounce Rule", "created": AT.isoformat(), "transactional": True},
         {"address": "d@example.org", "scope": "newsletter", "cause": "choice"},
+        {"email": "e@example.org", "unsubscribed": True},
     ]
     text = "".join(json.dumps(line) + "\n" for line in lines)
     assert await imported(conn, text, Import(addresses, shared_catalogue, now), ndjson=True) == []
     found = await conn.fetch("select scope, cause from consent order by scope, cause")
-    assert [tuple(row) for row in found] == [(ROOT, "bounce"), (ROOT, "bounce"), (MARKETING, "complaint"), (NEWSLETTER, "choice")]
+    assert [tuple(row) for row in found] == [(ROOT, "bounce"), (ROOT, "bounce"), (MARKETING, "complaint")] + [(NEWSLETTER, "choice")] * 2
 
 
 @pytest.mark.parametrize(
@@ -96,6 +102,8 @@ async def test_what_an_api_lists_is_read_line_by_line_as_well(
         {"EmailAddress": "a@example.org", "SuppressionReason": "Other", "Origin": "", "CreatedAt": ""},
         {"email": "a@example.org", "reason": "soft-bounce", "detail": "", "created_at": "", "expires_at": "", "last_event_at": ""},
         {"email": "a@example.org", "created": "some time ago"},
+        {"Email": "a@example.org", "Email Marketing Consent": "NEVER_SUBSCRIBED", "Email Suppressions": "[]"},
+        {"email": "a@example.org", "unsubscribed": "False"},
     ],
 )
 def test_what_says_no_lasting_stop_is_refused_with_a_reason(row: dict[str, str]) -> None:
@@ -112,11 +120,31 @@ def test_what_says_no_lasting_stop_is_refused_with_a_reason(row: dict[str, str])
         ["address", "scope", "cause"],
         ["Email Address", "OPTIN_TIME"],
         ["address", "created_at"],
+        ["address", "scope", "cause", "email", "unsubscribed"],
+        ["Email", "Email Suppressions"],
         [],
     ],
 )
 def test_nothing_is_guessed(columns: list[str]) -> None:
     assert foreign.recognised(columns) is None
+
+
+@pytest.mark.parametrize(
+    ("consent", "held", "cause"),
+    [
+        ("UNSUBSCRIBED", "", "choice"),
+        ("SUBSCRIBED", "HARD_BOUNCE", "bounce"),
+        ("UNSUBSCRIBED", '["INVALID_EMAIL", "HARD_BOUNCE"]', "choice"),
+        ("NEVER_SUBSCRIBED", "INVALID_EMAIL", "invalid"),
+        ("SUBSCRIBED", "SOMETHING_NEW", "choice"),
+        ("SUBSCRIBED", "", ""),
+    ],
+)
+def test_of_several_words_the_gravest_counts_and_an_unknown_one_stops(consent: str, held: str, cause: str) -> None:
+    profile = {"Email": "a@example.org", "Email Marketing Consent": consent, "Email Suppressions": held}
+    (read,) = Reading("connective/newsletter", "connective/marketing").rows(iter([Row(1, profile)]))
+    assert read.fields.get("cause", "") == cause
+    assert bool(read.wrong) == (cause == "")
 
 
 def test_a_time_is_never_read_as_earlier_than_it_was() -> None:
