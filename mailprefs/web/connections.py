@@ -15,6 +15,9 @@ from mailprefs.web import pages, problems
 MOST = 4096  # connections at once; an idle one takes some 20 kB
 OTHERS = 128  # open files that are no connection: the pools, calls to providers, the log, the worker beside an own PostgreSQL
 FEWEST = 64  # connections that a service is worth starting for
+PARTS = 16  # of one segment that are read by themselves: nobody sends so many requests at once, and each costs a call
+
+_END = b"\r\n\r\n"  # of the head of a request
 
 
 def places() -> int:
@@ -91,6 +94,14 @@ class _Connection(web.RequestHandler):
     """Speaks HTTP with one client. What is no request it refuses in words of ours: aiohttp's repeat what was sent, token and all."""
 
     __slots__ = ()
+
+    def data_received(self, data: bytes) -> None:
+        """Read heads one by one: aiohttp forgets what came whole, if what is no request follows it in the same segment."""
+        *heads, rest = data.split(_END, PARTS)
+        for head in heads:
+            super().data_received(head + _END)
+        if rest or not heads:  # aiohttp itself asks with nothing whether there is more in what it kept
+            super().data_received(rest)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
