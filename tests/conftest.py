@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import os
 import re
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, date, datetime
+from hashlib import pbkdf2_hmac, sha256
 from pathlib import Path
 from shutil import disk_usage
 from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -32,6 +36,7 @@ NOT_ON_A_CLUSTER = ("test_citus", "test_endpoints", "test_exports", "test_feed",
 HEARD_BY_SYSTEMS = "test_systems_of_the_senders_own_hear_nothing_of_a_sensitive_topic_and_no_name_or_title"
 # What comes in by these doors is asked of PostgreSQL by rooms whose own tests ask the same; the mutants are about tests.
 ABOUT_NO_SQL = ("browser", "cli", "mailroom", "providers", "sandbox", "web", "test_mutants")
+PAGES = (128, 128)  # MB for pages: whoever makes or drops a database looks through all of them, and those of tests are small
 AT_ONCE = 25  # databases dropped together: each drop asks the server for a checkpoint, and the first does the work of all
 CHANNELS = {"sendgrid": Channel.EMAIL, "twilio": Channel.SMS}
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -82,9 +87,21 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     binaries = os.environ.get("MAILPREFS_TEST_BINARIES")
     with TemporaryDirectory(dir=_quick_place(), ignore_cleanup_errors=True) as home, asyncio.Runner() as runner:
         running = embedded.running(Path(home) / "data", Path(binaries) if binaries else None)
-        url = runner.run(running.__aenter__())
+        with pytest.MonkeyPatch.context() as small:
+            small.setattr(embedded, "BUFFERS", PAGES)
+            url = runner.run(running.__aenter__())
+        runner.run(_admin(url, f"alter role {embedded.ROLE} password '{_verifier(urlsplit(url).password or '')}'"))
         yield url
         runner.run(running.__aexit__(None, None, None))
+
+
+def _verifier(password: str) -> str:
+    """How PostgreSQL keeps a password, by one round of SCRAM instead of 4,096: nobody guesses this one, and a test connects many times."""
+    salt = os.urandom(16)
+    salted = pbkdf2_hmac("sha256", password.encode(), salt, 1)
+    client, server = (hmac.digest(salted, key, "sha256") for key in (b"Client Key", b"Server Key"))
+    kept = [b64encode(each).decode() for each in (salt, sha256(client).digest(), server)]
+    return "SCRAM-SHA-256$1:{}${}:{}".format(*kept)
 
 
 def _quick_place() -> Path | None:
@@ -138,27 +155,49 @@ async def _knowing(server: str, known: Catalogue, ring: KeyRing) -> AsyncIterato
 
 
 @pytest.fixture(scope="session")
-def emptied(server: str) -> Iterator[list[str]]:
+def admin(server: str) -> Iterator[Callable[..., None]]:
+    """Ask the server something over one connection that stays: it is wanted before and after each test."""
+    with asyncio.Runner() as runner:
+        connection = runner.run(asyncpg.connect(server))
+
+        def ask(statement: str, *values: object) -> None:
+            runner.run(connection.execute(statement, *values))
+
+        yield ask
+        runner.run(connection.close())
+
+
+@pytest.fixture(scope="session")
+def emptied(admin: Callable[..., None]) -> Iterator[list[str]]:
     """The names of databases that their tests are done with, and that are still to be dropped."""
     names: list[str] = []
     yield names
-    asyncio.run(_drop(server, names))
+    _drop(admin, names)
 
 
 @pytest.fixture
-async def database(server: str, template: str, shared_catalogue: Catalogue, ring: KeyRing, emptied: list[str]) -> AsyncIterator[str]:
-    """The URL of a fresh migrated database."""
-    if CITUS:  # a copy would lack its shards
-        async with _knowing(server, shared_catalogue, ring) as made:
-            yield database_url(server, made)
-        return
+def database(request: pytest.FixtureRequest, server: str) -> str:
+    """The URL of a fresh migrated database on the server."""
+    found: str = request.getfixturevalue("spread_out" if CITUS else "copied")
+    return found
+
+
+@pytest.fixture
+def copied(server: str, template: str, admin: Callable[..., None], emptied: list[str]) -> Iterator[str]:
     name = f"test_{uuid4().hex}"
-    await _admin(server, f'create database "{name}" template "{template}" strategy {_quick_copy()}')
+    admin(f'create database "{name}" template "{template}" strategy {_quick_copy()}')
     yield database_url(server, name)
-    await _cut_off(server, name)
+    admin("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", name)
     emptied.append(name)
     if len(emptied) >= AT_ONCE:
-        await _drop(server, emptied)
+        _drop(admin, emptied)
+
+
+@pytest.fixture
+async def spread_out(server: str, shared_catalogue: Catalogue, ring: KeyRing) -> AsyncIterator[str]:
+    """On a cluster it is made anew: a copy would lack its shards."""
+    async with _knowing(server, shared_catalogue, ring) as made:
+        yield database_url(server, made)
 
 
 @pytest.fixture
@@ -180,14 +219,9 @@ async def _admin(server: str, *statements: str) -> None:
     await connection.close()
 
 
-async def _cut_off(server: str, name: str) -> None:
-    connection = await asyncpg.connect(server)
-    await connection.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", name)
-    await connection.close()
-
-
-async def _drop(server: str, names: list[str]) -> None:
-    await _admin(server, *(f'drop database "{name}" with (force)' for name in names))
+def _drop(admin: Callable[..., None], names: list[str]) -> None:
+    for name in names:
+        admin(f'drop database "{name}" with (force)')
     names.clear()
 
 
