@@ -166,14 +166,14 @@ class World:
 
     # the voices, each in its own words
 
-    async def decisions(self) -> dict[Pair, Decision]:
-        pairs = [(one, topic) for one in self.town.everyone for topic in self.topics]
+    async def decisions(self, people: Sequence[Address] | None = None) -> dict[Pair, Decision]:
+        pairs = [(one, topic) for one in people or self.town.everyone for topic in self.topics]
         asked = [Question(self.addresses.heard(text_of(one)), text_of(one), topic.name) for one, topic in pairs]
         answers = await decisions.decide(self.conn, asked, self.catalogue, now=self.now)
         return {(text_of(one), topic.number): answer for (one, topic), answer in zip(pairs, answers, strict=True)}
 
-    async def allowed(self) -> Answers:
-        return {pair: decision.allowed for pair, decision in (await self.decisions()).items()}
+    async def allowed(self, people: Sequence[Address] | None = None) -> Answers:
+        return {pair: decision.allowed for pair, decision in (await self.decisions(people)).items()}
 
     async def over_http(self) -> Answers:
         """What an application is told."""
