@@ -14,14 +14,17 @@ from .conftest import Stage
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MESSAGES = 5
-# Run by the page itself as it loads, once for each tab: what Playwright evaluates counts as pressed by a person.
-ONCE = "addEventListener('load', () => { if (sessionStorage.done) return; sessionStorage.done = 1; %s })"
+# Run by the page itself as it loads, the first time in each tab: what Playwright evaluates counts as pressed by a person.
+ONCE = """addEventListener('load', () => {
+  sessionStorage.loads = 1 + Number(sessionStorage.loads || 0);
+  if (sessionStorage.loads == 1) { %s } })"""
 SUBMIT = """const form = document.querySelector('main form'), made = document.createElement('input');
   made.type = 'hidden'; made.name = 'stop'; made.value = 'this'; form.append(made); form.submit()"""
 CLICK = "document.querySelector('button[value=this]').click()"
 NEXT = """addEventListener('load', () => {
   const todo = sessionStorage.todo === undefined ? document.forms.length : Number(sessionStorage.todo);
-  if (todo > 0 && document.forms[todo - 1]) { sessionStorage.todo = todo - 1; document.forms[todo - 1].submit() } })"""
+  if (todo > 0 && document.forms[todo - 1]) { sessionStorage.todo = todo - 1; document.forms[todo - 1].submit() }
+  else sessionStorage.done = 1 })"""
 
 
 def link(stage: Stage, text: str) -> str:
@@ -55,8 +58,7 @@ async def test_what_a_script_presses_stops_nothing(browser: Browser, stage: Stag
     page.on("request", lambda request: sent.append(request.method))
     await page.add_init_script(ONCE % script)
     await page.goto(link(stage, text))
-    await page.wait_for_function("() => sessionStorage.done && document.readyState === 'complete'")
-    await page.wait_for_timeout(300)
+    await page.wait_for_function("() => sessionStorage.loads == 2")
     assert sent == ["GET", "POST"], "the script did press"
     assert await page.title() == "Stop these emails? · Connective Care"
     assert await rows(behind, stage, text) == 0
@@ -82,8 +84,7 @@ async def test_a_gateway_that_renders_and_submits_everything_unsubscribes_nobody
         url = link(stage, text)
         for path in (url, url.replace("/u/", "/p/"), f"{url}?lang=de"):
             await page.goto(path)
-            await page.wait_for_timeout(150)
-            await page.wait_for_load_state()
+            await page.wait_for_function("() => sessionStorage.done")
             await page.evaluate("() => sessionStorage.clear()")
         await context.close()
     assert sent >= 3 * MESSAGES
