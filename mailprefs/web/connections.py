@@ -7,6 +7,8 @@ from heapq import nsmallest
 from typing import Any
 
 from aiohttp import web
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web_protocol import _ErrInfo
 
 from mailprefs import telemetry
 from mailprefs.errors import MailprefsError, Misconfigured
@@ -99,9 +101,16 @@ class _Connection(web.RequestHandler):
         """Read heads one by one: aiohttp forgets what came whole, if what is no request follows it in the same segment."""
         *heads, rest = data.split(_END, PARTS)
         for head in heads:
-            super().data_received(head + _END)
+            self._read(head + _END)
         if rest or not heads:  # aiohttp itself asks with nothing whether there is more in what it kept
-            super().data_received(rest)
+            self._read(rest)
+
+    def _read(self, data: bytes) -> None:
+        """Read on; whoever awaits a body that cannot be read is told so, which aiohttp leaves to their patience."""
+        awaited = self._messages[-1][1] if self._messages else self._current_request.content if self._current_request else EMPTY_PAYLOAD
+        super().data_received(data)
+        if self._messages and isinstance(self._messages[-1][0], _ErrInfo) and not awaited.is_eof():
+            awaited.set_exception(web.RequestPayloadError("not a body"))
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
