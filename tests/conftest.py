@@ -115,6 +115,13 @@ def _quick_copy() -> str:
     return "file_copy" if "MAILPREFS_TEST_DATABASE_URL" not in os.environ and _quick_place() else "wal_log"
 
 
+@pytest.fixture
+def quick(tmp_path: Path) -> Iterator[Path]:
+    """A directory of the test's own for a PostgreSQL of its own: on a disk each of its commits would be waited for."""
+    with TemporaryDirectory(dir=_quick_place() or tmp_path, prefix="quick-", ignore_cleanup_errors=True) as directory:
+        yield Path(directory)
+
+
 @pytest.fixture(scope="session")
 def template(server: str, shared_catalogue: Catalogue, ring: KeyRing) -> Iterator[str]:
     """The name of a migrated database that knows the shared catalogue."""

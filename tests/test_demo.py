@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -49,6 +50,12 @@ def losing(nth: int) -> Detour:
     return detour
 
 
+@pytest.fixture(autouse=True)
+def soon(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the demos of this process, too, keep their PostgreSQL where no commit waits for a disk."""
+    monkeypatch.setattr(tempfile, "tempdir", str(quick))
+
+
 async def told(detour: Detour | None) -> tuple[bool, str]:
     lines: list[str] = []
     async with staged(Settings(PORT=0), lambda _: None, detour) as stage:
@@ -67,16 +74,16 @@ async def test_the_same_detour_without_a_loss_comes_out() -> None:
     assert right, text
 
 
-def test_the_command_ends_with_zero_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_the_command_ends_with_zero_and_leaves_nothing_behind(quick: Path) -> None:
     """Run as a newcomer runs it, from another folder, with a foreign locale and the usual port taken."""
     command = [sys.executable, "-m", "mailprefs", "demo", "--once"]
-    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "xx_YY", "HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=120, encoding="utf-8", check=False)
+    environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "xx_YY", "HOME": str(quick), "TMPDIR": str(quick)}
+    done = subprocess.run(command, cwd=quick, env=environment, capture_output=True, timeout=120, encoding="utf-8", check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The story came out as told." in done.stdout
     assert "Traceback" not in done.stderr
     assert "Ctrl-C" not in done.stderr, "how to use the sandbox stands in no story"
-    assert list(tmp_path.iterdir()) == []
+    assert list(quick.iterdir()) == []
 
 
 def processes(home: Path) -> list[int]:
@@ -128,29 +135,29 @@ def come_to(running: subprocess.Popen[str], words: str) -> None:
     ids=["as it begins", "as it starts", "in the story, it alone", "in the story, Ctrl-C", "while it serves"],
 )
 def test_told_to_stop_it_leaves_no_process_and_no_file(
-    tmp_path: Path, words: str, send: Callable[[int, int], None], number: int, status: int
+    quick: Path, words: str, send: Callable[[int, int], None], number: int, status: int
 ) -> None:
     """Told twice, as those are who run under make: the group is told, and make tells its own."""
-    with demo(tmp_path) as running:
+    with demo(quick) as running:
         come_to(running, words)
-        assert processes(tmp_path)  # the control: there is something to leave behind
+        assert processes(quick)  # the control: there is something to leave behind
         send(running.pid, number)
         time.sleep(0.05)
         with suppress(ProcessLookupError):
             send(running.pid, number)
         said, _ = running.communicate(timeout=60)
         assert (running.returncode, "Traceback" in said) == (status, False), said
-        assert processes(tmp_path) == []
-        assert list(tmp_path.iterdir()) == []
+        assert processes(quick) == []
+        assert list(quick.iterdir()) == []
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks at the processes of Linux")
-def test_killed_it_leaves_no_process(tmp_path: Path) -> None:
-    with demo(tmp_path) as running:
+def test_killed_it_leaves_no_process(quick: Path) -> None:
+    with demo(quick) as running:
         come_to(running, "A scanner opens")
-        assert len(processes(tmp_path)) > 1
+        assert len(processes(quick)) > 1
         running.kill()
         until = time.monotonic() + 30
-        while processes(tmp_path) and time.monotonic() < until:
+        while processes(quick) and time.monotonic() < until:
             time.sleep(0.1)
-        assert processes(tmp_path) == []
+        assert processes(quick) == []

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,33 @@ def binaries(request: pytest.FixtureRequest) -> Path | None:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(quick: Path) -> Path:
     """A place with a space and an accent, in a directory that nobody else can enter."""
-    return tmp_path / "année 1" / "postgres"
+    return quick / "année 1" / "postgres"
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path | None], Path]:
+    """Where these programs ran a server once, and left its cluster and its password."""
+
+    @cache
+    def made(binaries: Path | None) -> Path:
+        home = tmp_path_factory.mktemp("once") / "postgres"
+        with asyncio.Runner() as runner:
+            server = Server(home, binaries)
+            runner.run(server.start())
+            runner.run(server.stop())
+        return home
+
+    return made
+
+
+@pytest.fixture
+def used(home: Path, binaries: Path | None, once: Callable[[Path | None], Path]) -> Path:
+    """The home of a server that ran before, for tests that are not about its first start: a cluster is copied sooner than made."""
+    home.mkdir(mode=0o700, parents=True)
+    subprocess.run(["cp", "-a", once(binaries) / "cluster", once(binaries) / "password", home], check=True)
+    return home
 
 
 @pytest.fixture
@@ -140,6 +165,7 @@ async def test_an_acknowledged_commit_is_on_disk_and_there_after_a_restart(home:
         assert await ask(url, "select n from kept") == 42
 
 
+@pytest.mark.usefixtures("used")
 async def test_there_is_no_port_and_no_way_in_without_the_password(home: Path, binaries: Path | None) -> None:
     async with running(home, binaries) as url:
         assert await ask(url, "show listen_addresses") == ""
@@ -163,6 +189,7 @@ async def test_the_password_is_private_and_nowhere_else(home: Path, binaries: Pa
         assert not list(sockets(home).glob("password"))
 
 
+@pytest.mark.usefixtures("used")
 async def test_no_value_a_person_typed_is_in_the_log(home: Path, binaries: Path | None) -> None:
     canary = "canary@example.com"
     async with running(home, binaries) as url:
@@ -179,6 +206,7 @@ async def test_no_value_a_person_typed_is_in_the_log(home: Path, binaries: Path 
     assert canary not in (home / "log").read_text()
 
 
+@pytest.mark.usefixtures("used")
 async def test_the_server_stays_until_the_last_one_leaves(home: Path, binaries: Path | None) -> None:
     first, second = Server(home, binaries), Server(home, binaries)
     await first.start()
@@ -205,6 +233,7 @@ async def test_many_who_come_at_once_find_one_server(home: Path, binaries: Path 
     assert await ask(theirs, "select 1") == 1
 
 
+@pytest.mark.usefixtures("used")
 async def test_a_killed_user_takes_the_server_with_it(home: Path, spawn: Spawn) -> None:
     user, url = spawn()
     pid, directory = postmaster(home), sockets(home)
@@ -219,6 +248,7 @@ async def test_a_killed_user_takes_the_server_with_it(home: Path, spawn: Spawn) 
     pytest.fail("the directory of the socket was left behind")
 
 
+@pytest.mark.usefixtures("used")
 async def test_a_killed_user_leaves_the_server_to_the_others(home: Path, binaries: Path | None, spawn: Spawn) -> None:
     user, _ = spawn()
     async with running(home, binaries) as url:
@@ -230,6 +260,7 @@ async def test_a_killed_user_leaves_the_server_to_the_others(home: Path, binarie
     assert not is_there(pid)
 
 
+@pytest.mark.usefixtures("used")
 async def test_one_who_comes_right_after_a_killed_user_is_served(home: Path, binaries: Path | None, spawn: Spawn) -> None:
     for _ in range(5):
         user, url = spawn()
@@ -239,6 +270,7 @@ async def test_one_who_comes_right_after_a_killed_user_is_served(home: Path, bin
             assert await ask(url, "select count(*) from kept") == 0
 
 
+@pytest.mark.usefixtures("used")
 async def test_a_killed_server_comes_back_with_all_that_was_acknowledged(home: Path, binaries: Path | None) -> None:
     async with AsyncExitStack() as everyone:
         url = await everyone.enter_async_context(running(home, binaries))
@@ -253,6 +285,7 @@ async def test_a_killed_server_comes_back_with_all_that_was_acknowledged(home: P
     assert (home / "log").read_text().count("starting PostgreSQL") == 4
 
 
+@pytest.mark.usefixtures("used")
 async def test_a_number_in_use_again_is_not_taken_for_a_server(home: Path, binaries: Path | None, by_hand: ByHand) -> None:
     async with running(home, binaries):
         pid_file = (home / "cluster" / "postmaster.pid").read_text().splitlines(keepends=True)
@@ -270,6 +303,7 @@ async def test_a_number_in_use_again_is_not_taken_for_a_server(home: Path, binar
         somebody.wait()
 
 
+@pytest.mark.usefixtures("used")
 async def test_a_server_started_by_hand_never_gets_a_second_one_beside_it(home: Path, binaries: Path | None, by_hand: ByHand) -> None:
     async with running(home, binaries):
         password = (home / "password").read_text()
@@ -283,6 +317,7 @@ async def test_a_server_started_by_hand_never_gets_a_second_one_beside_it(home: 
     assert await ask(f"postgresql://mailprefs:{password}@/postgres?host={sockets(home)}", "select 1") == 1
 
 
+@pytest.mark.usefixtures("used")
 async def test_a_frozen_server_is_waited_for_only_so_long(home: Path, binaries: Path | None) -> None:
     owner = Server(home, binaries)
     await owner.start()
@@ -299,6 +334,7 @@ async def test_a_frozen_server_is_waited_for_only_so_long(home: Path, binaries: 
     assert not is_there(pid)
 
 
+@pytest.mark.usefixtures("used")
 async def test_an_interrupt_at_the_terminal_leaves_the_server_to_those_who_drain(home: Path, spawn: Spawn) -> None:
     user, url = spawn(start_new_session=True)
     os.killpg(user.pid, signal.SIGINT)
@@ -325,18 +361,16 @@ async def test_a_cluster_is_made_whole_or_not_at_all(home: Path, binaries: Path 
     assert not left.exists()
 
 
+@pytest.mark.usefixtures("used")
 async def test_a_cluster_of_another_version_is_left_alone(home: Path, binaries: Path | None) -> None:
-    async with running(home, binaries):
-        pass
     (home / "cluster" / "PG_VERSION").write_text("14\n")
     with pytest.raises(Misconfigured, match=r"made by PostgreSQL 14.*DATABASE_URL"):
         await Server(home, binaries).start()
     assert (home / "cluster" / "PG_VERSION").read_text() == "14\n"
 
 
+@pytest.mark.usefixtures("used")
 async def test_a_lost_password_is_named_at_once(home: Path, binaries: Path | None) -> None:
-    async with running(home, binaries):
-        pass
     (home / "password").unlink()
     with pytest.raises(Misconfigured, match=r"password is gone.*DATABASE_URL"):
         await Server(home, binaries).start()
@@ -355,9 +389,8 @@ async def test_a_strangers_directory_lends_no_code(home: Path, tmp_path: Path, m
     assert not (tmp_path / "sprung").exists()
 
 
+@pytest.mark.usefixtures("used")
 async def test_a_server_that_cannot_start_says_why(home: Path, binaries: Path | None) -> None:
-    async with running(home, binaries):
-        pass
     with (home / "cluster" / "postgresql.conf").open("a") as conf:
         conf.write("shared_buffers = nonsense\n")
     with pytest.raises(Unavailable, match=r"FATAL:.*DATABASE_URL"):
@@ -410,13 +443,14 @@ async def test_root_runs_it_as_an_account_of_its_own_and_opens_no_door(home: Pat
 
 
 @pytest.mark.skipif(not ROOT, reason="only root has to become somebody else, run: sudo make test")
-async def test_what_nobody_ran_before_is_given_to_its_own_account(home: Path, binaries: Path | None, tmp_path: Path) -> None:
-    nobody = pwd.getpwnam("nobody").pw_uid
+@pytest.mark.usefixtures("used")
+async def test_what_nobody_ran_before_is_given_to_its_own_account(home: Path, binaries: Path | None) -> None:
+    nobody, precious = pwd.getpwnam("nobody").pw_uid, home.parent / "precious"
     async with running(home, binaries) as url:
         await ask(url, "create table kept as select 42 as n")
-    (tmp_path / "precious").touch()
-    (home / "cluster" / "pg_tblspc" / "link").symlink_to(tmp_path / "precious")
-    (home / "cluster" / "hard").hardlink_to(tmp_path / "precious")
+    precious.touch()
+    (home / "cluster" / "pg_tblspc" / "link").symlink_to(precious)
+    (home / "cluster" / "hard").hardlink_to(precious)
     for path in (home / "cluster", *(home / "cluster").rglob("*")):
         if path.name not in ("link", "hard"):
             os.chown(path, nobody, nobody)
@@ -425,7 +459,7 @@ async def test_what_nobody_ran_before_is_given_to_its_own_account(home: Path, bi
         assert await ask(url, "select n from kept") == 42
         assert Path("/proc", str(postmaster(home))).stat().st_uid in embedded.NUMBERS
     assert {path.stat().st_uid for path in (home / "cluster").rglob("*") if path.name != "hard"} == {(home / "cluster").stat().st_uid}
-    assert (tmp_path / "precious").stat().st_uid == 0
+    assert precious.stat().st_uid == 0
 
 
 @pytest.mark.parametrize("which", ["home", "parent"])

@@ -168,6 +168,7 @@ class Interrupting:
         if name == "click":
             os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # as at a terminal: what runs in the background ignores it
 sys.meta_path.insert(0, Interrupting())
 sys.argv = ["mailprefs", "--help"]
 from mailprefs.{room} import main
