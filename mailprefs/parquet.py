@@ -14,7 +14,8 @@ from mailprefs.errors import Misconfigured
 from mailprefs.packing import Sink
 
 MEMORY = "128MB"  # that DuckDB takes at most
-GROUP = 20_480  # rows that are packed together, and held in memory until then
+GROUP = 20_480  # rows, and somewhat more, that are packed together, and held in memory until then
+BUFFER = 512 * 1024  # bytes that are read of the rows at once; a row may have half as many
 
 
 def duckdb() -> Any:
@@ -63,8 +64,13 @@ def _all(file: Any, chunk: bytes) -> None:
 
 
 def _convert(library: Any, pipe: Path, path: Path, columns: Sequence[str]) -> None:
-    """Read the pipe to its end. Nothing in it is guessed: every column is text, and an empty text is no null."""
-    with library.connect(":memory:", config={"threads": 1, "memory_limit": MEMORY}) as connection:
+    """Read the pipe to its end. Nothing in it is guessed: every column is text, and an empty text is no null.
+
+    It reads "in parallel", by one thread: the other way it lets go of nothing that came through a pipe before the end, first in memory and
+    then on disk. So no field may hold the end of a line: DuckDB refuses such rows, and `bulk.ONE_LINE` lets none in.
+    """
+    config = {"threads": 1, "memory_limit": MEMORY, "temp_directory": str(pipe.parent)}
+    with library.connect(":memory:", config=config) as connection:
         rows = connection.read_csv(
             str(pipe),
             header=False,
@@ -74,6 +80,8 @@ def _convert(library: Any, pipe: Path, path: Path, columns: Sequence[str]) -> No
             quotechar='"',
             escapechar='"',
             allow_quoted_nulls=False,
-            parallel=False,
+            parallel=True,
+            buffer_size=BUFFER,
+            max_line_size=BUFFER // 2,
         )
         rows.write_parquet(str(path), compression="zstd", row_group_size=GROUP)
