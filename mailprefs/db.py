@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import cache
 from hashlib import sha256
@@ -17,7 +17,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from mailprefs import shipped
-from mailprefs.errors import MailprefsError, Misconfigured, NotOnACluster, Unavailable
+from mailprefs.errors import MailprefsError, Misconfigured, NotOnACluster, Unavailable, Unsure
 
 Connection = asyncpg.Connection | PoolConnectionProxy
 Pool = asyncpg.Pool
@@ -100,20 +100,23 @@ def is_trouble(error: BaseException) -> bool:
 @asynccontextmanager
 async def acquired(pool: Pool) -> AsyncIterator[PoolConnectionProxy]:
     """Lend a connection, waiting at most half a second. Raises Unavailable for trouble of the database, inside the block too."""
+    done = False
     try:
         async with pool.acquire(timeout=ACQUIRE) as connection:
             yield connection
+            done = True
     except MailprefsError:  # what was raised inside the block has words of its own
         raise
     except Exception as error:
-        if is_trouble(error):
+        if not is_trouble(error):
+            raise
+        if not done:  # else it was lost as it was given back, and what was done with it holds
             raise Unavailable("the database cannot be reached. Try again.") from error
-        raise
 
 
 @asynccontextmanager
 async def sure(connection: PoolConnectionProxy | asyncpg.Connection) -> AsyncIterator[None]:
-    """Raise Unavailable at the end if the server warned, as it does when it gives up waiting for its standby: then a commit is in doubt."""
+    """Raise Unsure if a commit is in doubt: the server was lost within, or warned, as it does when it gives up waiting for its standby."""
     doubts: list[str] = []
 
     def listener(_connection: Any, message: Any) -> None:
@@ -124,10 +127,21 @@ async def sure(connection: PoolConnectionProxy | asyncpg.Connection) -> AsyncIte
     try:
         yield
         await asyncio.sleep(0)  # asyncpg hands notices over on the next turn of the loop
+    except Exception as error:
+        if _is_lost(error):
+            raise Unsure("the database was lost while it recorded this. Try again.") from error
+        raise
     finally:
-        connection.remove_log_listener(listener)
+        with suppress(asyncpg.InterfaceError):  # a pool has taken back what was lost
+            connection.remove_log_listener(listener)
     if doubts:
-        raise Unavailable("the standby did not confirm. Try again.")
+        raise Unsure("the standby did not confirm. Try again.")
+
+
+def _is_lost(error: BaseException) -> bool:
+    """True for trouble that no answer of the server told of, or of one that was ending: it may have committed before."""
+    told = isinstance(error, asyncpg.PostgresError) and not (error.sqlstate or "").startswith(("08", "57P"))
+    return is_trouble(error) and not told and not isinstance(error, MailprefsError)
 
 
 async def durable(connection: Connection) -> None:

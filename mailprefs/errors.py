@@ -80,5 +80,9 @@ class Unavailable(MailprefsError):
     """The database cannot be reached or is not ready. Try again."""
 
 
+class Unsure(Unavailable):
+    """The database was lost while it recorded something: it may have, or not. Try again: a fact that is told twice counts once."""
+
+
 class Busy(Unavailable):
     """Too much is waiting already. Try again."""

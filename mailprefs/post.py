@@ -122,10 +122,15 @@ async def ask(
 
 
 async def awaited(connection: Connection, one: Pass) -> str | None:
-    """Return the address that a question was mailed to; None if it is long gone."""
+    """Return the address that a question was mailed to; None if it was answered, or is long gone."""
     address = Address(one.key)
     found: str | None = await queries("post").awaited(connection, bucket=address.bucket, key=one.key, id=one.id)
     return found
+
+
+async def answered(connection: Connection, one: Pass) -> None:
+    """Forget the address that a question was mailed to. Whoever said yes is known by now; of whoever said no nothing but that is kept."""
+    await queries("post").done(connection, bucket=Address(one.key).bucket, key=one.key, id=one.id)
 
 
 async def close(connection: Connection, one: Pass, *, now: datetime) -> None:

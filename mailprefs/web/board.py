@@ -55,6 +55,7 @@ class News:
     undone: bool = False
     late: bool = False  # the time to undo had ended
     refused: bool = False  # one too many for today
+    idle: bool = False  # an old form once more, which was recorded the first time
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +80,26 @@ class Line:
 
 
 QUIET = News()
-AGAIN = "-"  # shown in another language, where there is nothing to take back
 MAILED = "mailed"
+# how what a deed opens may stand after it did nothing: somebody stopped it since the form was first pressed
+_SHUT = {Act.ON: (State.STOPPED, State.UNASKED), Act.ADS_ON: (State.STOPPED,), Act.RESUME: (State.PAUSED,)}
 
 
 async def show(request: web.Request, visit: Visit, news: News = QUIET) -> web.Response:
     """Return the page as it stands now. Raises Unavailable."""
     house = request.app[HOUSE]
-    values: dict[str, Any] = {"visit": visit, "news": news, "form": forms.fresh(house), "changed": None, **_session(request, visit)}
+    values: dict[str, Any] = {
+        "visit": visit,
+        "news": news,
+        "form": forms.fresh(house),
+        "changed": None,
+        "stale": False,
+        **_session(request, visit),
+    }
     values["honoured"] = await signals.honour(request, visit.address, visit.brand)
     values["mailing"] = visit.trusted and visit.brand.number in house.mailing
     values["left"] = minutes(news.left)
-    again = news.undo or (AGAIN if visit.session else None)  # a link would lose the session
+    again = news.undo or (screens.AGAIN if visit.session else None)  # a link would lose the session
     if not visit.open:
         return screens.show(request, "private", visit.brand, again=again, **values)
     async with db.acquired(request.app[POOL]) as connection:
@@ -99,7 +108,9 @@ async def show(request: web.Request, visit: Visit, news: News = QUIET) -> web.Re
     ads = _cell(sheet.ads, None, "ads", visit) if sheet.ads else None
     text = sheet.person.address.text if visit.brand.page == "open" else None  # to a private brand, who reads along learns nothing
     values |= {"sheet": sheet, "lines": lines, "ads": ads, "masked": masks.mask(text) if text else None}
-    values["changed"] = _changed(news.deed, sheet, lines, ads) if news.deed else None
+    if news.deed:
+        values["changed"] = changed = _changed(news.deed, sheet, lines, ads)
+        values["stale"] = news.idle and changed.cell.state in _SHUT.get(news.deed.act, ())
     return screens.show(request, "preferences", visit.brand, locale=sheet.person.locale, again=again, **values)
 
 
@@ -183,9 +194,12 @@ async def press(request: web.Request, visit: Visit, form: Mapping[str, str]) -> 
     try:
         return await show(request, visit, news)
     except Unavailable:
-        if deed.act.opens or news.refused:
+        if news.deed is None or news.refused or (deed.act.opens and news.idle):
             raise
-        return screens.saved(request, visit.brand)  # what was acknowledged holds, whether or not the rest can be shown
+        # what was acknowledged holds, whether or not the rest can be shown
+        if visit.session or deed.act not in (Act.STOP, Act.ALL):
+            return screens.kept(request, visit.brand, session=_session(request, visit)["session"])
+        return screens.saved(request, visit.brand)
 
 
 async def _do(request: web.Request, visit: Visit, deed: Deed, form: Mapping[str, str]) -> News:
@@ -198,7 +212,7 @@ async def _do(request: web.Request, visit: Visit, deed: Deed, form: Mapping[str,
     done = await deeds.do(request, form["do"], deed, person, visit.door, nonce)
     # a page without topics says the same whether or not it was stopped before
     undo = done.undo if done.undo or visit.open or done.lasting else deeds.way_back(request, form["do"], visit.address, visit.door, nonce)
-    return News(deed, undo=undo if visit.trusted else "", left=ledger.UNDO, refused=done.refused)
+    return News(deed, undo=undo if visit.trusted else "", left=ledger.UNDO, refused=done.refused, idle=done.idle)
 
 
 async def _turn_on(request: web.Request, visit: Visit, deed: Deed, nonce: str) -> News:
@@ -207,12 +221,14 @@ async def _turn_on(request: web.Request, visit: Visit, deed: Deed, nonce: str) -
     async with db.acquired(request.app[POOL]) as connection:
         sheet = await choices.sheet(connection, visit.address, visit.brand, house.catalogue, now=house.clock())
     standing = sheet.cell(deed.scope, deed.channel) if deed.channel else None
+    if standing is not None and standing.state not in _SHUT[Act.ON]:
+        return News(deed, idle=True)  # a reload says what holds, as the press did
     if standing is None or not standing.openers:
         return QUIET
     if not request.app[THOUGHTS].allowed(visit.address.key, house.clock()):
         return News(deed, refused=True)
-    await deeds.turn_on(request, deed, standing, proven(request, visit.brand, deed.scope), nonce)
-    return News(deed)
+    done = await deeds.turn_on(request, deed, standing, proven(request, visit.brand, deed.scope), nonce)
+    return News(deed, idle=done.idle)
 
 
 def proven(request: web.Request, brand: Brand, scope: int) -> Proof:

@@ -89,6 +89,7 @@ class Done:
     undo: str = ""
     refused: bool = False
     lasting: bool = False  # one too many to be taken back, and recorded for good
+    idle: bool = False  # it was recorded before, and added nothing
 
 
 async def do(request: web.Request, text: str, deed: Deed, person: Person, door: Door, nonce: str) -> Done:
@@ -107,7 +108,7 @@ async def do(request: web.Request, text: str, deed: Deed, person: Person, door: 
         made = deed.changes(person, door, nonce, now)
         added = await presses.record(request, made)
     undoable = any(added) and not deed.act.opens
-    return Done(deed, way_back(request, text, person.address, door, nonce) if undoable else "")
+    return Done(deed, way_back(request, text, person.address, door, nonce) if undoable else "", idle=not any(added))
 
 
 def way_back(request: web.Request, text: str, address: Address, door: Door, nonce: str) -> str:
@@ -129,12 +130,13 @@ def chosen(address: Address, scope: int, standing: Standing, id_: str, now: date
     return [lift, replace(marketing, effect=Effect.STOP, id=f"{id_}-rest"), choice]
 
 
-async def turn_on(request: web.Request, deed: Deed, standing: Standing, shown: Proof, nonce: str) -> None:
+async def turn_on(request: web.Request, deed: Deed, standing: Standing, shown: Proof, nonce: str) -> Done:
     """Record that a recipient chose a topic, with what was shown to them. Raises Unavailable."""
     now = request.app[HOUSE].clock()
     id_ = f"{shown.digest}-{nonce}-{deed.scope}"
     made = [change for each in standing.openers for change in chosen(each, deed.scope, standing, id_, now)]
     async with db.acquired(request.app[POOL]) as connection, db.sure(connection), connection.transaction():
         await proof.keep(connection, [shown])
-        await ledger.record(connection, made, now=now)
-    telemetry.count("presses", len(made), door=Door.MANAGE, effect=Effect.GO, new="true")
+        added = await ledger.record(connection, made, now=now)
+    telemetry.count("presses", len(made), door=Door.MANAGE, effect=Effect.GO, new=str(any(added)).lower())
+    return Done(deed, idle=not any(added))

@@ -56,8 +56,8 @@ async def choose(request: web.Request) -> web.Response:
                 await post.close(connection, link, now=request.app[HOUSE].clock())
                 return screens.show(request, "closed", brand)
         return await board.press(request, Visit(Address(link.key), brand, session=session), form)
-    except Unavailable:
-        return screens.not_saved(request, brand, session=named if session else "")
+    except Unavailable as error:
+        return screens.not_saved(request, brand, error, session=named if session else "")
 
 
 def _read(request: web.Request) -> tuple[Pass, Brand] | None:

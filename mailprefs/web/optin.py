@@ -53,8 +53,8 @@ async def answer(request: web.Request) -> web.Response:
             return await _question(request, question, brand)
         # no counts however often it is said; after many, as a press of a link does, which adds a row but once
         return await _answered(request, question, brand, form, Door.LINK if often else Door.MANAGE)
-    except Unavailable:
-        return screens.not_saved(request, brand)
+    except Unavailable as error:
+        return screens.not_saved(request, brand, error)
 
 
 def _read(request: web.Request) -> tuple[Pass, Brand] | None:
@@ -71,7 +71,7 @@ def _read(request: web.Request) -> tuple[Pass, Brand] | None:
 async def _question(request: web.Request, question: Pass, brand: Brand) -> web.Response:
     honoured = await signals.honour(request, Address(question.key), brand)
     async with db.acquired(request.app[POOL]) as connection:
-        to = await post.awaited(connection, question)
+        to = await post.awaited(connection, question) or (await choices.person(connection, Address(question.key))).address.text
     return screens.show(
         request,
         "wanted",
@@ -84,7 +84,10 @@ async def _question(request: web.Request, question: Pass, brand: Brand) -> web.R
 
 
 async def _answered(request: web.Request, question: Pass, brand: Brand, form: Mapping[str, str], door: Door) -> web.Response:
-    """Record yes as a choice of the recipient's own, with what was shown; no as a stop. Whoever said yes is known from then on."""
+    """Record yes as a choice of the recipient's own, with what was shown; no as a stop.
+
+    Whoever said yes is known from then on. Of whoever said no, and is nobody's recipient otherwise, the address is forgotten at once.
+    """
     house = request.app[HOUSE]
     now, nonce = house.clock(), forms.nonce(house, form.get("form", ""))
     honoured = await signals.honour(request, Address(question.key), brand)
@@ -101,13 +104,14 @@ async def _answered(request: web.Request, question: Pass, brand: Brand, form: Ma
             made = deeds.chosen(address, question.scope, before, id_, now)
         else:
             made = [Change(address, question.scope, Cause.CHOICE, Effect.STOP, door, uuid4().hex, now)]
-        await ledger.record(connection, made, now=now)
+        added = await ledger.record(connection, made, now=now)
+        await post.answered(connection, question)
     telemetry.count("questions_answered", answer=form["answer"])
     try:
         async with db.acquired(request.app[POOL]) as connection:
             after = await choices.topic(connection, address, brand, house.catalogue, question.scope, now=now)
     except Unavailable:
-        if form["answer"] == "yes":
-            raise
-        return screens.saved(request, brand)
+        return screens.kept(request, brand)
+    if form["answer"] == "yes" and not any(added) and after.state is not State.GETS:
+        return await _question(request, question, brand)  # an old form once more, after a no: it opens nothing, and says no such thing
     return screens.show(request, "answered", brand, honoured=honoured, yes=form["answer"] == "yes", comes=after.state is State.GETS)

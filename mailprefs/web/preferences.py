@@ -43,9 +43,9 @@ async def choose(request: web.Request) -> web.Response:
     try:
         async with evenness.evenly(request, hidden=not visit.open):
             return await board.press(request, visit, form)
-    except Unavailable:
+    except Unavailable as error:
         telemetry.count("presses_not_saved")
-        return screens.not_saved(request, visit.brand)
+        return screens.not_saved(request, visit.brand, error)
 
 
 def _visit(request: web.Request) -> Visit | None:
@@ -96,8 +96,8 @@ async def answer(request: web.Request) -> web.Response:
         try:
             async with db.acquired(request.app[POOL]) as connection:
                 await post.ask(connection, Purpose.MANAGE, address, brand.number * 256, language=said, now=house.clock())
-        except Unavailable:
-            return screens.not_saved(request, brand)
+        except Unavailable as error:
+            return screens.not_saved(request, brand, error)
     else:
         telemetry.alarm("too_many_askings")
     return board.mailed(request, brand)

@@ -97,9 +97,9 @@ async def stop(request: web.Request) -> web.Response:
             async with evenness.evenly(request, hidden=not press.open):
                 return await _pressed(request, press, form)
         return await _one_click(request, press, b"One-Click" in body)
-    except Unavailable:
+    except Unavailable as error:
         telemetry.count("presses_not_saved")
-        return screens.not_saved(request, press.brand)
+        return screens.not_saved(request, press.brand, error)
 
 
 async def _pressed(request: web.Request, press: Press, form: dict[str, str]) -> web.Response:

@@ -12,15 +12,17 @@ from aiohttp import web
 
 from mailprefs import languages
 from mailprefs.catalogue import Brand
+from mailprefs.errors import Unavailable, Unsure
 from mailprefs.languages import Language
 from mailprefs.web import pages, problems
 from mailprefs.web.keys import HOUSE, House
 
 CHOSEN = "/preferences"  # the one page whose brand is not in its link
 
+AGAIN = "-"  # shown in another language, where there is nothing to take back
 FILLED = "{filled}"  # where a prepared page has one word that is known only when it is shown
 
-Prepared = Mapping[tuple[str, int, str, str], tuple[str, str]]  # page, whose, language, with or without its word → text, policy
+Prepared = Mapping[tuple[str, int, str, str], tuple[str, str]]  # page, whose, language, what its word is if it has one → text, policy
 PREPARED: web.AppKey[Prepared] = web.AppKey("prepared")
 
 
@@ -84,32 +86,45 @@ def away(request: web.Request, brand: Brand | None) -> web.Response:
     return _again(_fixed(request, "away", 503, brand))
 
 
-def not_saved(request: web.Request, brand: Brand | None, *, session: str = "") -> web.Response:
-    """Say plainly that nothing was recorded; the press can be repeated, in the session that it was made in."""
-    return _again(_fixed(request, "unsaved", 503, brand, session))
+def not_saved(request: web.Request, brand: Brand | None, error: Unavailable, *, session: str = "") -> web.Response:
+    """Say plainly that nothing was recorded, or that it may have been; the press can be repeated, in the session that it was made in."""
+    return _again(_fixed(request, "unsure" if isinstance(error, Unsure) else "unsaved", 503, brand, session=session))
 
 
 def saved(request: web.Request, brand: Brand | None, *, number: str = "") -> web.Response:
     """Say that a stop is recorded, with the number of its receipt if it has one, where the rest of its page cannot be shown."""
-    return _fixed(request, "saved", 200, brand, number)
+    return _fixed(request, "saved", 200, brand, number=number)
+
+
+def kept(request: web.Request, brand: Brand | None, *, session: str = "") -> web.Response:
+    """Say that whatever was pressed is recorded, where the rest of its page cannot be shown."""
+    return _fixed(request, "kept", 200, brand, session=session)
 
 
 def prepared(house: House) -> Prepared:
     """Return every page that must be there when nothing else is: neither the database nor a template is asked for them."""
     pages.warm()
+    each = [(name, "") for name in ("away", "lost", "unsaved", "unsure", "saved", "kept")]
+    each += [("unsaved", "session"), ("unsure", "session"), ("kept", "session"), ("saved", "number")]
     return {
-        (name, brand.number if brand else 0, code, filled): pages.render(
-            name, brand, language, filled=filled, mailing=brand is not None and brand.number in house.mailing, languages=list(_offered())
-        )
+        (name, brand.number if brand else 0, code, word): pages.render(name, brand, language, **_words(word, house, brand))
         for brand in (*house.catalogue.brand, None)
         for code, language in languages.known().items()
-        for name, filled in (("away", ""), ("unsaved", ""), ("unsaved", FILLED), ("saved", ""), ("saved", FILLED), ("lost", ""))
+        for name, word in each
     }
 
 
-def _fixed(request: web.Request, name: str, status: int, brand: Brand | None, word: str = "") -> web.Response:
-    text, rules = request.app[PREPARED][name, brand.number if brand else 0, speaking(request, brand).code, FILLED if word else ""]
-    return pages.answer(status, text.replace(FILLED, escape(word)), rules)
+def _words(word: str, house: House, brand: Brand | None) -> dict[str, Any]:
+    """Return what a prepared page is rendered with. In a session, a link to another language would leave it."""
+    mailing = brand is not None and brand.number in house.mailing
+    known = {"mailing": mailing, "languages": list(_offered()), "again": AGAIN if word == "session" else None}
+    return known | {each: FILLED if each == word else "" for each in ("session", "number")}
+
+
+def _fixed(request: web.Request, name: str, status: int, brand: Brand | None, **filled: str) -> web.Response:
+    word, value = next(((word, value) for word, value in filled.items() if value), ("", ""))
+    text, rules = request.app[PREPARED][name, brand.number if brand else 0, speaking(request, brand).code, word]
+    return pages.answer(status, text.replace(FILLED, escape(value)), rules)
 
 
 def _host_of(request: web.Request) -> Brand | None:

@@ -92,3 +92,35 @@ async def test_who_is_held_by_mail_that_came_back_can_stop_all_the_same(visitor:
     stop = Change(jane, NEWSLETTER, Cause.CHOICE, Effect.STOP, Door.LINK, "2", visitor.clock[-1])
     await ledger.record(visitor.conn, [stop], now=visitor.clock[-1])
     assert "already stopped" in await visitor.get(visitor.link(jane).replace("/p/", "/u/"))  # the control
+
+
+@pytest.mark.parametrize(
+    ("on", "off", "opened", "shut"),
+    [
+        ("on.16.email", "stop.16.email", "You get this", "Stopped"),
+        ("ads-on", "ads", "Sharing allowed", "Sharing stopped"),
+        ("resume", "pause.30", "You get this", "Paused"),
+    ],
+)
+async def test_an_old_form_that_opens_nothing_any_more_says_so(visitor: Visitor, on: str, off: str, opened: str, shut: str) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    path = visitor.managed(jane)
+    await visitor.post(path, open="1")
+    session, first = visitor.hidden("session"), visitor.hidden("form")
+
+    async def press(do: str, form: str) -> str:
+        visitor.clock.append(visitor.clock[-1] + timedelta(seconds=1))
+        text = await visitor.post(path, do=do, form=form, session=session)
+        return " ".join(re.sub(r"<[^>]+>", " ", text[text.index("<main>") : text.index('id="choices"')]).split())
+
+    await press(off, first)
+    old = visitor.hidden("form")
+    for _ in range(2):
+        said = await press(on, old)
+        assert (said.startswith("Saved"), opened in said) == (True, True), "once more, while it holds, is the same press"
+    await press(off, visitor.hidden("form"))
+    said = await press(on, old)
+    assert (said.startswith("Not saved"), shut in said, "Nothing was changed." in said) == (True, True, True)
+    assert "<title>Not saved · " in visitor.text
+    said = await press(on, visitor.hidden("form"))
+    assert (said.startswith("Saved"), opened in said) == (True, True), "by the form of that page it is a press of its own"

@@ -406,12 +406,16 @@ async def test_r_who_tries_again_stays_in_the_session_and_in_the_language(visito
     async with cut_off(visitor, server, "^mailprefs"):
         await visitor.post(f"{path}?lang=de", session=session, do="all")
         assert (visitor.status, visitor.hidden("session"), 'action="?lang=de"' in visitor.text) == (503, session, True)
+        assert '<a href="?lang=' not in visitor.text, "a link would leave the session"
+        assert 'formaction="?lang=fr"' in visitor.text
+        await visitor.post(f"{path}?lang=fr", session=visitor.hidden("session"), again=visitor.hidden("again"))
+        assert (visitor.status, visitor.hidden("session"), '<html lang="fr"' in visitor.text) == (503, session, True)
         await visitor.post(path, session='"><b>', do="all")
         assert '"><b>' not in visitor.text, "what is no session of ours is not repeated"
         await visitor.post(f"{leave(visitor)}?lang=de", stop="this")
         assert (visitor.status, visitor.hidden("lang"), visitor.hidden("session")) == (503, "de", "")
-    await visitor.post(path, session=session)
-    assert "Close now" in visitor.text
+    await visitor.post(f"{path}?lang=fr", session=session, again="-")
+    assert ('<html lang="fr"' in visitor.text, visitor.hidden("session") != "", 'name="close"' in visitor.text) == (True, True, True)
     assert await visitor.rows(jane) == []
 
 

@@ -14,7 +14,8 @@ from mailprefs.post import Postman, Relay
 from mailprefs.words import Address, Cause, Change, Door, Effect
 
 from . import relay as relays
-from .visitor import ELSEWHERE, PRESSED, SCRIPTED, Visitor
+from .between import Cut, between
+from .visitor import ELSEWHERE, PRESSED, SCRIPTED, Visitor, visiting
 
 NEWSLETTER, OFFERS, PARTNERS, STUDIES, MARKETING, ADS = 272, 273, 274, 275, 257, 259
 
@@ -222,3 +223,29 @@ async def test_a_privacy_signal_is_recorded_once_and_changes_no_choice_about_mai
     one = passes.fresh(Purpose.CONFIRM, kim.key, STUDIES, visitor.clock[-1])
     assert "Opt-out request honored" in await visitor.get("/c/" + passes.write(visitor.ring, one), headers=SIGNAL)
     assert [row[0] for row in await visitor.rows(kim)] == [ADS]
+
+
+@pytest.mark.parametrize(
+    ("cut", "status", "said"), [(Cut.UNHEARD, 503, "We could not confirm"), (Cut.HEARD, 200, "Your request is saved.")]
+)
+async def test_what_is_said_of_turning_on_is_true_and_in_the_session_when_the_database_goes_away(
+    visitor: Visitor, database: str, cut: Cut, status: int, said: str
+) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    await stopped(visitor, jane, NEWSLETTER)
+    path = visitor.managed(jane)
+    clock = visitor.clock[-1] + timedelta(seconds=1)
+    async with (
+        between(database) as wire,
+        visiting(wire.url, visitor.conn, visitor.catalogue, visitor.ring, visitor.addresses, clock) as there,
+    ):
+        await there.post(path, open="1")
+        session, form, wire.cut = there.hidden("session"), there.hidden("form"), cut
+        await there.post(path, do="on.16.email")
+        assert (there.status, said in there.text, "Nothing was changed" in there.text) == (status, True, False)
+        assert (there.hidden("again"), "<a href" in there.text) == ("-", False), "another language is chosen within the session"
+        wire.mended()
+        await there.post(f"{path}?lang=de", session=there.hidden("session"), again="-")
+        assert ("stop.16.email" in there.deeds, '<html lang="de"' in there.text) == (True, True), "and there it stands"
+        await there.post(path, session=session, form=form, do="on.16.email")
+    assert [row[2] for row in await visitor.rows(jane)] == ["stop", "go"], "pressed again, it counts once"

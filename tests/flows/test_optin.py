@@ -12,8 +12,9 @@ from mailprefs import ledger, passes, post
 from mailprefs.passes import Purpose
 from mailprefs.words import Address, Cause, Change, Door, Effect
 
+from .between import Cut, between
 from .test_manage import allowed
-from .visitor import ELSEWHERE, SCRIPTED, Visitor
+from .visitor import ELSEWHERE, SCRIPTED, Visitor, visiting
 
 STUDIES, MARKETING, RECOVERY = 275, 257, 276
 
@@ -116,3 +117,73 @@ async def test_no_counts_however_often_it_is_said(visitor: Visitor) -> None:
     await visitor.post(path, answer="no")
     assert "We will not send you these emails." in visitor.text
     assert "studies" not in await allowed(visitor, new)
+
+
+async def test_who_says_no_is_forgotten_at_once(visitor: Visitor) -> None:
+    new, path = await asked(visitor, "new@example.org")
+    other, _ = await asked(visitor, "other@example.org")
+    await visitor.get(path)
+    await visitor.post(path, answer="no")
+    assert "We will not send you these emails." in visitor.text
+    held = "select plaintext from mail where plaintext is not null union all select plaintext from address where plaintext is not null"
+    assert [row[0] for row in await visitor.conn.fetch(held)] == ["other@example.org"], "the control: who has not answered is remembered"
+    assert [row[:3] for row in await visitor.rows(new)] == [(STUDIES, "choice", "stop")]
+    await visitor.get(path)
+    assert "The address that email was sent to" in visitor.text
+    await visitor.post(path, answer="yes")
+    assert "studies" in await allowed(visitor, new), "the last answer counts all the same"
+    assert await visitor.conn.fetchval("select count(*) from mail where key = $1", other.key) == 1
+
+
+async def test_who_said_yes_is_shown_which_address_that_was(visitor: Visitor) -> None:
+    _, path = await asked(visitor, "new@example.org")
+    await visitor.get(path)
+    shown = visitor.text.count("n•••@e•••.org")
+    await visitor.post(path, answer="yes")
+    await visitor.get(path)
+    assert (shown, visitor.text.count("n•••@e•••.org")) == (1, 1)
+
+
+async def test_yes_by_an_old_form_after_a_no_is_asked_again(visitor: Visitor) -> None:
+    new, path = await asked(visitor, "new@example.org")
+    await visitor.get(path)
+    form = visitor.hidden("form")
+    for answer in ("yes", "yes"):
+        await visitor.post(path, form=form, answer=answer)
+        assert "You will get these emails." in visitor.text, "a reload says what holds"
+    visitor.clock.append(visitor.clock[-1] + timedelta(seconds=1))
+    await visitor.post(path, form=form, answer="no")
+    await visitor.post(path, form=form, answer="yes")
+    assert "Do you want these emails?" in visitor.text
+    visitor.clock.append(visitor.clock[-1] + timedelta(seconds=1))
+    await visitor.post(path, answer="yes")
+    assert "You will get these emails." in visitor.text
+    assert "studies" in await allowed(visitor, new)
+
+
+@pytest.mark.parametrize(
+    ("cut", "status", "said"),
+    [
+        (Cut.UNHEARD, 503, "We could not confirm your request"),
+        (Cut.HEARD, 200, "Your request is saved. We could not load the rest of this page."),
+    ],
+)
+async def test_what_is_said_of_a_yes_is_true_when_the_database_goes_away(
+    visitor: Visitor, database: str, cut: Cut, status: int, said: str
+) -> None:
+    """It committed both times. Where nobody can know, the page says so; pressed again, it counts once."""
+    new, path = await asked(visitor, "new@example.org")
+    async with (
+        between(database) as wire,
+        visiting(wire.url, visitor.conn, visitor.catalogue, visitor.ring, visitor.addresses, visitor.clock[-1]) as there,
+    ):
+        await there.get(path)
+        form, wire.cut = there.hidden("form"), cut
+        await there.post(path, form=form, answer="yes")
+        assert (there.status, said in there.text, "Nothing was changed" in there.text) == (status, True, False)
+        assert len(await visitor.rows(new)) == 1
+        wire.mended()
+        await there.post(path, form=form, answer="yes")
+        assert "You will get these emails." in there.text
+    assert len(await visitor.rows(new)) == 1
+    assert await visitor.conn.fetchval("select plaintext from address where key = $1", new.key) == "new@example.org"
