@@ -7,8 +7,8 @@ from heapq import nsmallest
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD
-from aiohttp.web_protocol import _ErrInfo
 
 from mailprefs import telemetry
 from mailprefs.errors import MailprefsError, Misconfigured
@@ -109,7 +109,7 @@ class _Connection(web.RequestHandler):
         """Read on; whoever awaits a body that cannot be read is told so, which aiohttp leaves to their patience."""
         awaited = self._messages[-1][1] if self._messages else self._current_request.content if self._current_request else EMPTY_PAYLOAD
         super().data_received(data)
-        if self._messages and isinstance(self._messages[-1][0], _ErrInfo) and not awaited.is_eof():
+        if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage) and not awaited.is_eof():
             awaited.set_exception(web.RequestPayloadError("not a body"))
 
     def handle_error(
