@@ -20,7 +20,7 @@ from pathlib import Path
 from aiohttp import ClientConnectorError, ClientError, ClientSession, ClientTimeout, TCPConnector
 
 PATIENCE = 30.0  # seconds for an answer; an honest service needs far less, and the journal shows it
-PAUSE = 0.05  # seconds after a press that was not acknowledged
+PAUSE = 0.25  # seconds after a press that was not acknowledged: a service that is away is not stormed, and there are presses left for it
 
 
 @dataclass

@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent.parent
@@ -87,16 +87,26 @@ class Recorder:
 
     journal: Path
     child: subprocess.Popen[bytes]
+    _read: int = 0  # bytes of the journal
+    _found: dict[str, Pressed] = field(default_factory=dict)
 
-    def pressed(self) -> dict[str, Pressed]:
+    def pressed(self) -> Mapping[str, Pressed]:
         """Return every press so far, by its id. A line that is being written now is none yet."""
-        found: dict[str, Pressed] = {}
-        text = self.journal.read_text() if self.journal.exists() else ""
-        for line in text[: text.rfind("\n") + 1].splitlines():
+        for line in self._news().decode().splitlines():
             told, id, at, *code = line.split()
-            sent = found[id].sent_at if id in found else float(at)
-            found[id] = Pressed(told, sent, float(at), "".join(code))
-        return found
+            sent = self._found[id].sent_at if id in self._found else float(at)
+            self._found[id] = Pressed(told, sent, float(at), "".join(code))
+        return self._found
+
+    def _news(self) -> bytes:
+        if not self.journal.exists():
+            return b""
+        with self.journal.open("rb") as file:
+            file.seek(self._read)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._read += len(whole)
+        return whole
 
     def acknowledged(self) -> list[str]:
         return [id for id, press in self.pressed().items() if press.told == "ok"]
@@ -107,7 +117,7 @@ class Recorder:
     async def until(self, wanted: int) -> None:
         """Return when so many presses in all were acknowledged."""
         for _ in range(int(PATIENCE / LOOK)):
-            if self.journal.exists() and self.journal.read_bytes().count(b"\nok ") >= wanted:
+            if self.count()["ok"] >= wanted:
                 return
             assert self.child.poll() is None, "nothing is left to press"
             await asyncio.sleep(LOOK)

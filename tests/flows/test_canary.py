@@ -39,7 +39,7 @@ PHONE = "+14155550142"
 PROVIDER_KEY = "SG." + uuid4().hex * 2
 METRICS_TOKEN = uuid4().hex
 
-pytestmark = [pytest.mark.xdist_group("kill"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.xdist_group("kill")
 
 
 def address(name: str) -> str:
