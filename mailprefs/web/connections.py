@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from heapq import nsmallest
 from typing import Any
 
 from aiohttp import web
-from aiohttp.http import RawRequestMessage
-from aiohttp.streams import EMPTY_PAYLOAD
 
 from mailprefs import telemetry
 from mailprefs.errors import MailprefsError, Misconfigured
@@ -19,7 +18,8 @@ OTHERS = 128  # open files that are no connection: the pools, calls to providers
 FEWEST = 64  # connections that a service is worth starting for
 PARTS = 16  # of one segment that are read by themselves: nobody sends so many requests at once, and each costs a call
 
-_END = b"\r\n\r\n"  # of the head of a request
+_HEAD = b"\r\n\r\n"  # its end
+_CHUNKED, _LENGTH = b"\r\ntransfer-encoding:", re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n")
 
 
 def places() -> int:
@@ -98,19 +98,13 @@ class _Connection(web.RequestHandler):
     __slots__ = ()
 
     def data_received(self, data: bytes) -> None:
-        """Read heads one by one: aiohttp forgets what came whole, if what is no request follows it in the same segment."""
-        *heads, rest = data.split(_END, PARTS)
-        for head in heads:
-            self._read(head + _END)
-        if rest or not heads:  # aiohttp itself asks with nothing whether there is more in what it kept
-            self._read(rest)
-
-    def _read(self, data: bytes) -> None:
-        """Read on; whoever awaits a body that cannot be read is told so, which aiohttp leaves to their patience."""
-        awaited = self._messages[-1][1] if self._messages else self._current_request.content if self._current_request else EMPTY_PAYLOAD
+        """Read what came whole by itself: aiohttp forgets it, if what is no request follows it in the same segment."""
+        for _ in range(PARTS):
+            if not (end := _end(data)):
+                break
+            super().data_received(data[:end])
+            data = data[end:]
         super().data_received(data)
-        if self._messages and not isinstance(self._messages[-1][0], RawRequestMessage) and not awaited.is_eof():
-            awaited.set_exception(web.RequestPayloadError("not a body"))
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -123,6 +117,17 @@ class _Connection(web.RequestHandler):
         answer = _Refusal(status=plain.status, body=plain.body, content_type=plain.content_type, headers=pages.headers())
         answer.force_close()
         return answer
+
+
+def _end(data: bytes) -> int:
+    """Return where the first request of a segment ends, 0 where nothing stands behind it, or where its length cannot be told."""
+    body = data.find(_HEAD) + len(_HEAD)
+    if not len(_HEAD) <= body < len(data):
+        return 0
+    head = data[:body].lower()
+    length = _LENGTH.search(head)
+    end = body + int(length[1]) if length else body
+    return end if end < len(data) and _CHUNKED not in head else 0
 
 
 def no_request(status: int) -> web.Response:
