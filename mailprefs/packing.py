@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import zlib
 from collections.abc import Callable, Coroutine
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol, cast
 
 from backports import zstd
 
@@ -54,6 +55,13 @@ class Packer:
         """Give on what is left, and the end."""
         if self._compressor is not None:
             await self._sink(self._compressor.flush())
+
+
+def packed(file: BinaryIO, packing: Packing) -> BinaryIO:
+    """Return a file that packs what is written to it for another one: whole when it is closed, while the other one stays open."""
+    if packing is Packing.GZIP:
+        return cast(BinaryIO, gzip.GzipFile(filename="", mode="wb", compresslevel=4, fileobj=file, mtime=0))
+    return cast(BinaryIO, zstd.open(file, "wb"))
 
 
 def _compressor(packing: Packing) -> _Compressor | None:

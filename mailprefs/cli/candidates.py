@@ -6,8 +6,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -15,12 +15,13 @@ from typing import BinaryIO, Protocol
 
 import click
 
-from mailprefs import audience, crews, files, sheets
+from mailprefs import audience, crews, files, packing, shapes, sheets
 from mailprefs.candidates import Filter, Verdict
 from mailprefs.cli.opening import Opening, now, run
 from mailprefs.cli.saying import counting, tell
 from mailprefs.crews import Crew, Keyed
 from mailprefs.errors import Unreadable
+from mailprefs.packing import Packing
 from mailprefs.rows import ADDRESS, BROKEN
 from mailprefs.sheets import Sheet
 
@@ -47,16 +48,17 @@ class _Count:
 def filter_(topic: str, file: Path, denied: Path | None, column: str | None, output: Path | None) -> None:
     """The candidates in FILE (or on stdin) who may be sent TOPIC now: every column as it came, in the order they came.
 
-    CSV with a header, or NDJSON; plain, gzip or Zstandard; or Parquet, by its name and with --output.
+    CSV with a header, or NDJSON; plain, gzip or Zstandard; or Parquet, by its name and with --output. A file that is written is
+    packed as its name says, with .gz or .zst.
     """
     if _is_parquet(file):
         count = _of_table(topic, file, column, output, denied)
     else:
         with ExitStack() as stack:
-            out = stack.enter_context(files.whole(output)) if output else sys.stdout.buffer
-            aside = stack.enter_context(files.whole(denied)) if denied else None
+            out = stack.enter_context(_written(output)) if output else sys.stdout.buffer
+            aside = stack.enter_context(_written(denied)) if denied else None
             source = stack.enter_context(_opened(file))
-            count = run(_filtered(topic, source, column, _Sides(out, aside)))
+            count = run(_filtered(topic, source, column, _Sides(out, aside, (output, denied))))
     tell(f"{count.rows:,} candidates, {count.rows - count.denied:,} may be sent {topic}, {count.denied:,} may not")
 
 
@@ -67,12 +69,33 @@ def _is_parquet(file: Path) -> bool:
         return begun.read(len(sheets.PARQUET)) == sheets.PARQUET
 
 
+@contextmanager
+def _written(path: Path) -> Iterator[BinaryIO]:
+    """Lend what to write a file with, packed as its name says."""
+    wanted = Packing(shapes.named(path)[1])
+    with files.whole(path) as out:
+        if wanted is Packing.NONE:
+            yield out
+        else:
+            with packing.packed(out, wanted) as packer:
+                yield packer
+
+
+def _called(paths: Iterable[Path | None], format_: str) -> None:
+    """Raise UsageError for a file whose name says another format than that of its rows: they come out as they came."""
+    for path in paths:
+        said, packed = shapes.named(path)
+        if said not in (None, format_) or (format_ == shapes.PARQUET and packed != Packing.NONE):
+            raise click.UsageError(f"the rows come out as they came, as {format_}; {path} says something else")
+
+
 def _of_table(topic: str, file: Path, column: str | None, output: Path | None, denied: Path | None) -> _Count:
     """Filter a Parquet file, whose addresses alone are looked at: what is left of it is a Parquet file too."""
     from mailprefs.tables import Table  # brings in DuckDB
 
     if output is None:
         raise click.UsageError("a Parquet file is answered by one: name it, with --output")
+    _called((output, denied), shapes.PARQUET)
     table = Table(file)
     with tempfile.TemporaryDirectory(prefix=".mailprefs-", dir=output.parent) as scratch:
         texts, places, left, others = (Path(scratch) / name for name in ("texts", "places", "left", "others"))
@@ -112,12 +135,14 @@ class _Sides:
 
     out: BinaryIO
     aside: BinaryIO | None
+    paths: Sequence[Path | None]
 
     @property
     def reasons(self) -> bool:
         return self.aside is not None
 
     def begin(self, sheet: Sheet) -> None:
+        _called(self.paths, "csv" if sheet.head() else "ndjson")
         self.out.write(sheet.head())
         if self.aside:
             self.aside.write(sheet.head("reasons"))
@@ -125,7 +150,7 @@ class _Sides:
     def write(self, verdict: Verdict, keyed: Keyed, sheet: Sheet) -> None:
         self.out.write(b"\n".join([*verdict.allowed(keyed.rows), b""]))
         if self.aside:
-            self.aside.writelines(sheet.beside(keyed.rows[n], reasons) + b"\n" for n, reasons in sorted(verdict.denied.items()))
+            self.aside.write(b"".join(sheet.beside(keyed.rows[n], reasons) + b"\n" for n, reasons in sorted(verdict.denied.items())))
 
 
 @dataclass

@@ -44,6 +44,21 @@ async def test_candidates_are_filtered_whatever_they_are_packed_in(shell: Shell,
     assert oct((shell.home / "out.csv").stat().st_mode)[-3:] == "600"
 
 
+async def test_what_is_written_is_packed_as_its_name_says(shell: Shell, left: None) -> None:
+    (await shell("filter", "newsletter", "-o", "out.csv.zst", "--denied", "denied.csv.gz", stdin=ROWS)).said(0)
+    assert zstd.decompress((shell.home / "out.csv.zst").read_bytes()).decode() == ALLOWED
+    assert gzip.decompress((shell.home / "denied.csv.gz").read_bytes()).decode().count("\n") == 3
+
+
+@pytest.mark.parametrize(
+    ("rows", "name", "format_"), [(ROWS, "out.parquet", "csv"), (ROWS, "out.jsonl.gz", "csv"), (b"{}\n", "out.csv", "ndjson")]
+)
+async def test_no_file_is_called_what_it_is_not(shell: Shell, left: None, rows: bytes, name: str, format_: str) -> None:
+    for option in ("-o", "--denied"):
+        (await shell("filter", "newsletter", option, name, stdin=rows)).said(2, f"as {format_}; {name} says something else")
+        assert not (shell.home / name).exists()
+
+
 async def test_an_archive_that_breaks_off_leaves_no_file_that_looks_whole(shell: Shell, left: None) -> None:
     (shell.home / "in.csv.gz").write_bytes(gzip.compress(ROWS)[:-9])
     (await shell("filter", "newsletter", "in.csv.gz", "-o", "out.csv", "--denied", "denied.csv")).said(1, "breaks off")
@@ -86,6 +101,8 @@ async def test_a_parquet_file_is_answered_by_one_with_every_column_as_it_was(she
     denied = duckdb.read_parquet(str(shell.home / "denied.parquet")).fetchall()
     assert denied == [(2, "joe@example.org", [], "connective/marketing:complaint"), (3, None, None, "connective/newsletter:unreadable")]
     (await shell(*words)).said(2, "--output")
+    for name in ("out.csv", "out.parquet.gz"):
+        (await shell(*words, "-o", name)).said(2, f"as parquet; {name} says something else")
     (await shell(*words, "--column", "mail", "-o", "x.parquet")).said(1, "no column of it is called 'mail'")
     (await shell("filter", "newsletter", stdin=(shell.home / "in.parquet").read_bytes())).said(1, "Parquet")
 
