@@ -147,6 +147,8 @@ class Reading:
         cause = origin.cause(row.fields)
         if not cause:
             return replace(row, wrong="it says no stop that lasts")
+        if not row.fields[origin.address].strip():
+            return replace(row, wrong=f"the column '{origin.address}' is empty or missing")
         scope = {"bounce": "*", "invalid": "*", "complaint": self.marketing}.get(cause, self.scope)
         try:
             at = moment(row.fields.get(origin.at, "")) if origin.at else None

@@ -124,9 +124,12 @@ def _is_ndjson(file: Path) -> bool:
 
 
 def _noted(found: Iterator[Row], heeded: frozenset[str], unread: set[str]) -> Iterator[Row]:
-    """Give the rows on, and note which of their columns mean nothing here: a few, whatever an object calls its own."""
+    """Give the rows on, and note which of their columns mean nothing here: a few, whatever an object calls its own.
+
+    Not those of a row that is refused already: a provider's, which never became one of ours, still has its own.
+    """
     for row in found:
-        if len(unread) < FEW and not row.fields.keys() <= heeded:
+        if len(unread) < FEW and not row.wrong and not row.fields.keys() <= heeded:
             unread.update(sorted(row.fields.keys() - heeded)[:FEW])
         yield row
 

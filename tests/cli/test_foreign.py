@@ -24,6 +24,16 @@ async def test_a_provider_s_file_is_imported_as_it_came(shell: Shell, conn: asyn
     assert await conn.fetchval("select count(*) from address where plaintext is not null") == 0, "who left is nobody to write to"
 
 
+async def test_a_refused_row_of_a_provider_s_file_is_not_taken_for_columns_that_nobody_reads(
+    shell: Shell, conn: asyncpg.Connection
+) -> None:
+    people = b"id,email,unsubscribed\n1,jane@example.org,true\n2,kim@example.org,false\n3,,true\n"
+    done = await shell("import", "suppressions", "-", stdin=people)
+    assert "not read" not in done.said(1, "read as customerio", "3 rows read, 1 accepted, 1 of them new").err
+    rejects = (shell.home / "stdin.rejects.csv").read_text().splitlines()[1:]
+    assert rejects == ["2,kim@example.org,false,2,it says no stop that lasts", "3,,true,3,the column 'email' is empty or missing"]
+
+
 async def test_a_header_that_nobody_knows_says_how_to_name_the_columns(shell: Shell, conn: asyncpg.Connection) -> None:
     nobodys = b"Email,Suppressed At,Reason\njane@example.org,2026-01-31,bounce\n"
     (await shell("import", "suppressions", "-", stdin=nobodys)).said(
