@@ -75,7 +75,7 @@ def entitled(change: Change) -> None:
     if not _door_may(change):
         raise NotEntitled(f"the door '{change.door}' may not make a {change.effect} of {change.cause}")
     if not _node_fits(change):
-        raise NotEntitled(f"a {change.effect} of {change.cause} does not sit on scope {change.scope}")
+        raise NotEntitled(f"a {change.effect} of {change.cause} does not sit there, only on {_PLACES[change.cause]}")
     if change.effect is Effect.STOP and change.cause.ends != (change.until is not None):
         raise NotEntitled(f"a stop of {change.cause} {'wants' if change.cause.ends else 'has no'} end")
 
@@ -92,6 +92,17 @@ def _door_may(change: Change) -> bool:
             return change.door in _UNDOABLE and change.id.partition(":")[0] in _UNDOABLE
         case Effect.NOTE:
             return True
+
+
+_PLACES = {  # where `_node_fits`, in words
+    Cause.BOUNCE: "*, which is everything",
+    Cause.INVALID: "*, which is everything",
+    Cause.SOFT: "*, which is everything",
+    Cause.COMPLAINT: "all marketing of a brand",
+    Cause.MINOR: "all marketing of a brand, or its ads",
+    Cause.CHOICE: "a brand, or what is of one",
+    Cause.PAUSE: "a brand, or what is of one",
+}
 
 
 def _node_fits(change: Change) -> bool:

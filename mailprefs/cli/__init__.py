@@ -103,7 +103,7 @@ def _ended(prog_name: str) -> int:
     except click.ClickException as error:
         said = io.StringIO()
         error.show(said)
-        tell(said.getvalue().rstrip("\n"))
+        tell(said.getvalue().rstrip("\n").expandtabs(4))
         return 2
     except click.Abort:
         return 130

@@ -250,14 +250,15 @@ async def test_what_staff_may_not_do_is_refused_with_the_reason(shell: Shell, co
     cases = [
         ("lift", "*", "choice", "only the recipient can lift a choice"),
         ("lift", "connective/marketing", "complaint", "a complaint about connective is final"),
-        ("stop", "newsletter", "complaint", "a stop of complaint does not sit on scope"),
-        ("stop", "*", "choice", "a stop of choice does not sit on scope 0"),
-        ("stop", "orders", "bounce", "a stop of bounce does not sit on scope"),
+        ("stop", "newsletter", "complaint", "a stop of complaint does not sit there, only on all marketing of a brand"),
+        ("stop", "*", "choice", "a stop of choice does not sit there, only on a brand, or what is of one"),
+        ("stop", "orders", "bounce", "a stop of bounce does not sit there, only on \\*, which is everything"),
         ("stop", "orders", "choice", "by e-mail an opt-out stops marketing"),
     ]
     for command, scope, cause, said in cases:
         (await shell(command, "jane@example.org", scope, "--cause", cause, "--evidence", "x")).said(1, said)
     (await shell("stop", "jane@example.org", "gossip", "--cause", "staff", "--evidence", "x")).said(2, "no such scope")
+    (await shell("stop", "jane@example.org", "newsletter")).said(2, r"Choose from:\n {4}choice,\n")
     assert await conn.fetchval("select count(*) from consent") == 0
     (await shell("stop", "jane@example.org", "newsletter", "--cause", "choice", "--evidence", "she asked by phone")).said(0, "recorded")
     assert await conn.fetchval("select stops from address") == [NEWSLETTER]
