@@ -17,7 +17,7 @@ from mailprefs.catalogue import Account
 from mailprefs.cli.opening import Opening, now, run
 from mailprefs.cli.saying import show
 from mailprefs.db import Connection
-from mailprefs.errors import Forged, Misconfigured, Unavailable
+from mailprefs.errors import Forged, Misconfigured, Unavailable, Unreadable
 from mailprefs.providers import engaged, samples
 from mailprefs.providers.base import Credential, Delivery, Ear, Heard, Sample, Signing, Unsignable
 from mailprefs.providers.calling import session
@@ -131,6 +131,8 @@ def _made(provider: Ear, credential: Credential, kind: Kind) -> Made:
         delivery, why = provider.sign(credential, body, at), ""
     except Unsignable as error:
         delivery, why = samples.posted(body, at, {}), str(error)
+    except Unreadable as error:  # the key that was lent is none
+        raise Misconfigured(str(error)) from None
     try:
         provider.verify(credential, delivery)
     except Forged:

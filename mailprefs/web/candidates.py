@@ -18,7 +18,7 @@ from mailprefs.candidates import Filter, Verdict
 from mailprefs.crews import Keyed
 from mailprefs.errors import Unavailable, Unreadable
 from mailprefs.rows import ADDRESS
-from mailprefs.sheets import PARQUET, Cutter, Sheet
+from mailprefs.sheets import PACKED, PARQUET, Cutter, Sheet
 from mailprefs.web import problems
 from mailprefs.web.audiences import STALLED, patient
 from mailprefs.web.guard import wants
@@ -69,6 +69,8 @@ async def _first(cutter: Cutter, chunks: AsyncIterator[bytes]) -> list[bytes]:
     async for chunk in chunks:
         if chunk.startswith(PARQUET):
             raise Unreadable("Parquet is not read here, since its end must be known first; use `mailprefs filter`")
+        if chunk.startswith(tuple(PACKED)):
+            raise Unreadable(f"it is packed, and nothing said so: send it with Content-Encoding: {' or '.join(PACKED.values())}")
         if (rows := cutter.take(chunk)) is not None:
             return rows
     return cutter.finish()

@@ -167,6 +167,8 @@ async def test_sendgrids_is_tried_the_whole_way_with_a_key_of_ones_own(running: 
     said = (await running.hook("test", "sendgrid-main", "--signed-by", str(file))).said(0).out
     assert "not the private half" in said
     assert await heard(conn, "sendgrid-main") == {"delivered": 1}
+    file.write_bytes(b"address\njane@example.com\n")
+    (await running.hook("test", "sendgrid-main", "--signed-by", str(file))).said(2, "no private key in PEM")
 
 
 async def test_a_service_with_other_secrets_is_told_apart(running: Service, conn: asyncpg.Connection) -> None:

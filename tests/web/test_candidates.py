@@ -147,3 +147,12 @@ async def test_a_body_of_nothing_but_archives_is_refused(base: str, http: Client
     async with http.post(f"{base}{PATH}", data=body, headers=headers) as answer:
         assert answer.status in (400, 422)
         assert "archives" in await answer.text()
+
+
+async def test_a_packed_body_that_does_not_say_so_is_told_how_to(
+    base: str, http: ClientSession, bearer: dict[str, str], left: None
+) -> None:
+    for body in (gzip.compress(ROWS.encode()), zstd.compress(ROWS.encode())):
+        async with http.post(base + PATH, data=body, headers=bearer) as answer:
+            assert answer.status == 400
+            assert "with Content-Encoding: gzip or zstd" in (await answer.json())["detail"]
