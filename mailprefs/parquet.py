@@ -23,7 +23,7 @@ def duckdb() -> Any:
     try:
         import duckdb
     except ImportError:
-        raise Misconfigured("Parquet wants DuckDB, which is not installed here: pip install 'mailprefs[parquet]'") from None
+        raise Misconfigured("Parquet wants DuckDB. In the folder of mailprefs: .venv/bin/pip install '.[parquet]'") from None
     return duckdb
 
 
