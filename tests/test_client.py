@@ -176,7 +176,7 @@ async def test_no_answer_is_unavailable_in_time_and_a_guard_s_no(kind: type[Clie
         with pytest.raises(Unavailable):
             await asking(base, kind)
         assert seen
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10  # of which it was given less than half a second
 
 
 async def test_a_guard_is_no_in_doubt_but_for_what_must_not_wait(doors: Doors, left: None) -> None:

@@ -244,7 +244,7 @@ async def test_a_maker_that_was_killed_half_way_leaves_nothing_and_is_followed_b
 ) -> None:
     async with killed(conn, maker, database) as left:
         assert await conn.fetchval("select manifest is null from export")
-        for _ in range(100):  # until the server has noticed, and let go of the turn
+        for _ in range(3000):  # until the server has noticed, and let go of the turn
             if await maker.round(conn):
                 break
             await asyncio.sleep(0.01)

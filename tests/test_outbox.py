@@ -739,7 +739,7 @@ async def test_a_release_that_maps_anew_and_what_is_settled_meanwhile_never_wait
         await waiting_for_a_lock(watcher, 1)
         tasks.append(asyncio.create_task(map_anew()))
         await waiting_for_a_lock(watcher, 2)
-    await asyncio.wait_for(asyncio.gather(*tasks), 5)
+    await asyncio.wait_for(asyncio.gather(*tasks), 30)
     assert await left(conn) == 0
     for each in (ann, release, watcher):
         await each.close()

@@ -173,7 +173,7 @@ async def test_drain_says_no_when_time_is_up_and_when_a_row_is_dead(house: House
     await house.conn.execute("update push set refused = 'http_400', due_at = now() + interval '1 day'")
     began = time.monotonic()
     assert not await house.drain(seconds=20)
-    assert time.monotonic() - began < 5  # nothing more can happen today
+    assert time.monotonic() - began < 15  # nothing more can happen today
 
 
 async def test_trouble_of_one_account_delays_no_other(house: House) -> None:

@@ -96,7 +96,7 @@ async def test_the_worker_shows_its_numbers_where_it_is_told_to(shell: Shell) ->
         assert await status(f"{base}/healthz") == 200
         shown = ""
         async with ClientSession() as http:
-            for _ in range(100):  # it measures first when it has begun
+            for _ in range(600):  # it measures first when it has begun
                 async with http.get(f"{base}/metrics") as response:
                     shown = await response.text()
                 if "mailprefs_pushes_waiting" in shown:

@@ -294,7 +294,7 @@ async def test_a_flood_of_headers_holds_up_nobody(doors: Doors, token: str) -> N
         started = time.monotonic()
         async with doors.http.post(f"{doors.base}/u/{token}", data=ONE_CLICK) as answer:
             assert answer.status == 200
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 5
         assert {(await one).partition(b"\r\n")[0].split()[1] for one in refused} == {b"400"}
 
 

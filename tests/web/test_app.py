@@ -31,7 +31,7 @@ async def test_pools_that_were_open_are_closed_when_a_later_one_fails(
     try:
         with pytest.raises(Unavailable, match="53300"):
             await runner.setup()
-        for _ in range(100):
+        for _ in range(1000):
             if await conn.fetchval(OPEN, role) == 0:
                 return
             await asyncio.sleep(0.02)

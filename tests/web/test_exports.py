@@ -194,7 +194,7 @@ async def test_the_worker_makes_what_was_asked_for(
     alone = shared_catalogue.model_copy(update={"account": ()})
     at_home = settings.model_copy(update={"home": tmp_path})
     working = asyncio.create_task(worker.work(pool, alone, ring, at_home, stop=stop, unhurried=unhurried))
-    for _ in range(100):
+    for _ in range(600):
         async with http.get(f"{url}/file", headers=bearer) as answer:
             lines = (await answer.text()).splitlines()
         if answer.status == 200:

@@ -183,7 +183,7 @@ async def test_who_goes_away_ends_the_comparison(
         monkeypatch.setattr(operator, "BREATH", 0.02)
         answer.close()
     monkeypatch.undo()
-    for _ in range(100):
+    for _ in range(1000):
         status, told = await ask("sendgrid-main")
         if status == 200:
             break
