@@ -6,6 +6,7 @@ PY      := .venv/bin/python
 WORKERS ?= logical
 TESTS   ?=
 export PYTHONUTF8 := 1
+unexport PYTHONDONTWRITEBYTECODE # else every worker and every command of the tests compiles all there is anew
 
 .PHONY: help install setup demo test test-citus check bench lock
 
