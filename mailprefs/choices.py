@@ -77,7 +77,7 @@ class Sheet:
 
     person: Person
     rows: tuple[Choice, ...]
-    channels: tuple[Channel, ...]
+    channels: tuple[Channel, ...]  # over which any of the topics may come
     ads: Standing | None
     marketing: bool  # False once all marketing is stopped: before, there may be more than is shown
     paused_until: datetime | None  # when the pause of everything ends, where there is one
@@ -115,6 +115,7 @@ async def sheet(connection: Connection, address: Address, brand: Brand, catalogu
         )
         for topic, scope in shown
     )
+    channels = tuple(channel for channel in channels if any(channel in row.cells for row in rows))
     advertised = book.of(who.address, ads) if ads else None
     stopped = all(book.of(each, marketing).state is State.STOPPED for each in who.everyone)
     return Sheet(who, rows, channels, advertised, not stopped, book.break_until(marketing.number))

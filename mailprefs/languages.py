@@ -37,6 +37,11 @@ class Language:
     def ngettext(self, one: str, many: str, num: int, **values: object) -> str:
         return self.words.ngettext(one, many, num) % {"num": num, **values}
 
+    @property
+    def gap(self) -> str:
+        """What stands between two sentences: nothing where the full stop is as wide as a letter."""
+        return "" if self.locale.language in ("zh", "ja") else " "
+
     def date(self, day: date) -> str:
         """Return a day with its month as a word."""
         return str(format_date(day, "long", locale=self.locale))

@@ -374,7 +374,7 @@ def _manage(said: Language, brand: Brand, link: str) -> tuple[str, str]:
     asked = said.gettext("You, or someone else, asked for a link to choose what %(brand)s sends to this address.", brand=brand.title)
     works = said.ngettext("It works for %(num)s minute:", "It works for %(num)s minutes:", minutes)
     nothing = said.gettext("If it was not you, do nothing. Nothing changes.")
-    return said.gettext("The link you asked for"), f"{asked} {works}\n\n{link}\n\n{nothing}\n"
+    return said.gettext("The link you asked for"), f"{asked}{said.gap}{works}\n\n{link}\n\n{nothing}\n"
 
 
 def _confirm(said: Language, brand: Brand, link: str) -> tuple[str, str]:
@@ -385,7 +385,7 @@ def _confirm(said: Language, brand: Brand, link: str) -> tuple[str, str]:
         "To say yes or no, open this link. It works for %(num)s day:", "To say yes or no, open this link. It works for %(num)s days:", days
     )
     nothing = said.gettext("If it was not you, do nothing. We send nothing.")
-    return said.gettext("Do you want these emails?"), f"{asked} {works}\n\n{link}\n\n{nothing}\n"
+    return said.gettext("Do you want these emails?"), f"{asked}{said.gap}{works}\n\n{link}\n\n{nothing}\n"
 
 
 def _mail(row: Any) -> Mail:

@@ -118,6 +118,23 @@ async def test_every_page_is_for_everybody(browser: Browser, tour: Tour, languag
     assert found == {}
 
 
+# each button of a topic: how far it stands from the edge of its row, and from the height of the state that it changes
+BESIDE = """() => [...document.querySelectorAll('.topic .cell button')].map(button => {
+  const cell = button.parentElement, row = cell.parentElement.getBoundingClientRect(), at = button.getBoundingClientRect();
+  const state = cell.querySelector('.state').getBoundingClientRect(), rtl = getComputedStyle(button).direction === 'rtl';
+  return [Math.round(rtl ? at.left - row.left : row.right - at.right), Math.max(0, at.top - state.bottom, state.top - at.bottom)]
+})"""
+
+
+@pytest.mark.parametrize("language", ["de", "ar"])  # the longest words, and the mirrored page
+async def test_each_button_stands_beside_what_it_stops_at_the_edge_of_its_row(browser: Browser, tour: Tour, language: str) -> None:
+    async with looking(browser, language) as watched:
+        await SCENES["preferences"](watched.page, tour, "connective/newsletter")
+        for width in (390, 768, 1280):
+            await watched.page.set_viewport_size({"width": width, "height": 800})
+            assert await watched.page.evaluate(BESIDE) == [[0, 0]] * 2, width
+
+
 async def faults_of(watched: Watched, language: str) -> dict[str, Any]:
     """Return what is wrong with a page, by what it is."""
     page = watched.page

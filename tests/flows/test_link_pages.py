@@ -173,7 +173,7 @@ async def test_e_the_result_says_what_stopped_when_what_still_comes_and_why_with
         "Offers and discounts You have not stopped these",
         "You need these, so they are always sent.",
         "Your receipt",
-        "22 November 2026, 12:00 UTC" if "22 November" in said else "November 22, 2026, 12:00 UTC",
+        "22 November 2026 · 12:00 UTC" if "22 November" in said else "November 22, 2026 · 12:00 UTC",
     ):
         assert each in said
     for never in ("News from partners", "A subject of its own", "Orders and receipts"):

@@ -40,6 +40,32 @@ async def test_the_page_says_how_each_topic_stands_over_each_channel(visitor: Vi
     assert text.index("Always sent") < text.index("Orders and receipts"), "transactional: named, without a button"
 
 
+async def test_a_channel_by_which_no_topic_comes_takes_no_room(visitor: Visitor) -> None:
+    jane, phone = await visitor.known("jane@example.org", "+12025550123", party="p1")
+    alone = (await visitor.get(visitor.link(jane))).count('<div class="cell">')
+    agreed = Change(phone, 272, Cause.CHOICE, Effect.GRANT, Door.IMPORT, "1", visitor.clock[-1])
+    await ledger.record(visitor.conn, [agreed], now=visitor.clock[-1])
+    both = (await visitor.get(visitor.link(jane))).count('<div class="cell">')
+    topics = visitor.text.count('<div class="topic">')
+    ads = 1 if "Sharing allowed" in visitor.text else 0
+    assert (alone - ads, both - ads) == (topics, 2 * topics), "where one comes by text, those that do not leave their place empty"
+
+
+async def test_sentences_and_their_parts_are_joined_as_each_language_does(visitor: Visitor) -> None:
+    (jane,) = await visitor.known("jane@example.org")
+    ended = visitor.managed(jane)
+    await visitor.get(f"{visitor.link(jane)}?lang=ar")
+    await visitor.post(f"{visitor.link(jane)}?lang=ar", do="pause.30", form=visitor.hidden("form"))
+    assert "إيقاف مؤقت" in visitor.text
+    said = visitor.text[visitor.text.index("<main>") : visitor.text.index('id="choices"')]
+    assert ("2026" in said, ", " in said) == (True, False)
+    visitor.clock.append(visitor.clock[-1] + timedelta(hours=2))
+    await visitor.get(f"{ended}?lang=zh-Hans")
+    assert "。没有任何更改。" in visitor.text
+    await visitor.get(f"{ended}?lang=de")
+    assert ". Es wurde nichts geändert." in visitor.text
+
+
 async def test_a_stop_acts_at_once_and_what_is_shown_is_read_back(visitor: Visitor) -> None:
     (jane,) = await visitor.known("jane@example.org")
     await visitor.get(visitor.link(jane))
