@@ -27,6 +27,10 @@ def stop(address: Address, scope: int, now: datetime, *, door: Door = Door.LINK,
     return Change(address, scope, cause, Effect.STOP, door, id, now)
 
 
+def bounce(address: Address, now: datetime, *, id: str = "b") -> Change:
+    return stop(address, 0, now, door=Door.PROVIDER, id=id, cause=Cause.BOUNCE)
+
+
 async def pushes(conn: asyncpg.Connection) -> list[tuple[str, int, bool]]:
     rows = await conn.fetch("select name, scope, stop from push join account using (account) order by name, scope")
     return [(row["name"], row["scope"], row["stop"]) for row in rows]
@@ -173,6 +177,55 @@ async def test_what_somebody_new_is_taken_to_hold_gives_way_to_the_ledger(
     for person, changes in zip(people, calls, strict=True):
         await ledger.record(conn, [replace(change, address=person) for change in changes], now=now)
     assert [(await summary(conn, person))["stops"] for person in people] == [None, None, None, [0], [0, RECOVERY]]
+    assert await ledger.differing(conn) == 0
+
+
+async def test_who_is_new_and_stopped_for_good_is_not_folded(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    looked = "select idx_scan from pg_stat_xact_user_tables where relname = 'consent'"
+    async with conn.transaction():
+        await ledger.record(conn, [bounce(jane, now)], now=now)
+        unknown = await conn.fetchval(looked)
+        await ledger.record(conn, [bounce(jane, now, id="2")], now=now)  # the control: now something is known of her
+        assert await conn.fetchval(looked) - unknown >= unknown + 2
+    assert await ledger.differing(conn) == 0
+
+
+async def test_of_bounces_in_one_call_those_of_somebody_known_are_folded(
+    conn: asyncpg.Connection, addresses: Addresses, now: datetime
+) -> None:
+    """Each of the others is known in another way; what they were told of before counts as much as the bounce."""
+    stopped, forgiven, met, new = (addresses.read(f"{name}@example.org") for name in ("stopped", "forgiven", "met", "new"))
+    await ledger.record(conn, [stop(stopped, RECOVERY, now)], now=now)
+    await ledger.record(conn, [replace(bounce(forgiven, now), effect=Effect.GO, door=Door.STAFF)], now=now)
+    await conn.execute("insert into address (bucket, key) values ($1, $2)", met.bucket, met.key)
+    early = now - timedelta(hours=1)
+    await ledger.record(conn, [bounce(person, early) for person in (stopped, forgiven, met, new)], now=now)
+    assert [(await summary(conn, person))["stops"] for person in (stopped, forgiven, met, new)] == [[0, RECOVERY], None, [0], [0]]
+    assert await ledger.differing(conn) == 0
+
+
+async def test_one_fact_told_of_two_scopes_holds_the_one_that_was_recorded(conn: asyncpg.Connection, jane: Address, now: datetime) -> None:
+    by_staff = stop(jane, ORDERS, now, door=Door.STAFF, cause=Cause.STAFF)
+    assert sorted(await ledger.record(conn, [by_staff, replace(by_staff, scope=258)], now=now)) == [False, True]
+    assert len((await summary(conn, jane))["stops"]) == 1
+    assert await ledger.differing(conn) == 0
+
+
+async def test_nobody_is_new_who_was_recorded_while_a_call_waited(
+    conn: asyncpg.Connection, database: str, jane: Address, now: datetime
+) -> None:
+    other = await asyncpg.connect(database)
+    try:
+        async with conn.transaction():
+            await ledger.record(conn, [stop(jane, ORDERS, now, door=Door.STAFF, cause=Cause.STAFF)], now=now)
+            waiting = asyncio.create_task(ledger.record(other, [bounce(jane, now)], now=now))
+            while not await conn.fetchval("select count(*) from pg_locks where pid = $1 and not granted", other.get_server_pid()):
+                assert not waiting.done()
+                await asyncio.sleep(0.01)
+        assert await waiting == [True]
+    finally:
+        await other.close()
+    assert (await summary(conn, jane))["stops"] == [0, ORDERS]
     assert await ledger.differing(conn) == 0
 
 
