@@ -143,10 +143,11 @@ async def record(connection: Connection, changes: Sequence[Change], *, now: date
 def _columns(changes: Sequence[Change]) -> tuple[list[Any] | str, ...]:
     """Turn rows into the parallel arrays that ``record`` takes, in its order.
 
-    Those of words and numbers alone are spelt as PostgreSQL spells arrays: the driver asks of each value whether it is an array itself.
+    Those of words, numbers and times alone are spelt as PostgreSQL spells arrays: the driver asks of each value whether it is an array
+    itself.
     """
     return (
-        [c.address.bucket for c in changes],
+        _spelt(str(c.address.bucket) for c in changes),
         [c.address.key for c in changes],
         _spelt(c.address.channel or "null" for c in changes),
         _spelt(str(c.scope) for c in changes),
@@ -156,7 +157,7 @@ def _columns(changes: Sequence[Change]) -> tuple[list[Any] | str, ...]:
         [c.by for c in changes],
         _spelt("t" if is_own(c) else "f" for c in changes),
         [c.happened_at for c in changes],
-        [c.until for c in changes],
+        _spelt(c.until.isoformat() if c.until else "null" for c in changes),
         [c.evidence for c in changes],
     )
 

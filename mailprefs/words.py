@@ -110,7 +110,7 @@ class Address:
     @property
     def bucket(self) -> int:
         """The key's bucket, 0 to 1,023. The only place that says how it is found."""
-        return int.from_bytes(self.key.bytes[:2]) % BUCKETS
+        return (self.key.int >> 112) % BUCKETS  # of its first two bytes
 
 
 @dataclass(frozen=True, slots=True)

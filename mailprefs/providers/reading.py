@@ -27,6 +27,7 @@ _ARRAY = re.compile(rb"[ \t\r\n]*+\[")
 _FLAT = rb'\{[^"{}\[\]]*+(?:%b[^"{}\[\]]*+)*\}' % _STRING
 _ENTRIES = re.compile(rb"(?:[ \t\r\n]*+%b[ \t\r\n]*+,)*" % _FLAT, re.DOTALL)  # of flat objects
 _STRINGS = re.compile(rb"(?:[ \t\r\n]*+%b[ \t\r\n]*+,)*" % _STRING, re.DOTALL)
+GLANCE = 1 << 14  # bytes at the beginning of a body: some dozen elements
 LONGEST = 1 << 20  # bytes that one element of a streamed array may take, with the space around it
 
 
@@ -103,13 +104,17 @@ def batch(body: bytes, passing: Passing | None = None) -> Batch:
 
 
 def _sifted(body: bytes, passing: Passing) -> Batch | None:
-    """Count what is passing in an array of objects and read the rest; None where that is more than a quarter, or all is not as it looks.
+    """Count what is passing in an array of objects and read the rest; None where that is more than a quarter, or half of those at the
+    beginning, for then it is not worth while; or where all is not as it looks.
 
     The name must stand in the body as often as there are objects, so that the n-th is the n-th one's: each that is read is asked whether
     it is so. A word that is not passing is therefore never passed over. Nobody can spell the name otherwise without an escape.
     """
     whole = body.strip(_SPACE)
     if whole[:2] != b"[{" or whole[-2:] != b"}]" or (b"\\" in whole and b"\\u00" in whole):
+        return None
+    glanced = passing.said.findall(whole, 0, GLANCE)
+    if sum(word in passing.words for word in glanced) * 2 < len(glanced):
         return None
     words, pieces = passing.said.findall(whole), whole[2:-2].split(b"},{")
     left = [n for n, word in enumerate(words) if word not in passing.words]

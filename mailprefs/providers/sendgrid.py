@@ -68,6 +68,7 @@ _STATUS = re.compile(r"[245](?:\.[0-9]{1,3}\.[0-9]{1,3}|[0-9]{2})")
 _NO_SUCH_MAILBOX = frozenset({"5.1.1", "5.1.2", "5.1.3", "5.1.6", "5.1.10"})  # RFC 3463 §3.2, RFC 7505: the address itself is bad
 _OTHER_FAULT = frozenset({"Content", "Frequency or Volume Too High", "Reputation", "Technical Failure"})
 _FOUNDED = datetime(2009, 7, 1, tzinfo=UTC).timestamp()  # SendGrid can have told nothing before
+_LAST = datetime(9999, 12, 31, tzinfo=UTC).timestamp()  # that a datetime can say
 
 _KEY_ADVICE = "At SendGrid, Settings → Mail Settings → Event Webhook → Signature verification shows the key; set it unchanged."
 _API_ADVICE = "At SendGrid, Settings → API Keys makes one; it needs full access to Unsubscribe Groups under Suppressions."
@@ -229,9 +230,9 @@ def _id(told: dict[str, Any]) -> str:
 def _moment(value: Any, received_at: datetime) -> datetime:
     """Return when it happened. A time that is none, before SendGrid's own or after now is the time of receipt."""
     seconds = int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
-    if type(seconds) not in (int, float) or not _FOUNDED <= seconds <= received_at.timestamp():
+    if type(seconds) not in (int, float) or not _FOUNDED <= seconds <= _LAST:
         return received_at
-    return datetime.fromtimestamp(seconds, UTC)
+    return min(datetime.fromtimestamp(seconds, UTC), received_at)
 
 
 # Out

@@ -1,18 +1,18 @@
 -- name: record_few$
 -- The one write path (sql/migrations/0003_ledger.sql): the ordinals of the Changes that were added.
-select record_few(:bucket, :key, :channel::text::text[], :scope::text::int[], :cause::text::text[], :effect::text::text[], :door::text::text[], :teller, :own::text::boolean[], :happened, :until, :evidence, :now, :sure);
+select record_few(:bucket::text::smallint[], :key, :channel::text::text[], :scope::text::int[], :cause::text::text[], :effect::text::text[], :door::text::text[], :teller, :own::text::boolean[], :happened, :until::text::timestamptz[], :evidence, :now, :sure);
 
 -- name: record_many$
 -- The same, planned for as many as there are.
-select record_many(:bucket, :key, :channel::text::text[], :scope::text::int[], :cause::text::text[], :effect::text::text[], :door::text::text[], :teller, :own::text::boolean[], :happened, :until, :evidence, :now, :sure);
+select record_many(:bucket::text::smallint[], :key, :channel::text::text[], :scope::text::int[], :cause::text::text[], :effect::text::text[], :door::text::text[], :teller, :own::text::boolean[], :happened, :until::text::timestamptz[], :evidence, :now, :sure);
 
 -- name: told_few$
 -- As record_few, and then counts what an account said: one statement is one way to the server, and a commit of its own.
-select record_few(:bucket, :key, :channel::text::text[], :scope::text::int[], :cause::text::text[], :effect::text::text[], :door::text::text[], :teller, :own::text::boolean[], :happened, :until, :evidence, :now, :sure), tally(:now, :account, :kinds, :events);
+select record_few(:bucket::text::smallint[], :key, :channel::text::text[], :scope::text::int[], :cause::text::text[], :effect::text::text[], :door::text::text[], :teller, :own::text::boolean[], :happened, :until::text::timestamptz[], :evidence, :now, :sure), tally(:now, :account, :kinds, :events);
 
 -- name: told_many$
 -- The same, planned for as many as there are.
-select record_many(:bucket, :key, :channel::text::text[], :scope::text::int[], :cause::text::text[], :effect::text::text[], :door::text::text[], :teller, :own::text::boolean[], :happened, :until, :evidence, :now, :sure), tally(:now, :account, :kinds, :events);
+select record_many(:bucket::text::smallint[], :key, :channel::text::text[], :scope::text::int[], :cause::text::text[], :effect::text::text[], :door::text::text[], :teller, :own::text::boolean[], :happened, :until::text::timestamptz[], :evidence, :now, :sure), tally(:now, :account, :kinds, :events);
 
 -- name: overruled$
 -- Whether this fact was recorded, and anything was opened or taken back for its address since: then it says no more how things stand.

@@ -161,6 +161,15 @@ def test_a_delivery_says_the_same_whether_it_is_sifted_or_read_whole() -> None:
     assert len(quick(body).events) > 5
 
 
+def test_a_delivery_that_begins_otherwise_than_it_goes_on_says_the_same() -> None:
+    """What it begins with decides how it is read, and nothing else."""
+    bounces = [{**LEFT, "event": "bounce", "type": "bounce", "sg_event_id": f"b-{n}"} for n in range(200)]
+    for body in (compact(*bounces, *[opened()] * 900), compact(*[opened()] * 200, *bounces, *[opened()] * 500)):
+        assert quick(body) == whole(body)
+        assert len(quick(body).events) == 200
+    assert reading.batch(body, PASSING).passed["open"] == 700  # the control: the second was sifted
+
+
 @pytest.mark.parametrize(
     "strange",
     [
