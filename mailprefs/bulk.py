@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -137,15 +138,15 @@ async def run(
 ) -> Tally:
     """Import all rows, a transaction for each thousand, and return what became of them. A dry run does the same and takes it back."""
     tally = Tally()
-    seen = _Seen()
-    for batch in _batches(rows):
-        items = [item for row in batch if (item := _read(row, reader, reject)) is not None]
-        # what a dry run took back would be new again the next time the file says it
-        fresh = [item for item in items if seen.adds(item)] if dry else items
-        added = await _write(connection, fresh, writer, now, dry) if fresh else 0
-        tally.read, tally.accepted = tally.read + len(batch), tally.accepted + len(items)
-        tally.added, tally.rejected = tally.added + added, tally.read - tally.accepted
-        progress(len(batch))
+    with closing(_Seen()) as seen:
+        for batch in _batches(rows):
+            items = [item for row in batch if (item := _read(row, reader, reject)) is not None]
+            # what a dry run took back would be new again the next time the file says it
+            fresh = [item for item in items if seen.adds(item)] if dry else items
+            added = await _write(connection, fresh, writer, now, dry) if fresh else 0
+            tally.read, tally.accepted = tally.read + len(batch), tally.accepted + len(items)
+            tally.added, tally.rejected = tally.added + added, tally.read - tally.accepted
+            progress(len(batch))
     return tally
 
 
@@ -167,6 +168,10 @@ class _Seen:
     def __init__(self) -> None:
         self._numbers = sqlite3.connect("")
         self._numbers.execute("create table seen (number integer primary key)")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._numbers.close()
 
     def adds(self, item: Entry | Change | Claim) -> bool:
         """Return whether an address, or a fact about it, comes for the first time, and remember it."""

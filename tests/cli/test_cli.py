@@ -168,7 +168,8 @@ class Interrupting:
         if name == "click":
             os.kill(os.getpid(), signal.SIGINT)
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # as at a terminal: what runs in the background ignores it
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {{signal.SIGINT}})  # as at a terminal, whatever the tests were started by
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background ignores it
 sys.meta_path.insert(0, Interrupting())
 sys.argv = ["mailprefs", "--help"]
 from mailprefs.{room} import main
