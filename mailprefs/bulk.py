@@ -34,6 +34,7 @@ COLUMNS = {  # what is read of each kind of file; all else is passed over
 }
 MUST = {"addresses": ("address",), "suppressions": ("address", "scope", "cause"), "consents": ("address", "scope", "at", "source")}
 SOURCE, NOTICE = 200, 2000  # characters that a consent's source and notice may have
+_BREAK = re.compile(r"\n|\r(?!\s*\Z)")
 _MAILBOX = re.compile(r"[^\s@]@[^\s@]")
 
 
@@ -183,7 +184,7 @@ def _read(row: Row, reader: Callable[[Row], Item], reject: Callable[[Row, str], 
     try:
         if row.wrong:
             raise Unreadable(row.wrong)
-        if any("\n" in row.fields.get(name, "") for name in ONE_LINE):  # a quote that a later row closed: it swallowed those between
+        if any(_BREAK.search(row.fields.get(name, "")) for name in ONE_LINE):  # a quote that a later row closed: it swallowed those between
             raise Unreadable("a line break in a field")
         return reader(row)
     except MailprefsError as error:

@@ -355,3 +355,9 @@ async def test_an_import_that_is_broken_off_keeps_the_transactions_before_and_ca
     await other.execute("alter table address drop constraint full_up")
     await other.close()
     assert (await imported("addresses", FILES["addresses"])).added == 1_500 - bulk.BATCH, "and the rest comes when it is run again"
+
+
+async def test_no_field_brings_the_end_of_a_line_with_it(imported: Importer) -> None:
+    """An audience's file has one row a line, for whoever reads it."""
+    tally = await imported("addresses", 'address,party\na@example.org,"p\r1"\nb@example.org,"p\n2"\nc@example.org,p3\r\n')
+    assert (tally.added, imported.refused) == (1, {1: "a line break in a field", 2: "a line break in a field"})
