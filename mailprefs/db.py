@@ -67,8 +67,8 @@ async def pool(url: str, *, size: int, command_timeout: float, purpose: str) -> 
 
 def _session(name: str) -> dict[str, str]:
     # A plan that was made while the tables were small reads all of them once they have grown, so each call is planned for itself.
-    # The write path, where that would cost, settles it in its own functions.
-    return {"application_name": name, "timezone": "UTC", "plan_cache_mode": "force_custom_plan"}
+    # The write path, where that would cost, settles it in its own functions. To compile one that takes milliseconds takes a hundred.
+    return {"application_name": name, "timezone": "UTC", "plan_cache_mode": "force_custom_plan", "jit": "off"}
 
 
 async def connect(url: str) -> asyncpg.Connection:

@@ -107,19 +107,32 @@ def unproven(provider: Ear, headers: Container[str]) -> bool:
 
 async def listen(provider: Ear, credential: Credential, delivery: Delivery, http: ClientSession) -> Heard:
     """Return what a delivery says, once it is proven. Raises Forged, or Unavailable if what its proof or its ids want does not come."""
+    return await understood(provider, credential, delivery, http, lambda heard: heard)
+
+
+async def understood(
+    provider: Ear, credential: Credential, delivery: Delivery, http: ClientSession, place: Callable[[Heard], Found]
+) -> Found:
+    """Return what ``place``, which is pure, makes of what a delivery says: in one go, unless something is asked or mended in between."""
     if isinstance(provider, Fetching):
         await provider.fetch(http, credential, delivery)
-    heard = await _resolved(provider, credential, await apart(delivery, _proven, provider, credential, delivery), http)
+    heard, placed = await apart(delivery, _proven, provider, credential, delivery, place)
+    if placed:
+        return placed[0]
+    heard = await _resolved(provider, credential, heard, http)
     if heard.kept:
         for again in await apart(delivery, mending.readings, delivery):
             told = await _resolved(provider, credential, await apart(delivery, provider.parse, again), http)
             heard = await apart(delivery, mending.with_stops, heard, told)
-    return heard if len(heard.kept) <= MOST_KEPT else replace(heard, kept=(Kept("too_many", delivery.body),))
+    few = heard if len(heard.kept) <= MOST_KEPT else replace(heard, kept=(Kept("too_many", delivery.body),))
+    return await apart(delivery, place, few)
 
 
-def _proven(provider: Ear, credential: Credential, delivery: Delivery) -> Heard:
+def _proven(provider: Ear, credential: Credential, delivery: Delivery, place: Callable[[Heard], Found]) -> tuple[Heard, tuple[Found, ...]]:
+    """Return what is said, and what it comes to where nothing is left to ask: each way to the thread and back waits for the loop's turn."""
     provider.verify(credential, delivery)
-    return provider.parse(delivery)
+    heard = provider.parse(delivery)
+    return heard, () if heard.kept or isinstance(provider, Resolving) else (place(heard),)
 
 
 async def _resolved(provider: Ear, credential: Credential, heard: Heard, http: ClientSession) -> Heard:

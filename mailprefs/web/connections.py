@@ -17,6 +17,7 @@ MOST = 4096  # connections at once; an idle one takes some 20 kB
 OTHERS = 128  # open files that are no connection: the pools, calls to providers, the log, the worker beside an own PostgreSQL
 FEWEST = 64  # connections that a service is worth starting for
 PARTS = 16  # of one segment that are read by themselves: nobody sends so many requests at once, and each costs a call
+LONGEST = 8192  # bytes of a segment that are searched for the end of a head, so that a body costs little
 
 _HEAD = b"\r\n\r\n"  # its end
 _CHUNKED, _LENGTH = b"\r\ntransfer-encoding:", re.compile(rb"\r\ncontent-length:[ \t]*([0-9]{1,9})[ \t]*\r\n")
@@ -121,7 +122,7 @@ class _Connection(web.RequestHandler):
 
 def _end(data: bytes) -> int:
     """Return where the first request of a segment ends, 0 where nothing stands behind it, or where its length cannot be told."""
-    body = data.find(_HEAD) + len(_HEAD)
+    body = data.find(_HEAD, 0, LONGEST) + len(_HEAD)
     if not len(_HEAD) <= body < len(data):
         return 0
     head = data[:body].lower()

@@ -11,7 +11,7 @@ from aiohttp import web
 from mailprefs import db, telemetry
 from mailprefs.errors import Forged, MailprefsError, Unavailable
 from mailprefs.inbox import Placed
-from mailprefs.providers import apart, listen, unproven
+from mailprefs.providers import understood, unproven
 from mailprefs.providers.base import Delivery
 from mailprefs.web import problems
 from mailprefs.web.keys import ARRIVALS, FORGERIES, HOOKS, HOUSE, HTTP, Hearing
@@ -66,8 +66,8 @@ def _refused(request: web.Request, hearing: Hearing) -> None:
 async def _keep(request: web.Request, hearing: Hearing, delivery: Delivery) -> None:
     """Verify, read, and commit. Raises Forged, or Unavailable for trouble of ours or of what the proof wants."""
     now = delivery.received_at
-    heard = await listen(hearing.provider, hearing.credential, delivery, request.app[HTTP])
-    placed = await apart(delivery, hearing.inbox.placed, heard)  # before there is a connection that others wait for
+    # before there is a connection that others wait for
+    placed = await understood(hearing.provider, hearing.credential, delivery, request.app[HTTP], hearing.inbox.placed)
     async with db.acquired(request.app[HOOKS]) as connection, db.sure(connection), _atomic(connection, placed):
         await hearing.inbox.record(connection, placed, now=now)
 
