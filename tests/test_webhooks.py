@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import runpy
 import socket
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -30,6 +33,7 @@ from mailprefs.settings import Settings
 from mailprefs.webhooks import Herald, Public
 from mailprefs.words import Address, Cause, Change, Door, Effect
 
+ROOT = Path(__file__).parent.parent
 NEWSLETTER, RECOVERY = 272, 276
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 Answer = Callable[[dict[str, Any]], int]
@@ -396,6 +400,20 @@ async def test_a_sample_is_signed_and_about_nobody(crm: Crm) -> None:
     assert set(told["data"]) == {
         "address", "key", "channel", "party", "scope", "effect", "cause", "door", "at", "until", "stopped"
     }  # fmt: skip
+
+
+async def test_the_page_s_own_check_believes_us_and_nobody_else(crm: Crm, tmp_path: Path) -> None:
+    (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/webhooks.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "page.py").write_text(snippet, encoding="utf-8")
+    proven = runpy.run_path(str(tmp_path / "page.py"))["proven"]
+    webhook = Webhook(name="crm", url=crm.url, secret="CRM_SECRET", private=True)
+    key = webhooks.secret(webhook, Settings().lending({"CRM_SECRET": SECRET}))
+    async with webhooks.session(webhook) as http:
+        await webhooks.post(http, webhook, key, *webhooks.sample(webhook, datetime.now(UTC)), at=datetime.now(UTC))
+    assert proven(SECRET, crm.headers, crm.body)
+    assert not proven(SECRET, crm.headers, crm.body + b" ")
+    assert not proven("whsec_" + "A" * 32, crm.headers, crm.body)
+    assert not proven(SECRET, crm.headers | {"webhook-timestamp": str(int(crm.headers["webhook-timestamp"]) - 600)}, crm.body)
 
 
 async def test_nobody_inside_is_called_by_a_name_that_leads_there(crm: Crm) -> None:

@@ -13,7 +13,7 @@ import click
 from mailprefs import audience, files, shapes
 from mailprefs.audience import COLUMNS
 from mailprefs.cli.opening import Opening, now, run
-from mailprefs.cli.saying import counting, tell
+from mailprefs.cli.saying import counting, many, tell
 from mailprefs.packing import Packing, Sink
 from mailprefs.shapes import Shape
 from mailprefs.spelling import MINTED
@@ -42,7 +42,7 @@ def audience_(
     shape = shapes.read(columns, format_ or named or "csv", compress or packing, links=links, spreadsheet=spreadsheet)
     with files.whole(output) if output else nullcontext(sys.stdout.buffer) as out:
         count = run(_streamed(topic, Channel(channel), shape, out))
-    tell(f"{count:,} addresses{f', {LOSSY}' if spreadsheet else ''}")
+    tell(f"{many(count, 'address', 'addresses')}{f', {LOSSY}' if spreadsheet else ''}")
 
 
 async def _streamed(topic: str, channel: Channel, shape: Shape, out: BinaryIO) -> int:

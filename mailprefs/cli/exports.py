@@ -16,7 +16,7 @@ from mailprefs import exports, files, seals, shapes
 from mailprefs.audience import COLUMNS
 from mailprefs.cli.opening import Opening, now, run
 from mailprefs.cli.people import operator
-from mailprefs.cli.saying import show, tell
+from mailprefs.cli.saying import many, show, tell
 from mailprefs.cli.suppressions import suppressions_
 from mailprefs.errors import Expired, Forged, NotMade, UnknownExport, Unreadable
 from mailprefs.exports import Export
@@ -76,7 +76,7 @@ def every(as_json: bool) -> None:
         click.echo(json.dumps(rows))
         return
     for row in rows:
-        count = "" if row["count"] is None else f"{row['count']:,} addresses"
+        count = "" if row["count"] is None else many(row["count"], "address", "addresses")
         show(
             f"{row['id']}  {row['state']:<8} {row['asked_at'][:16]}Z  {row['topic']:<28} {count:<22} {row['purpose']} ({row['requester']})"
         )
@@ -107,7 +107,7 @@ def fetch(id: UUID, file: Path) -> None:
         shutil.copyfileobj(whole, out)
     with files.whole(_manifest(file)) as out:
         out.write(export.manifest.encode())
-    tell(f"{exports.facts_of(export)['count']:,} addresses")
+    tell(many(exports.facts_of(export)["count"], "address", "addresses"))
 
 
 async def _found(id: UUID) -> Export:
@@ -135,9 +135,9 @@ def verify(file: Path, manifest: Path | None, key: str | None, as_json: bool) ->
 
 
 def _told(facts: Mapping[str, Any]) -> str:
-    denied = facts["denied"]
+    count, denied = many(facts["count"], "address", "addresses"), facts["denied"]
     return (
-        f"{facts['topic']} by {facts['channel']}: {facts['count']:,} addresses as of {facts['as_of']}, {denied['people']:,} denied\n"
+        f"{facts['topic']} by {facts['channel']}: {count} as of {facts['as_of']}, {denied['people']:,} denied\n"
         f"for {facts['purpose']!r}, asked for by {facts['requester']}, until {facts['expires_at']}"
     )
 

@@ -19,7 +19,7 @@ from mailprefs.bulk import Import, Tally
 from mailprefs.catalogue import Catalogue
 from mailprefs.cli.invite import invited
 from mailprefs.cli.opening import Opening, now, run
-from mailprefs.cli.saying import counting, show, tell
+from mailprefs.cli.saying import counting, many, show, tell
 from mailprefs.errors import Unreadable
 from mailprefs.foreign import Reading
 from mailprefs.rows import ADDRESS, Rejects, Row
@@ -53,9 +53,10 @@ def import_(what: str, file: Path, rejects: Path | None, scope: str | None, dry_
         click.echo(json.dumps(asdict(tally)))
     else:
         ending = " (dry run: nothing was kept)" if dry_run else ""
-        tell(f"{tally.read} rows read, {tally.accepted} accepted, {tally.added} of them new{ending}")
+        tell(f"{many(tally.read, 'row', 'rows')} read, {tally.accepted} accepted, {tally.added} of them new{ending}")
     if tally.rejected:
-        tell(f"{tally.rejected} rows were refused and are in {rejects}, each with its reason")
+        refused = many(tally.rejected, "row was refused and is", "rows were refused and are")
+        tell(f"{refused} in {rejects}, each with its reason")
     return 1 if tally.rejected else 0
 
 

@@ -32,6 +32,11 @@ def tell(words: str) -> None:
     click.echo(lines(words), err=True)
 
 
+def many(count: int, one: str, more: str) -> str:
+    """Return how many there are, such as "1 row" and "2,000 rows"."""
+    return f"{count:,} {one if count == 1 else more}"
+
+
 class _File(Protocol):
     def fileno(self) -> int: ...
 

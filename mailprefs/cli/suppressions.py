@@ -11,7 +11,7 @@ import click
 
 from mailprefs import files, suppressions
 from mailprefs.cli.opening import Opening, now, run
-from mailprefs.cli.saying import counting, tell
+from mailprefs.cli.saying import counting, many, tell
 from mailprefs.suppressions import COLUMNS, HASHED, Handover, Spelling
 
 
@@ -26,9 +26,10 @@ def suppressions_(hashed: bool, key: Path | None, output: Path | None) -> None:
     spell = suppressions.hashed(key.read_bytes().rstrip(b"\r\n")) if key else suppressions.spelled
     with files.whole(output) if output else nullcontext(sys.stdout.buffer) as out:
         done = run(_streamed(spell, HASHED if hashed else COLUMNS, out))
-    tell(f"{done.rows:,} rows")
+    tell(many(done.rows, "row", "rows"))
     if done.nameless:
-        tell(f"{done.nameless:,} addresses more are on hold and not in it: they are known by their key alone, or were erased")
+        more = many(done.nameless, "address more is", "addresses more are")
+        tell(f"{more} on hold and not in it: known by the key alone, or erased")
     if done.ending:
         tell(f"{done.ending:,} holds more end by themselves and are not in it")
 

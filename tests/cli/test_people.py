@@ -31,7 +31,7 @@ async def test_what_is_imported_is_counted_rejected_and_sent(shell: Shell, conn:
     dry = (await shell("import", "addresses", "people.csv", "--dry-run")).said(1, r"4 rows read, 3 accepted, 3 of them new \(dry run")
     assert dry.out == ""
     assert await conn.fetchval("select count(*) from address") == 0
-    words = ("4 rows read, 3 accepted, 3 of them new$", r"1 rows were refused and are in people\.csv\.rejects\.csv, each with its reason")
+    words = ("4 rows read, 3 accepted, 3 of them new$", r"1 row was refused and is in people\.csv\.rejects\.csv, each with its reason")
     (await shell("import", "addresses", "people.csv")).said(1, *(f"(?m){each}" for each in words))
     with (shell.home / "people.csv.rejects.csv").open(newline="") as file:
         (reject,) = csv.DictReader(file)
@@ -49,9 +49,9 @@ async def test_what_is_imported_is_counted_rejected_and_sent(shell: Shell, conn:
     assert reject == {"line": "oops", "row": 3, "reason": "no JSON object"}
 
     consents = b"address,scope,at,source\njane@example.org,partners,2026-01-01T00:00:00Z,form 7\n"
-    (await shell("import", "consents", "-", stdin=consents)).said(0, "1 rows read, 1 accepted, 1 of them new")
+    (await shell("import", "consents", "-", stdin=consents)).said(0, "1 row read, 1 accepted, 1 of them new")
 
-    assert (await shell("audience", "newsletter")).said(0, "^1 addresses$").out == "address\njane@example.org\n"
+    assert (await shell("audience", "newsletter")).said(0, "^1 address$").out == "address\njane@example.org\n"
     assert (await shell("audience", "partners")).said(0).out == "address\njane@example.org\n"
     assert (await shell("audience", "care", "--channel", "sms", "--columns", "party,address")).said(
         0
@@ -83,7 +83,7 @@ async def test_an_import_that_was_killed_is_run_again_and_nothing_is_missing_or_
 
 async def test_an_audience_in_a_file_is_whole_or_the_old_one(shell: Shell) -> None:
     (await shell("import", "addresses", "-", stdin=b"address\njane@example.org\n")).said(0)
-    done = (await shell("audience", "newsletter", "-o", "out.csv")).said(0, "1 addresses")
+    done = (await shell("audience", "newsletter", "-o", "out.csv")).said(0, "1 address")
     assert done.out == ""
     assert (shell.home / "out.csv").read_text() == "address\njane@example.org\n"
     for words in (("gossip",), ("newsletter", "--columns", "password"), ("connective/marketing",)):
