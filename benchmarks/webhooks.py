@@ -7,7 +7,7 @@ real delivery would not be in. ``json.loads`` takes them one after the other in 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from random import Random
@@ -19,6 +19,7 @@ from benchmarks.client import asked, request
 from benchmarks.figures import Figure, timed, turn_by_turn
 from benchmarks.options import Options
 from benchmarks.stage import Served, Stage
+from mailprefs.providers.base import OURS
 from mailprefs.sandbox import sendgrid
 
 EVENTS = 1_000  # of a batch
@@ -48,13 +49,26 @@ _MORE: dict[str, dict[str, Any]] = {
     "group_unsubscribe": {"asm_group_id": 12345, "ip": "192.0.2.7", "useragent": _BROWSER},
 }
 
+_CAMPAIGN: dict[str, Any] = {
+    "marketing_campaign_id": 12345678,
+    "marketing_campaign_name": "November news for everybody",
+    "marketing_campaign_version": "SENDGRID",
+    "pool": {"name": "marketing", "id": 210},
+    "sg_content_type": "html",
+}
+Told = Callable[[Random, str, int], dict[str, Any]]
+
 
 async def figures(stage: Stage, options: Options) -> AsyncIterator[Figure]:
-    """Yield the two lines: batches in which 4 % stop, and batches of bounces alone."""
-    mixes = {"webhooks: 4 % stop": (_MIXED, options.batches, 0.4), "webhooks: bounces only": ({"bounce": 1}, options.batches // 4, 0.05)}
-    for path, (mix, batches, target) in mixes.items():
+    """Yield the lines: batches in which 4 % stop, the same as a campaign's have it, and batches of bounces alone."""
+    mixes = {
+        "webhooks: 4 % stop": (_MIXED, options.batches, 0.4, _plain),
+        "webhooks: 4 % stop, of a campaign": (_MIXED, options.batches, 0.4, _campaign),
+        "webhooks: bounces only": ({"bounce": 1}, options.batches // 4, 0.05, _plain),
+    }
+    for path, (mix, batches, target, told) in mixes.items():
         async with stage.database() as url, stage.service(url) as served:
-            turns = _turns(stage, mix, batches)
+            turns = _turns(mix, batches, partial(told, stage))
             bodies: list[bytes] = []
             measured = await turn_by_turn(
                 loads=partial(_loads, turns, bodies), told=partial(_told, stage, served, bodies), times=options.turns
@@ -62,18 +76,30 @@ async def figures(stage: Stage, options: Options) -> AsyncIterator[Figure]:
         yield measured.figure(path, "told", "loads", target, unit="events/s", beside="json.loads of the bodies")
 
 
-def _turns(stage: Stage, mix: dict[str, int], batches: int) -> Iterator[list[bytes]]:
+def _turns(mix: dict[str, int], batches: int, told: Told) -> Iterator[list[bytes]]:
     numbers, random = count(1), Random(1)
     while True:
-        yield [_body(random, mix, numbers) for _ in range(batches)]
+        yield [_body(random, mix, numbers, told) for _ in range(batches)]
 
 
-def _body(random: Random, mix: dict[str, int], numbers: Iterator[int]) -> bytes:
+def _body(random: Random, mix: dict[str, int], numbers: Iterator[int], told: Told) -> bytes:
     kinds = random.choices(list(mix), list(mix.values()), k=EVENTS)
-    return json.dumps([_event(random, kind, next(numbers)) for kind in kinds], separators=(",", ":")).encode() + b"\r\n"
+    return json.dumps([told(random, kind, next(numbers)) for kind in kinds], separators=(",", ":")).encode() + b"\r\n"
 
 
-def _event(random: Random, kind: str, number: int) -> dict[str, Any]:
+def _campaign(stage: Stage, random: Random, kind: str, number: int) -> dict[str, Any]:
+    """Return an event of a marketing campaign, with the sender's own arguments in it, our token among them."""
+    event = _plain(stage, random, kind, number)
+    own = {
+        OURS: stage.links.token(stage.addresses.read(event["email"]).key, stage.catalogue.topic("newsletter")),
+        "order": f"o-{random.getrandbits(128):032x}",
+        "tenant": "example-production",
+        "template_id": f"d-{random.getrandbits(128):032x}",
+    }
+    return {**event, **_CAMPAIGN, **own}
+
+
+def _plain(_stage: Stage, random: Random, kind: str, number: int) -> dict[str, Any]:
     message = f"{random.getrandbits(128):032x}"
     return {
         "email": f"person.{number}@example.com",
