@@ -10,12 +10,14 @@ from itertools import count
 import asyncpg
 from playwright.async_api import Page
 
-from mailprefs import directory, passes, post
+from mailprefs import directory, languages, passes, post
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Brand, Catalogue
 from mailprefs.directory import Entry
 from mailprefs.links import KeyRing, Links
 from mailprefs.passes import Purpose
+from mailprefs.web import pages
+from mailprefs.web.screens import AGAIN, Offered
 from mailprefs.words import Address
 
 LATE = timedelta(days=10)  # after every link that ends
@@ -187,6 +189,26 @@ async def unsaved(page: Page, tour: Tour, topic: str) -> None:
     await press(page, "button[value=all]")
 
 
+async def unsure(page: Page, tour: Tour, topic: str) -> None:
+    await prepared(page, tour, topic, "unsure")
+
+
+async def kept(page: Page, tour: Tour, topic: str) -> None:
+    await prepared(page, tour, topic, "kept")
+
+
+async def prepared(page: Page, tour: Tour, topic: str, name: str) -> None:
+    """Show what is said in a session whose database goes away at the worst moment; that it is said then, `flows.between` shows."""
+    brand = next(brand for brand in tour.catalogue.brand if brand.name == topic.partition("/")[0])
+    language = languages.chosen(asked="", stored=None, accepted=await page.evaluate("() => navigator.language"), usual="en")
+    offered = [Offered(each.code, each.name, each.direction, f"?lang={each.code}") for each in languages.known().values()]
+    text, policy = pages.render(name, brand, language, mailing=True, languages=offered, again=AGAIN, session="x" * 150, number="")
+    headers = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": policy}
+    await page.route("**/prepared", lambda route: route.fulfill(body=text, headers=headers))
+    await page.goto(f"{tour.base}/prepared")
+    await page.unroute("**/prepared")
+
+
 SCENES: Mapping[str, Scene] = {
     scene.__name__: scene
     for scene in (
@@ -214,5 +236,7 @@ SCENES: Mapping[str, Scene] = {
         nowhere,
         away,
         unsaved,
+        unsure,
+        kept,
     )
 }
