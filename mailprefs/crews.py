@@ -12,9 +12,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 
-from mailprefs.addresses import Addresses, Keys
+from mailprefs.addresses import DIGEST, Addresses, Keys, halves
+from mailprefs.columns import Columns, Found, installed
 from mailprefs.sheets import Block, Sheet
-from mailprefs.words import Address
+from mailprefs.words import Address, Channel
 
 LARGE = 200_000  # rows from which on it is worth to begin other processes
 HANDS = 4  # processes at most
@@ -82,19 +83,40 @@ async def _taken(rows: list[bytes], keyed: Future[Keyed]) -> Keyed:
     return found if found.rows else replace(found, rows=rows)
 
 
-class _Hand:
-    """What a process of the crew keys with."""
+class Hand:
+    """Keys packed rows of one file: a column at a time where the libraries for it are installed, and closely what is not plain."""
 
-    addresses: Addresses
-    sheet: Sheet
+    def __init__(self, digest: bytes, sheet: Sheet) -> None:
+        self._addresses, self._sheet = Addresses(digest), sheet
+        self._columns = Columns(sheet.plain, *halves(digest, Channel.EMAIL)) if sheet.plain and installed() else None
+
+    def key(self, packed: bytes | list[bytes]) -> Keyed:
+        """Return the keys of rows, and the rows themselves only where they were cut anew."""
+        if isinstance(packed, bytes) and self._columns and (found := self._columns.keyed(packed)):
+            rows = packed.split(b"\n") if found.odd else []
+            return _joined(found, key(self._addresses, self._sheet, [rows[n] for n in found.odd]))
+        rows = packed.split(b"\n") if isinstance(packed, bytes) else packed
+        closely = key(self._addresses, self._sheet, rows)
+        return replace(closely, rows=()) if closely.rows is rows else closely
+
+
+def _joined(found: Found, closely: Keyed) -> Keyed:
+    """Return what was found a column at a time, and closely of the odd rows."""
+    digests = bytearray(found.digests)
+    for place, n in enumerate(found.odd):
+        digests[n * DIGEST : (n + 1) * DIGEST] = closely.keys.digests[place * DIGEST : (place + 1) * DIGEST]
+    others = {found.odd[place]: other for place, other in closely.others.items()}
+    lost, empty = (frozenset(found.odd[place] for place in places) for places in (closely.lost, closely.empty))
+    return Keyed((), Keys(bytes(digests)), others, lost, empty)
+
+
+_HANDS: list[Hand] = []  # the one of this process, where it is one of a crew
 
 
 def _begin(digest: bytes, sheet: Sheet) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever leads the crew ends it
-    _Hand.addresses, _Hand.sheet = Addresses(digest), sheet
+    _HANDS.append(Hand(digest, sheet))
 
 
 def _key(packed: bytes | list[bytes]) -> Keyed:
-    rows = packed.split(b"\n") if isinstance(packed, bytes) else packed
-    found = key(_Hand.addresses, _Hand.sheet, rows)
-    return replace(found, rows=()) if found.rows is rows else found
+    return _HANDS[0].key(packed)

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from backports import zstd
 
+from mailprefs.columns import Plain
 from mailprefs.errors import Unreadable
 from mailprefs.rows import ADDRESS, LONGEST, TALLEST, Row, address_of, addressed
 
@@ -28,7 +29,9 @@ PLAIN = 64  # octets of an address that is read in bulk; a longer one is read by
 # Only single characters are repeated possessively: Python 3.11.0 to 3.11.4 misread groups that are.
 _ATOM = rb"[a-z0-9!#$%&'*+/=?^_`{|}~-]++"
 _LABEL = rb"[a-z0-9]++(?:-[a-z0-9]++)*"
-_EMAIL = rb"%b(?:\.%b)*@(?:%b\.)+(?!(?:arpa|invalid|local|localhost|onion|test)(?![a-z]))[a-z]++" % (_ATOM, _ATOM, _LABEL)
+_HOST = rb"%b(?:\.%b)*@(?:%b\.)+" % (_ATOM, _ATOM, _LABEL)
+_SPECIAL = rb"(?:arpa|invalid|local|localhost|onion|test)"
+_EMAIL = rb"%b(?!%b(?![a-z]))[a-z]++" % (_HOST, _SPECIAL)
 _OTHER = rb"^[^\n]*$"
 _ALONE = re.compile(rb"^(%b)$|%b" % (_EMAIL, _OTHER), re.MULTILINE)
 # A CR within a row ends it for other readers, so that what stands behind it would be another row's: such a row is read strictly.
@@ -56,6 +59,10 @@ class Sheet(Protocol):
     def cut(self, buffer: bytes, *, last: bool) -> tuple[list[bytes], bytes]:
         """Return the whole rows at the beginning of a buffer, and the rest of it. Raises Unreadable where a row never ends."""
 
+    @property
+    def plain(self) -> Plain | None:
+        """Return which rows can be read a column at a time, None where none can."""
+
     def block(self, rows: list[bytes]) -> Block:
         """Return rows with the addresses that can be read in bulk."""
 
@@ -82,6 +89,12 @@ class Csv:
         self._wide, self._at = len(columns), columns.index(column)
         self._bare = self._pattern(_BARE, b"(%b)" % _EMAIL)
         self._quoted = self._pattern(_QUOTED, b'("?)(%b)\\1' % _EMAIL)
+
+    @property
+    def plain(self) -> Plain:
+        """The engine that matches columns knows neither possessives, which it does not need, nor looks ahead."""
+        like = (_HOST + b"[a-z]+").replace(b"++", b"+").decode()
+        return Plain(like, rf"\.{_SPECIAL.decode()}", PLAIN, self._at, self._wide)
 
     def _pattern(self, field: bytes, address: bytes) -> re.Pattern[bytes]:
         behind = self._wide - self._at - 1
@@ -130,6 +143,10 @@ class Ndjson:
     def __init__(self, column: str = ADDRESS) -> None:
         self.column = column
         self._key = json.dumps(column, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+    @property
+    def plain(self) -> None:
+        return None
 
     def head(self, *more: str) -> bytes:
         return b""

@@ -25,7 +25,7 @@ from mailprefs.packing import Packing
 from mailprefs.rows import ADDRESS, BROKEN
 from mailprefs.sheets import Sheet
 
-CHUNK = 1 << 18  # bytes that are read at once: what is made of them stays within a core's cache
+CHUNK = 1 << 20  # bytes that are read at once
 LARGE = 8 << 20  # bytes of a file that is known to be worth other processes before it is read
 FEW = 50_000  # rows that are asked about one by one, however many addresses there are
 SHARE = 20  # of all addresses, one in so many: to ask about more than that takes longer than to read them all
