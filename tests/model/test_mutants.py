@@ -14,7 +14,7 @@ TREE = Path(__file__).parent.parent.parent
 COPIED = ("mailprefs", "sql", "tests", "pyproject.toml")
 MUTANTS = sorted((Path(__file__).parent / "mutants").glob("*.patch"))
 JUDGES = "every_pair or only_those_named"  # the quickest of the tests that compare the ledger with the oracle
-UNASKED = ("cacheprovider", "xdist", "cov", "hypothesispytest", "schemathesis")  # plugins that only take time
+UNASKED = ("cacheprovider", "xdist", "cov", "hypothesispytest")  # plugins that only take time
 
 
 @pytest.fixture
