@@ -8,9 +8,10 @@ import signal
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 
 from mailprefs.addresses import DIGEST, Addresses, Keys, halves
 from mailprefs.columns import Columns, Found, installed
@@ -64,11 +65,22 @@ class Crew:
             stack.callback(pool.shutdown, cancel_futures=True)
             ahead: deque[tuple[list[bytes], Future[Keyed]]] = deque()
             for block in blocks:
-                ahead.append((block, pool.submit(_key, _packed(block))))
+                with _deaf():
+                    ahead.append((block, pool.submit(_key, _packed(block))))
                 if len(ahead) > AHEAD * hands:
                     yield await _taken(*ahead.popleft())
             while ahead:
                 yield await _taken(*ahead.popleft())
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Hold Ctrl-C back: a process that begins meanwhile never hears it. Whoever leads the crew ends it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _packed(rows: list[bytes]) -> bytes | list[bytes]:
@@ -114,8 +126,15 @@ _HANDS: list[Hand] = []  # the one of this process, where it is one of a crew
 
 
 def _begin(digest: bytes, sheet: Sheet) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever leads the crew ends it
+    Thread(target=_follow, daemon=True).start()
     _HANDS.append(Hand(digest, sheet))
+
+
+def _follow() -> None:
+    """End with whoever leads the crew, however that ended: the pipe to it would stay open, for its other end is in our hands too."""
+    if leader := parent_process():
+        leader.join()
+        os._exit(1)
 
 
 def _key(packed: bytes | list[bytes]) -> Keyed:
