@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import select
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -49,6 +50,8 @@ _COMMANDS = {
     "hook": ("hooks", "How each account is heard; deliveries tried, replayed, kept aside."),
     "sandbox": ("operate", "Simulated provider endpoints on loopback, with faults on request."),
 }
+
+TERMINATED = 128 + signal.SIGTERM  # the exit status, as a shell has it
 
 
 class _Lazy(click.Group):
@@ -92,6 +95,8 @@ def main(prog_name: str = "mailprefs") -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # whatever the locale out there is called
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # as by Ctrl-C: no half of a file is left behind
     status = _ended(prog_name)
     _let_go()
     sys.exit(status)

@@ -87,8 +87,8 @@ class Shell:
         return self._judged(process.returncode, out, err)
 
     @asynccontextmanager
-    async def running(self, *words: str, env: Environment | None = None) -> AsyncIterator[Running]:
-        """Run a command until told to stop, and see that it then ends well."""
+    async def running(self, *words: str, env: Environment | None = None, status: int = 0) -> AsyncIterator[Running]:
+        """Run a command until told to stop, and see that it then ends well, or as ``status`` says."""
         running = Running(await self._started(words, MAILPREFS, env or {}))
         try:
             yield running
@@ -98,7 +98,7 @@ class Shell:
             if running.process.returncode is None:
                 running.process.kill()
             out, err = await running.process.communicate()
-        self._judged(running.process.returncode, out, running.heard + err).said(0)
+        self._judged(running.process.returncode, out, running.heard + err).said(status)
 
     async def _started(self, words: Sequence[str], command: Sequence[str], env: Environment) -> Process:
         given = self._given(env)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 from collections.abc import Callable
@@ -14,9 +15,10 @@ from backports import zstd
 
 from mailprefs import ledger
 from mailprefs.addresses import Addresses
+from mailprefs.cli import TERMINATED
 from mailprefs.words import Cause, Change, Door, Effect
 
-from .shell import Shell
+from .shell import PATIENCE, Shell
 
 ROWS = b'note,address\r\n"a, b",jane@example.org\r\nx,Joe@Example.org\r\ny,no address\r\nz,kim@example.org\r\n'
 ALLOWED = 'note,address\n"a, b",jane@example.org\r\nz,kim@example.org\r\n'
@@ -64,6 +66,17 @@ async def test_an_archive_that_breaks_off_leaves_no_file_that_looks_whole(shell:
     (await shell("filter", "newsletter", "in.csv.gz", "-o", "out.csv", "--denied", "denied.csv")).said(1, "breaks off")
     assert not (shell.home / "out.csv").exists()
     assert not (shell.home / "denied.csv").exists()
+
+
+async def test_who_is_told_to_end_leaves_no_half_of_a_file(shell: Shell, left: None) -> None:
+    async with shell.running("filter", "newsletter", "-o", "out.csv", "--denied", "denied.csv", status=TERMINATED) as running:
+        assert running.process.stdin
+        running.process.stdin.write(ROWS)
+        await running.process.stdin.drain()
+        async with asyncio.timeout(PATIENCE):
+            while len(list(shell.home.glob(".mailprefs-*"))) < 2:
+                await asyncio.sleep(0.01)
+    assert [*shell.home.glob(".mailprefs-*"), *shell.home.glob("*.csv")] == []
 
 
 async def test_ndjson_and_a_column_of_another_name(shell: Shell, left: None) -> None:
