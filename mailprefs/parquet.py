@@ -6,6 +6,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -31,30 +32,30 @@ def duckdb() -> Any:
 async def written(path: Path, columns: Sequence[str]) -> AsyncIterator[Sink]:
     """Lend a sink for CSV without a header, which is a Parquet file at ``path`` when the block has ended. Each column is text.
 
-    Raises Misconfigured where DuckDB is not installed.
+    Raises Misconfigured where DuckDB is not installed, or cannot write it.
     """
-    library = duckdb()
-    with tempfile.TemporaryDirectory(prefix="mailprefs-") as folder:
-        pipe = Path(folder) / "rows"
-        os.mkfifo(pipe, 0o600)
-        reading = asyncio.create_task(asyncio.to_thread(_convert, library, pipe, path, columns))
-        file = await asyncio.to_thread(pipe.open, "wb", 0)
+    library, loop = duckdb(), asyncio.get_running_loop()
+    # One hand reads while the other writes, and then closes. They are of this file alone: of those that all share, the last could be taken
+    # by readers that wait for what none is left to write.
+    with tempfile.TemporaryDirectory(prefix="mailprefs-") as scratch, ThreadPoolExecutor(2) as hands:
+        end, begin = os.pipe()
+        file = os.fdopen(begin, "wb", 0)
+        reading = loop.run_in_executor(hands, _read, library, end, path, columns, scratch)
+
+        async def sink(chunk: bytes) -> None:
+            try:
+                await loop.run_in_executor(hands, _all, file, chunk)
+            except BrokenPipeError:
+                await reading  # which says why it reads no more
+                raise
+
         try:
-
-            async def sink(chunk: bytes) -> None:
-                await asyncio.to_thread(_all, file, chunk)
-
             yield sink
-        except BaseException:
-            with suppress(Exception):
-                file.close()
-                await reading
-            raise
-        else:
-            file.close()
-            await reading
         finally:
-            file.close()
+            hands.submit(file.close)  # behind what is being written, if whoever wrote it was broken off
+            with suppress(Exception):
+                await asyncio.shield(reading)
+        await reading
 
 
 def _all(file: Any, chunk: bytes) -> None:
@@ -63,16 +64,27 @@ def _all(file: Any, chunk: bytes) -> None:
         left = left[file.write(left) :]
 
 
-def _convert(library: Any, pipe: Path, path: Path, columns: Sequence[str]) -> None:
-    """Read the pipe to its end. Nothing in it is guessed: every column is text, and an empty text is no null.
+def _read(library: Any, pipe: int, path: Path, columns: Sequence[str], scratch: str) -> None:
+    """Read a pipe to its end, or as far as it goes, and close it, so that no writer waits for somebody to read. Raises Misconfigured."""
+    try:
+        _convert(library, pipe, path, columns, scratch)
+    except library.Error as error:
+        why = error if isinstance(error, library.IOException) else type(error).__name__  # what it says of a row repeats the row
+        raise Misconfigured(f"the Parquet file cannot be written: {why}") from None
+    finally:
+        os.close(pipe)
+
+
+def _convert(library: Any, pipe: int, path: Path, columns: Sequence[str], scratch: str) -> None:
+    """Make Parquet of what comes through a pipe. Nothing in it is guessed: every column is text, and an empty text is no null.
 
     It reads "in parallel", by one thread: the other way it lets go of nothing that came through a pipe before the end, first in memory and
     then on disk. So no field may hold the end of a line: DuckDB refuses such rows, and `bulk.ONE_LINE` lets none in.
     """
-    config = {"threads": 1, "memory_limit": MEMORY, "temp_directory": str(pipe.parent)}
+    config = {"threads": 1, "memory_limit": MEMORY, "temp_directory": scratch}
     with library.connect(":memory:", config=config) as connection:
         rows = connection.read_csv(
-            str(pipe),
+            f"/dev/fd/{pipe}",  # and no name in a folder: the two ends of one wait for each other to be opened
             header=False,
             columns=dict.fromkeys(columns, "VARCHAR"),
             auto_detect=False,

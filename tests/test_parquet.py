@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mailprefs import parquet
+from mailprefs.errors import Misconfigured
 
 MOST = 32  # MiB, beside what DuckDB itself takes when it is opened
 ROWS = 400_000
@@ -68,3 +71,51 @@ def _pieces(whole: bytes, most: int) -> Iterator[bytes]:
         size = chance.randint(1, most)
         yield whole[at : at + size]
         at += size
+
+
+@pytest.mark.timeout(8)
+@pytest.mark.parametrize(
+    ("columns", "row", "size", "why"),
+    [
+        (["address"], b"jane@example.com\n", 10, "No space left"),  # all of it is in the pipe before anything is written
+        (["address"], b"jane@example.com\n", 300_000, "No space left"),
+        (["address"], b"jane@example.com,de\n", 300_000, "InvalidInput"),
+        ([], b"\n", 10, "Binder"),  # before the pipe is read at all
+    ],
+)
+async def test_what_cannot_be_written_is_said_at_once_without_a_word_of_the_rows(
+    columns: list[str], row: bytes, size: int, why: str
+) -> None:
+    pytest.importorskip("duckdb")
+
+    async def write() -> None:
+        async with parquet.written(Path("/dev/full"), columns) as sink:
+            for _ in range(0, size, 1000):
+                await sink(row * 1000)
+
+    before = _open()
+    with pytest.raises(Misconfigured, match=why) as error:
+        await write()
+    assert "jane" not in str(error.value)
+    assert _open() == before
+
+
+@pytest.mark.timeout(8)
+async def test_who_breaks_off_leaves_no_thread_and_no_file_open(tmp_path: Path) -> None:
+    """However often: each is broken off in the middle of a write, of which there is always one more."""
+    pytest.importorskip("duckdb")
+
+    async def write() -> None:
+        async with parquet.written(tmp_path / "rows.parquet", ["address"]) as sink:
+            while True:
+                await sink(b"jane@example.com\n" * 50_000)
+
+    before = _open(), threading.active_count()
+    for _ in range(10):
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(write(), 0.05)
+    assert (_open(), threading.active_count()) == before
+
+
+def _open() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
