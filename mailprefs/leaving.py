@@ -19,6 +19,7 @@ from mailprefs.catalogue import Catalogue
 from mailprefs.db import Connection, in_one_order, queries
 from mailprefs.errors import Expired, NotMade, Outdated, Unreadable
 from mailprefs.exports import Export
+from mailprefs.words import BUCKETS
 
 MOST = 1000  # rows of the ledger that are looked at at once
 _NOWHERE = (0, 0, UUID(int=0), "")
@@ -49,8 +50,9 @@ def read(text: str) -> Cursor:
             return Cursor(after)
         upto, position, bucket, key, evidence = more
         _xmax(upto)
-        if not (0 <= position < _BOUND and 0 <= bucket < 1024 and isinstance(evidence, str) and "\0" not in evidence):
+        if not (type(position) is type(bucket) is int and 0 <= position < _BOUND and 0 <= bucket < BUCKETS and "\0" not in evidence):
             raise ValueError
+        evidence.encode()  # JSON can spell half a character
         return Cursor(after, upto, (position, bucket, UUID(hex=key), evidence))
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise Unreadable("that is no cursor; give back 'next' as it came, or none to begin at the export") from None

@@ -7,6 +7,7 @@ import random
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -228,3 +229,13 @@ def test_what_is_no_cursor_is_refused(snapshot: str) -> None:
     for text in ("", "é", "x", "e30", "bnVsbA", "A" * 5000):
         with pytest.raises(Unreadable):
             leaving.read(text)
+
+
+@pytest.mark.parametrize(
+    "place", [(1.0, 3, UUID(int=5), "1"), (1, 3.5, UUID(int=5), "1"), (True, 3, UUID(int=5), "1"), (1, 1024, UUID(int=5), "1"),
+              (-1, 3, UUID(int=5), "1"), (1, 3, UUID(int=5), 7), (1, 3, UUID(int=5), "\0"), (1, 3, UUID(int=5), "\ud800")],
+)  # fmt: skip
+def test_no_place_in_a_cursor_reaches_the_database_that_is_none_there(place: Any) -> None:
+    with pytest.raises(Unreadable):
+        leaving.read(str(Cursor("3:5:", "3:9:", place)))
+    leaving.read(str(Cursor("3:5:", "3:9:", (1, 3, UUID(int=5), "1"))))  # the control
