@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import selectors
+import socket
 import ssl
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -260,19 +262,33 @@ class Client(_Place):
                     raise _Again
                 if connection.sock is not None:
                     connection.sock.settimeout(tries.socket)
+            if answer.length:  # of what was announced, so much never came
+                raise _Again
         return bytes(body)
 
     def _connection(self, tries: _Tries) -> HTTPConnection:
-        """Return a connection that nobody uses. One that the service has closed meanwhile fails, and the next try has another."""
+        """Return a connection that nobody uses, of those that the service has not closed meanwhile; else a new one."""
+        while kept := self._kept():
+            if kept.sock is not None and not _is_over(kept.sock):
+                kept.sock.settimeout(tries.socket)
+                return kept
+            kept.close()
+        found = urlsplit(self.base)
+        kind = partial(HTTPSConnection, context=ssl.create_default_context()) if found.scheme == "https" else HTTPConnection
+        return kind(found.hostname or "", found.port, timeout=tries.socket)
+
+    def _kept(self) -> HTTPConnection | None:
         try:
-            kept = self._idle.pop()
-        except IndexError:
-            found = urlsplit(self.base)
-            kind = partial(HTTPSConnection, context=ssl.create_default_context()) if found.scheme == "https" else HTTPConnection
-            return kind(found.hostname or "", found.port, timeout=tries.socket)
-        if kept.sock is not None:
-            kept.sock.settimeout(tries.socket)
-        return kept
+            return self._idle.pop()
+        except IndexError:  # another thread may have taken the last
+            return None
+
+
+def _is_over(kept: socket.socket) -> bool:
+    """True where there is something to read though nothing was asked: it is the end."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(kept, selectors.EVENT_READ)
+        return bool(selector.select(0))
 
 
 class AsyncClient(_Place):

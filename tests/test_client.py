@@ -114,6 +114,18 @@ async def test_what_would_mail_somebody_twice_is_not_handed_in_twice(effect: str
         assert len(seen) == asked
 
 
+async def test_a_connection_that_the_service_has_closed_meanwhile_costs_no_try() -> None:
+    """What would mail somebody has only one; and as many as there were threads would take all the time that anything else has."""
+    signup = [Wanted("jane@example.org", "newsletter", "signup", "form 7")]
+    taken = http(200, {"recorded": 1, "refused": []}).replace(b"Connection: close\r\n", b"")  # and yet it hangs up
+    async with standing_in(taken) as (base, seen):
+        with Client(base, KEY) as client:
+            for n in range(3):
+                assert await asyncio.to_thread(client.change, signup) == {}
+                assert len(seen) == n + 1
+                await asyncio.sleep(0.02)  # until its end has come
+
+
 @asynccontextmanager
 async def standing_in(*answers: bytes | None) -> AsyncIterator[tuple[str, list[bytes]]]:
     """A service that gives these answers, one a connection: None is silence, b"" hangs up. The last one is given again and again."""
@@ -160,7 +172,7 @@ async def asking(base: str, kind: type[Client] | type[AsyncClient], seconds: flo
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-@pytest.mark.parametrize("before", [(SHY,), (b"",), (SHY, b"", SHY)])
+@pytest.mark.parametrize("before", [(SHY,), (b"",), (YES[:-5],), (SHY, b"", SHY)])
 async def test_what_passes_is_asked_again(kind: type[Client], before: tuple[bytes, ...]) -> None:
     async with standing_in(*before, YES) as (base, seen):
         assert (await asking(base, kind, 5))[0].allowed
