@@ -14,6 +14,7 @@ from mailprefs.rows import addressed
 
 _ONE = r"[^\r\n]{1,1000}"  # what can be an address, with its name: one line, and no book
 _PLACE = "file_row_number"  # what DuckDB calls a row's place in its file, from 0
+_DENIED = "mailprefs_denied"  # and we, in what is joined to it: no file has a column of that name
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Table:
             column = column or addressed(rows.columns)
             if column not in rows.columns:
                 raise Unreadable(f"no column of it is called '{column}'. --column names another")
+            if _PLACE in (each.casefold() for each in rows.columns):
+                raise Unreadable(f"a column of it is called '{_PLACE}', as the places of its rows are here: call it otherwise")
             text = self._library.ColumnExpression(column).cast("VARCHAR")
             one = self._library.FunctionExpression("regexp_full_match", text, self._library.ConstantExpression(_ONE))
             nothing = self._library.ConstantExpression("")  # is a line too: rows are known by their places
@@ -53,10 +56,10 @@ class Table:
         """
         with self._opened(allowed.parent) as connection:
             rows = connection.read_parquet(str(self.path), file_row_number=True).set_alias("rows")
-            columns = {"place": "BIGINT", "reasons": "VARCHAR"}
+            columns = {_DENIED: "BIGINT", "reasons": "VARCHAR"}
             out = connection.read_csv(str(denied), header=False, columns=columns, auto_detect=False).set_alias("out")
-            for to, how, hidden in ((allowed, "anti", [_PLACE]), (others, "inner", [_PLACE, "place"])):
-                found = rows.join(out, f"rows.{_PLACE} = out.place", how=how).order(_PLACE)
+            for to, how, hidden in ((allowed, "anti", [_PLACE]), (others, "inner", [_PLACE, _DENIED])):
+                found = rows.join(out, f"rows.{_PLACE} = out.{_DENIED}", how=how).order(_PLACE)
                 found.select(self._library.StarExpression(exclude=hidden)).write_parquet(str(to), compression="zstd")
 
     @contextmanager

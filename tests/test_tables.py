@@ -1,0 +1,37 @@
+"""Parquet files of candidates keep every column, whatever it is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mailprefs.errors import Unreadable
+from mailprefs.tables import Table
+
+duckdb = pytest.importorskip("duckdb")
+
+
+def table(folder: Path, column: str) -> Table:
+    """Return a file of five rows with one column more."""
+    path = folder / "in.parquet"
+    rows = duckdb.sql("select i || '@example.com', i * 10 from range(5) r(i)")
+    names = [duckdb.ColumnExpression(old).alias(new) for old, new in zip(rows.columns, ("address", column), strict=True)]
+    rows.select(*names).write_parquet(str(path))
+    return Table(path)
+
+
+@pytest.mark.parametrize("column", ["n", "place", "Rows", "out"])
+def test_the_denied_have_every_column_under_its_own_name_and_their_reasons(tmp_path: Path, column: str) -> None:
+    denied, allowed, others = (tmp_path / name for name in ("denied", "allowed", "others"))
+    denied.write_text("1,x\n3,y\n", encoding="utf-8")
+    table(tmp_path, column).split(denied, allowed, others)
+    left, out = duckdb.read_parquet(str(allowed)), duckdb.read_parquet(str(others))
+    assert (left.columns, left.fetchall()) == (["address", column], [(f"{n}@example.com", n * 10) for n in (0, 2, 4)])
+    assert (out.columns, out.fetchall()) == (["address", column, "reasons"], [("1@example.com", 10, "x"), ("3@example.com", 30, "y")])
+
+
+def test_a_column_that_would_hide_the_places_of_the_rows_is_refused_before_anybody_is_asked_about(tmp_path: Path) -> None:
+    with pytest.raises(Unreadable, match="'file_row_number'"):
+        table(tmp_path, "File_Row_Number").addresses(None, tmp_path / "texts")
+    assert table(tmp_path, "n").addresses(None, tmp_path / "texts") == "address", "the control"
