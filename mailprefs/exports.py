@@ -23,7 +23,7 @@ from mailprefs import audience, files, parquet, replicas, seals, shapes, telemet
 from mailprefs.catalogue import Catalogue, Scope
 from mailprefs.db import Connection, in_one_order, queries
 from mailprefs.decisions import name_of
-from mailprefs.errors import Busy, Forged, Misconfigured, NotMintable, NotOnACluster, Outdated, Unavailable, UnknownScope, Unreadable
+from mailprefs.errors import Busy, Forged, Misconfigured, NotMade, NotMintable, NotOnACluster, Unavailable, UnknownScope, Unreadable
 from mailprefs.links import KeyRing, Links
 from mailprefs.packing import Packing, Sink
 from mailprefs.shapes import Shape
@@ -263,15 +263,17 @@ async def _denied(connection: Connection, export: Export, topic: Scope, catalogu
 async def recomputed(connection: Connection, export: Export, catalogue: Catalogue, ring: KeyRing, *, scratch: Path) -> str:
     """Return the SHA-256 of the file as the ledger alone gives it anew, at the position and the time that the manifest states.
 
-    The texts are as they are known now. Raises NotMintable or UnknownScope where the topic is no longer what it was.
+    The texts are as they are known now. Raises NotMade, and NotMintable or UnknownScope where the topic is no longer what it was.
     """
-    topic, digest = catalogue.by_number[export.scope], sha256()
+    if export.as_of is None or export.snapshot is None:
+        raise NotMade(export.refused)
+    if (topic := catalogue.by_number.get(export.scope)) is None:
+        raise UnknownScope("the catalogue here does not know the topic of the export")
+    digest = sha256()
 
     async def sink(chunk: bytes) -> None:
         digest.update(chunk)
 
-    if export.as_of is None or export.snapshot is None:
-        raise Outdated("the export was never made")
     links = links_of(catalogue, ring, topic)
     await deliver(connection, export, topic, links, sink, as_of=export.as_of, scratch=scratch, seen=export.snapshot)
     return digest.hexdigest()
@@ -323,12 +325,12 @@ class _Draft:
         with _written():
             self._file.flush()
             os.fsync(self._file.fileno())
-        self._part.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            self._part.replace(self._path)
+            folder = os.open(self._path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
 
     def __enter__(self) -> _Draft:
         return self

@@ -11,6 +11,7 @@ import random
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -24,7 +25,7 @@ from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
 from mailprefs.decisions import Question, decide
 from mailprefs.directory import Entry, know
-from mailprefs.errors import Busy, Forged, UnknownScope, Unreadable
+from mailprefs.errors import Busy, Forged, NotMade, UnknownScope, Unreadable
 from mailprefs.exports import Export, Maker
 from mailprefs.ledger import record
 from mailprefs.links import KeyRing
@@ -220,6 +221,16 @@ async def test_recomputed_at_another_position_it_is_other_bytes(
     content = bytes_of(maker, export)
     assert await exports.recomputed(conn, export, shared_catalogue, ring, scratch=tmp_path) == sha256(content).hexdigest()
     assert await exports.recomputed(conn, later, shared_catalogue, ring, scratch=tmp_path) != sha256(content).hexdigest()
+
+
+async def test_what_was_never_made_or_is_of_no_topic_here_is_not_recomputed(
+    conn: asyncpg.Connection, maker: Maker, people: list[Address], ring: KeyRing, shared_catalogue: Catalogue, tmp_path: Path
+) -> None:
+    waiting = await found(conn, await asked(conn, maker))
+    unknown = replace(await made(conn, maker), scope=65_535)
+    for export, error in ((waiting, NotMade), (unknown, UnknownScope)):
+        with pytest.raises(error):
+            await exports.recomputed(conn, export, shared_catalogue, ring, scratch=tmp_path)
 
 
 @asynccontextmanager
