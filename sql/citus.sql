@@ -26,6 +26,12 @@ from (
   order by u.n
   offset 0) t;
 
+-- No recursion there; every bucket of every shard is asked for at once.
+create or replace function buckets() returns setof smallint language plpgsql stable as $buckets$
+begin
+  return query select distinct a.bucket from address a order by 1;
+end $buckets$;
+
 -- Citus plans no function in SQL that reads such tables, be it by another function, and advises PL/pgSQL: the same text in another frame.
 -- `mailprefs migrate` may have replaced one, so this too is run after it.
 do $spread$
@@ -48,6 +54,165 @@ begin
       || E';\nend $function$';
   end loop;
 end $spread$;
+
+-- What a node is asked may call these, so each has them; those of before the extension was there are told of by being made once more.
+do $everywhere$
+declare
+  f record;
+begin
+  for f in
+    select pg_get_functiondef(p.oid) whole
+    from pg_proc p join pg_language l on l.oid = p.prolang
+    where l.lanname in ('sql', 'plpgsql') and p.prokind = 'f' and p.pronamespace = current_schema()::regnamespace
+      and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
+    order by p.oid
+  loop
+    -- Citus plans most statements only when it is told the parameters, so a plan for any parameters is none; how a node plans is its own affair
+    execute regexp_replace(
+      regexp_replace(f.whole, E'\n SET (enable_\\w+|random_page_cost) TO [^\n]*', '', 'g'), 'force_generic_plan', 'force_custom_plan');
+  end loop;
+end $everywhere$;
+
+-- What calls a function that reads spread tables asks nothing else in the same statement: a node that got it could not ask the others.
+do $summary$
+declare
+  body text := pg_get_functiondef('summary(smallint[], uuid[])'::regprocedure);
+begin
+  if body not like '%the_buckets%' then
+    body := replace(body, E'begin\nreturn query', $new$declare
+  the_buckets smallint[];
+  the_keys uuid[];
+  the_scopes int[];
+  the_causes text[];
+  the_offs timestamptz[];
+  the_ends timestamptz[];
+  the_ons timestamptz[];
+  the_holds boolean[];
+  the_grants boolean[];
+  the_claims boolean[];
+begin
+  select array_agg(r.bucket), array_agg(r.key), array_agg(r.scope), array_agg(r.cause), array_agg(r.off_at), array_agg(r.until),
+    array_agg(r.on_at), array_agg(r.held), array_agg(r.granted), array_agg(r.claimed)
+  into the_buckets, the_keys, the_scopes, the_causes, the_offs, the_ends, the_ons, the_holds, the_grants, the_claims
+  from fold(p_bucket, p_key) r;
+return query$new$);
+    body := replace(body, 'from fold(p_bucket, p_key) f join', $new$from unnest(the_buckets, the_keys, the_scopes, the_causes, the_offs, the_ends, the_ons, the_holds, the_grants, the_claims)
+      f(bucket, key, scope, cause, off_at, until, on_at, held, granted, claimed)
+    join$new$);
+    if body not like '%into the_buckets%' or body not like '%unnest(the_buckets%' then
+      raise 'summary is not the one that this is made of';
+    end if;
+    execute body;
+  end if;
+end $summary$;
+
+-- A place in a table is not carried from one statement to the next there: rows are named by their keys.
+do $lease$
+declare
+  body text := pg_get_functiondef('lease'::regproc);
+begin
+  body := replace(body, '  -- a place in a table is one of its shard, which the bucket names', '');
+  body := replace(body, 'p.ctid = f.ctid', 'p.account = p_account and p.key = f.key and p.scope = f.scope');
+  execute replace(body, 'select p.ctid', 'select p.key, p.scope');
+end $lease$;
+
+-- What a provider lists, laid beside what we hold: the same answers as on one server, a step at a time. No full join by what is neither's column,
+-- and no look-up in spread tables for each row of what was found before.
+create or replace function differ(p_account smallint, p_scope int, p_began timestamptz, p_now timestamptz)
+returns table (bucket smallint, key uuid, kind text, cause text, at timestamptz)
+language plpgsql stable set plan_cache_mode = force_custom_plan as $differ$
+#variable_conflict use_column
+declare
+  m record;
+begin
+  select m.path, n.channel into m from mapping m join account n on n.account = m.account where m.account = p_account and m.scope = p_scope;
+  if not found then
+    return;
+  end if;
+  return query
+  with differing as materialized (
+    select t.bucket, t.key, t.stopped_at, t.cause, case when a.key is null then 'stranger' else 'theirs' end kind
+    from (
+      select l.bucket, l.key, max(l.stopped_at) stopped_at, (array['choice', 'complaint', 'bounce'])[
+        min(array_position(array['choice', 'complaint', 'bounce'], l.cause))] cause
+      from listing l
+      where l.account = p_account and l.scope = p_scope
+      group by l.bucket, l.key) t
+    left join address a on a.bucket = t.bucket and a.key = t.key
+    where case
+      when t.cause = 'bounce' then t.stopped_at is not null and not coalesce(0 = any(a.stops), false)
+      else a.key is null or not withheld(a.stops, a.goes, a.goes_below, a.pauses, m.path, p_now) end
+    union all
+    select a.bucket, a.key, null::timestamptz, 'choice', 'ours'
+    from address a
+    left join (
+      select distinct l.bucket, l.key from listing l where l.account = p_account and l.scope = p_scope) t on t.bucket = a.bucket and t.key = a.key
+    where t.key is null and a.channel = m.channel and a.plaintext is not null
+      and withheld(a.stops, a.goes, a.goes_below, a.pauses, m.path, p_now)),
+  pending as materialized (
+    select distinct d.bucket, d.key
+    from differing d
+    join push p on p.bucket = d.bucket and p.key = d.key
+    where p.account = p_account and p.scope = p_scope and p.since <= p_now),
+  spoken as materialized (
+    select distinct d.bucket, d.key
+    from differing d
+    join consent c on c.bucket = d.bucket and c.key = d.key
+    where c.received_at >= p_began),
+  last as materialized (
+    select distinct on (t.bucket, t.key) t.bucket, t.key, t.sent_at, t.confirmed_at
+    from differing d
+    join told t on t.bucket = d.bucket and t.key = d.key
+    where t.account = p_account and t.scope = p_scope
+    order by t.bucket, t.key, t.sent_at desc)
+  select d.bucket, d.key,
+    case
+      when p.key is not null or last.confirmed_at >= p_began or s.key is not null then 'unsettled'
+      when d.kind <> 'ours' and d.cause <> 'bounce' and coalesce(d.stopped_at, last.sent_at) <= last.sent_at then 'stale'
+      else d.kind end,
+    d.cause,
+    least(coalesce(d.stopped_at, last.sent_at, p_now), p_now)
+  from differing d
+  left join pending p on p.bucket = d.bucket and p.key = d.key
+  left join spoken s on s.bucket = d.bucket and s.key = d.key
+  left join last on last.bucket = d.bucket and last.key = d.key;
+end $differ$;
+
+create or replace function differ(p_account smallint, p_scope int, p_began timestamptz, p_settle interval, p_now timestamptz)
+returns table (bucket smallint, key uuid, kind text, cause text, at timestamptz)
+language plpgsql stable set plan_cache_mode = force_custom_plan as $differ$
+#variable_conflict use_column
+declare
+  before timestamptz := looked(p_account, p_scope, p_began);
+begin
+  return query
+  with found as materialized (
+    select f.bucket, f.key, f.kind, f.cause, f.at from differ(p_account, p_scope, p_began, p_now) f),
+  last as materialized (
+    select distinct on (t.bucket, t.key) t.bucket, t.key, t.stop, t.sent_at, t.confirmed_at
+    from found d
+    join told t on t.bucket = d.bucket and t.key = d.key
+    where d.kind = 'stale' and t.account = p_account and t.scope = p_scope
+    order by t.bucket, t.key, t.sent_at desc),
+  named as materialized (
+    select distinct e.bucket, e.key
+    from last l
+    join echo e on e.bucket = l.bucket and e.key = l.key
+    where e.account = p_account and e.scope = p_scope and e.seen_at >= l.confirmed_at),
+  spoken as materialized (
+    select distinct l.bucket, l.key
+    from last l
+    join consent c on c.bucket = l.bucket and c.key = l.key
+    where c.received_at >= before)
+  select d.bucket, d.key, case when d.again then 'theirs' else d.kind end, d.cause, case when d.again then before else d.at end
+  from (
+    select d.bucket, d.key, d.kind, d.cause, d.at,
+      coalesce(not l.stop and l.confirmed_at + p_settle < before and d.at = l.sent_at and n.key is null and s.key is null, false) again
+    from found d
+    left join last l on l.bucket = d.bucket and l.key = d.key
+    left join named n on n.bucket = d.bucket and n.key = d.key
+    left join spoken s on s.bucket = d.bucket and s.key = d.key) d;
+end $differ$;
 
 -- The write path, as Citus takes it: no outer join and no sub-select from a list of our own to a spread table, which it refuses or answers by
 -- reading all of it, and none in what an upsert sets. With the same answers; `lease_until` of a row that nobody has leased carries what the last telling was.

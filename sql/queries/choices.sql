@@ -17,9 +17,8 @@ where s.scope = any(:scopes::int[]);
 
 -- name: holds
 -- Everything on hold for these addresses, and through which door it last came.
-select f.key, f.scope, f.cause, f.off_at, nullif(f.until, 'infinity') until, (
-  select c.door from consent c
-  where c.bucket = f.bucket and c.key = f.key and c.scope = f.scope and c.cause = f.cause and c.effect = 'stop' and c.at = f.off_at
-  order by c.door limit 1) door
+select f.key, f.scope, f.cause, f.off_at, nullif(f.until, 'infinity') until, min(c.door) door
 from fold(:buckets::smallint[], :keys::uuid[]) f
-where f.held and f.until > :now::timestamptz;
+join consent c on c.bucket = f.bucket and c.key = f.key and c.scope = f.scope and c.cause = f.cause and c.effect = 'stop' and c.at = f.off_at
+where f.held and f.until > :now::timestamptz
+group by f.key, f.scope, f.cause, f.off_at, f.until;

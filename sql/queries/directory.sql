@@ -34,7 +34,7 @@ select known(:bucket, :key, :now);
 -- name: party
 -- The other addresses of the person that an application tied to this one.
 select o.key, o.channel::text channel
-from address a join address o on o.party = a.party and o.key <> a.key
-where a.bucket = :bucket and a.key = :key and a.party is not null
+from address o
+where o.party = (select a.party from address a where a.bucket = :bucket and a.key = :key) and o.key <> :key
 order by o.bucket, o.key
 limit :most;

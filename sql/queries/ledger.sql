@@ -31,20 +31,9 @@ select exists (
 select happened_at from consent where bucket = :bucket and key = :key and evidence = :evidence and effect = 'stop';
 
 -- name: buckets
--- The buckets that anybody is in, one index look each, however many people there are.
-with recursive next (bucket) as (
-  select min(bucket) from address
-  union all
-  select (select min(a.bucket) from address a where a.bucket > n.bucket) from next n where n.bucket is not null)
-select bucket from next where bucket is not null;
+-- The buckets that anybody is in (sql/migrations/0019_planned.sql).
+select buckets() bucket;
 
 -- name: differing$
 -- Folds every ledger of one bucket anew and counts the summaries that are not what their ledger says.
-with everyone as (
-  select array_agg(bucket) buckets, array_agg(key) keys from address where bucket = :bucket),
-fresh as (
-  select s.* from everyone e cross join lateral summary(e.buckets, e.keys) s)
-select count(*)
-from address a left join fresh f on f.bucket = a.bucket and f.key = a.key
-where a.bucket = :bucket and (a.stops, a.goes, a.grants, a.claims, a.goes_below, a.pauses) is distinct from
-  (f.stops, f.goes, f.grants, f.claims, f.goes_below, f.pauses);
+select differing(:bucket);

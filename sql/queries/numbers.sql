@@ -33,7 +33,8 @@ where (s.wants_email, s.wants_sms, s.retired) is distinct from (excluded.wants_e
 -- name: keep_account$
 -- An account's number is given once; the caller holds the lock.
 insert into account as a (account, name, channel)
-values ((select coalesce(max(account), 0) + 1 from account), :name, :channel::text::channel)
+select coalesce(max(e.account), 0) + 1, :name, :channel::text::channel
+from account e
 on conflict (name) do update set channel = excluded.channel
 returning account;
 
@@ -75,13 +76,16 @@ with believed as (
   where t.account = :account and t.scope = :scope
   order by t.bucket, t.key, t.sent_at desc)
 insert into push (bucket, account, key, scope, stop, since, due_at)
-select a.bucket, m.account, a.key, m.scope, w.stop, :now::timestamptz, case when a.plaintext is null then 'infinity' else :now::timestamptz end
-from mapping m
-join account c on c.account = m.account
-join address a on a.channel is null or a.channel = c.channel
-cross join lateral (select withheld(a.stops, a.goes, a.goes_below, a.pauses, m.path, :now::timestamptz) stop) w
-left join believed b on b.bucket = a.bucket and b.key = a.key
-where m.account = :account and m.scope = :scope and (w.stop or b.stop)
+select w.bucket, w.account, w.key, w.scope, w.stop, :now::timestamptz, case when w.plaintext is null then 'infinity' else :now::timestamptz end
+from (
+  select a.bucket, m.account, a.key, m.scope, a.plaintext,
+    withheld(a.stops, a.goes, a.goes_below, a.pauses, m.path, :now::timestamptz) stop
+  from mapping m
+  join account c on c.account = m.account
+  join address a on a.channel is null or a.channel = c.channel
+  where m.account = :account and m.scope = :scope) w
+left join believed b on b.bucket = w.bucket and b.key = w.key
+where w.stop or b.stop
 order by 1, 2, 3, 4
 on conflict (bucket, account, key, scope) do update  -- what was refused under the old id is tried under the new one, at once
 set want = push.want + 1, stop = excluded.stop, attempts = 0, refused = null, due_at = least(push.due_at, excluded.due_at);

@@ -3,7 +3,7 @@
 -- written either way.
 with counted as (
   insert into asking as k (bucket, key, times, granted, asked_at)
-  values (:bucket, :key, array[:now::timestamptz], true, :now)
+  select :bucket::smallint, :key::uuid, array[:now::timestamptz], true, :now::timestamptz
   on conflict (bucket, key) do update
   set asked_at = :now,
     granted = (select count(*) < :most::int from unnest(k.times) t where t > :since::timestamptz),

@@ -15,7 +15,8 @@ select listed from reconciliation where account = :account and scope = :scope or
 
 -- name: listed^
 -- How many entries the provider listed, and how many of them are the same person again.
-select count(*) listed, count(*) - count(distinct (bucket, key)) twice from listing where account = :account and scope = :scope;
+select coalesce(sum(l.times), 0)::bigint listed, coalesce(sum(l.times - 1), 0)::bigint twice
+from (select count(*) times from listing where account = :account and scope = :scope group by bucket, key) l;
 
 -- name: measure!
 -- Both sides were perhaps filled a moment ago, and nobody has counted them yet: plans go by these counts.

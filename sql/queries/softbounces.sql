@@ -10,7 +10,7 @@ with kept as (
 -- a statement does not see its own rows, so the new ones are put beside the old
 every as (
   select k.bucket, k.key, k.id, k.at from kept k
-  union all
+  union  -- not all: on a cluster it does see them
   select s.bucket, s.key, s.id, s.at
   from soft_bounce s join (select distinct bucket, key from kept) k on k.bucket = s.bucket and k.key = s.key),
 latest as (
