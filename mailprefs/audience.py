@@ -16,10 +16,9 @@ from mailprefs.db import Connection, queries, text
 from mailprefs.errors import UnknownScope
 from mailprefs.links import Links
 from mailprefs.packing import Sink
-from mailprefs.spelling import MINTED, Speller
+from mailprefs.spelling import COLUMNS, MINTED, Speller
 from mailprefs.words import Channel
 
-COLUMNS = ("address", "locale", "region", "party")
 LONGEST = (
     24 * 3600.0
 )  # seconds that one in order may take, which nobody reads meanwhile; the others end with their connection's own patience

@@ -14,11 +14,11 @@ from uuid import UUID
 
 from mailprefs.links import Links, Mintable, Minted
 
+COLUMNS = ("address", "locale", "region", "party")  # what is kept of an address, and what a record from PostgreSQL has fields for
 MINTED = ("url", "list_unsubscribe", "list_unsubscribe_post", "list_id")
 BOM = b"\xef\xbb\xbf"  # without it, spreadsheets take UTF-8 for something else
 _NOBODY = UUID(int=0)
 _KEY = 36  # characters of a key; a comma follows
-_FIELDS = 4  # that stand behind it, those that are not chosen empty and unquoted
 _ACTIVE = tuple("=+-@＝＋－＠")  # with which a spreadsheet takes a text for a formula, wide ones too (CWE-1236)
 
 
@@ -31,7 +31,6 @@ class Speller:
     minter: Links | None = None
     topic: Mintable | None = None
     spreadsheet: bool = False
-    count: int = 0
     _rest: bytes = field(default=b"", repr=False)
 
     def header(self) -> bytes:
@@ -41,7 +40,6 @@ class Speller:
     def spell(self, chunk: bytes) -> bytes:
         """Return the rows that are whole now, as they stand in the file."""
         records = self._whole(chunk)
-        self.count += len(records)
         spelt = self._bodies(records)
         if self.minter is not None and self.topic is not None:
             keys = [UUID(record[:_KEY].decode()) for record in records]
@@ -54,7 +52,7 @@ class Speller:
         """Return the records that end in here. A line break inside quotes ends none: a record is whole when its quotes are even."""
         lines = (self._rest + chunk).split(b"\n")
         self._rest = lines.pop()
-        if b'"' not in chunk and b'"' not in self._rest and not any(b'"' in line for line in lines[:1]):
+        if not any(b'"' in each for each in (chunk, *lines[:1])):  # the first line may have begun in a former chunk
             return lines
         records: list[bytes] = []
         begun: list[bytes] = []
@@ -72,7 +70,7 @@ class Speller:
     def _bodies(self, records: Sequence[bytes]) -> Iterator[bytes]:
         if not self.columns:
             return map(_json, records)
-        unused = _FIELDS - len(self.columns)
+        unused = len(COLUMNS) - len(self.columns)  # each an empty field behind the others, and its comma
         bodies = (record[_KEY + 1 : len(record) - unused] for record in records)
         return map(_inert, bodies) if self.spreadsheet else bodies
 
@@ -96,7 +94,7 @@ def _field(value: str) -> bytes:
 
 def _json(record: bytes) -> bytes:
     """Return the object that is the first field of a record, and its only one; COPY quotes what holds quotes."""
-    body = record[_KEY + 1 : len(record) - _FIELDS + 1]
+    body = record[_KEY + 1 : len(record) - len(COLUMNS) + 1]
     return body[1:-1].replace(b'""', b'"') if body.startswith(b'"') else body
 
 

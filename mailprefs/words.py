@@ -155,7 +155,7 @@ class Reason:
     """One thing on the path of a topic that speaks against sending."""
 
     scope: str  # its name, such as "connective/marketing"
-    cause: str  # a Cause, "consent_missing" or "unknown_topic"
+    cause: str  # a Cause, "consent_missing", "unknown_topic" or "unreadable"
     since: datetime | None = None
     until: datetime | None = None
 

@@ -11,12 +11,11 @@ from typing import BinaryIO
 import click
 
 from mailprefs import audience, files, shapes
-from mailprefs.audience import COLUMNS
 from mailprefs.cli.opening import Opening, now, run
 from mailprefs.cli.saying import counting, many, tell
 from mailprefs.packing import Packing, Sink
 from mailprefs.shapes import Shape
-from mailprefs.spelling import MINTED
+from mailprefs.spelling import COLUMNS, MINTED
 from mailprefs.words import Channel
 
 _FORMATS = click.Choice(shapes.FORMATS)

@@ -13,7 +13,6 @@ from uuid import UUID
 import click
 
 from mailprefs import exports, files, seals, shapes
-from mailprefs.audience import COLUMNS
 from mailprefs.cli.opening import Opening, now, run
 from mailprefs.cli.people import operator
 from mailprefs.cli.saying import many, show, tell
@@ -21,6 +20,7 @@ from mailprefs.cli.suppressions import suppressions_
 from mailprefs.errors import Expired, Forged, NotMade, UnknownExport, Unreadable
 from mailprefs.exports import Export
 from mailprefs.packing import Packing
+from mailprefs.spelling import COLUMNS
 from mailprefs.words import Channel
 
 SHOWN = 50  # exports in a list

@@ -21,7 +21,7 @@ from mailprefs.suppressions import COLUMNS, HASHED, Handover, Spelling
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), help="A file.  [stdout]")
 def suppressions_(hashed: bool, key: Path | None, output: Path | None) -> None:
     """Everything that is on hold for good, as CSV that `import suppressions` takes."""
-    if hashed is not (key is not None):
+    if hashed != (key is not None):
         raise click.UsageError("--hashed and --key FILE go together: the key is the taker's own")
     spell = suppressions.hashed(key.read_bytes().rstrip(b"\r\n")) if key else suppressions.spelled
     with files.whole(output) if output else nullcontext(sys.stdout.buffer) as out:
