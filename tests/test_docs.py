@@ -20,7 +20,7 @@ import asyncpg
 import pytest
 from pydantic import BaseModel
 
-from mailprefs import bulk, catalogue, links, rows
+from mailprefs import bulk, catalogue, foreign, links, rows
 from mailprefs.addresses import Addresses
 from mailprefs.apikeys import Power
 from mailprefs.cli import service
@@ -183,6 +183,13 @@ def test_the_example_of_the_catalogue_is_one() -> None:
 @pytest.mark.parametrize("kind", list(bulk.COLUMNS))
 def test_the_page_of_imports_has_every_column_that_is_read(kind: str) -> None:
     assert tuple(table(sections(page("imports"))[f"`import {kind}`"])) == bulk.COLUMNS[kind]
+
+
+@pytest.mark.parametrize("origin", foreign.ORIGINS, ids=lambda origin: origin.name)
+def test_the_page_of_imports_has_every_file_that_is_recognised(origin: foreign.Origin) -> None:
+    rows = [line.split("|")[1] for line in page("imports").split("### A provider's own file")[1].splitlines() if line.startswith("|")]
+    named = [{column for each in re.findall(r"`([^`]+)`", row) for column in each.split(",")} for row in rows]
+    assert any(origin.must <= columns for columns in named)
 
 
 async def test_the_rows_on_the_page_of_imports_are_taken(

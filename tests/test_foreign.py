@@ -63,6 +63,10 @@ async def imported(conn: asyncpg.Connection, text: str, importer: Import, *, ndj
     return refused
 
 
+def test_each_kind_of_file_that_is_recognised_is_tried() -> None:
+    assert [origin.name for origin in foreign.ORIGINS if origin.name not in FILES] == []
+
+
 @pytest.mark.parametrize("name", FILES)
 async def test_a_provider_s_file_is_recognised_and_each_stop_sits_where_it_belongs(
     conn: asyncpg.Connection, addresses: Addresses, shared_catalogue: Catalogue, now: datetime, name: str
