@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mailprefs import parquet
-from mailprefs.errors import Unreadable
+from mailprefs.errors import Misconfigured, Unreadable
 from mailprefs.rows import addressed
 
 _ONE = r"[^\r\n]{1,1000}"  # what can be an address, with its name: one line, and no book
@@ -68,5 +68,7 @@ class Table:
         try:
             with self._library.connect(":memory:", config=config) as connection:
                 yield connection
+        except self._library.IOException as error:  # of the disk: what is wrong with the file itself is no such error
+            raise Misconfigured(f"a file of rows cannot be read or written: {error}") from None
         except self._library.Error:
             raise Unreadable("the Parquet file cannot be read") from None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mailprefs.errors import Unreadable
+from mailprefs.errors import Misconfigured, Unreadable
 from mailprefs.tables import Table
 
 duckdb = pytest.importorskip("duckdb")
@@ -29,6 +29,16 @@ def test_the_denied_have_every_column_under_its_own_name_and_their_reasons(tmp_p
     left, out = duckdb.read_parquet(str(allowed)), duckdb.read_parquet(str(others))
     assert (left.columns, left.fetchall()) == (["address", column], [(f"{n}@example.com", n * 10) for n in (0, 2, 4)])
     assert (out.columns, out.fetchall()) == (["address", column, "reasons"], [("1@example.com", 10, "x"), ("3@example.com", 30, "y")])
+
+
+def test_a_full_disk_is_not_taken_for_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    given = table(tmp_path, "n")
+    (tmp_path / "denied").write_text("1,x\n", encoding="utf-8")
+    with pytest.raises(Misconfigured, match="No space left"):
+        given.split(tmp_path / "denied", Path("/dev/full"), tmp_path / "others")
+    given.path.write_bytes(given.path.read_bytes()[:-50])
+    with pytest.raises(Unreadable):
+        given.split(tmp_path / "denied", tmp_path / "allowed", tmp_path / "others")
 
 
 def test_a_column_that_would_hide_the_places_of_the_rows_is_refused_before_anybody_is_asked_about(tmp_path: Path) -> None:
