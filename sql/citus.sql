@@ -32,6 +32,41 @@ begin
   return query select distinct a.bucket from address a order by 1;
 end $buckets$;
 
+-- The rule for each (address, topic) asked, of those alone who are known: beside a list of ours, Citus would read everybody.
+create or replace function decided(p_bucket smallint[], p_key uuid[], p_channel text[], p_scope int[], p_now timestamptz)
+returns table (n bigint, allowed boolean, consented boolean) language plpgsql stable set plan_cache_mode = force_custom_plan as $decided$
+#variable_conflict use_column
+begin
+  return query
+  with known as materialized (
+    select u.n, k.channel::text channel, k.stops, k.goes, k.grants, k.claims, k.pauses
+    from unnest(p_bucket, p_key) with ordinality u(bucket, key, n)
+    join address k on k.bucket = u.bucket and k.key = u.key),
+  asked as materialized (
+    select q.n, s.scope, s.path, a.stops, a.goes, a.grants, a.claims, a.pauses,
+      case when coalesce(q.channel, a.channel) = 'email' then s.wants_email else s.wants_sms end wants
+    from unnest(p_channel, p_scope) with ordinality q(channel, scope, n)
+    join scope s on s.scope = q.scope
+    left join known a on a.n = q.n)
+  select w.n, allowed(w.stops, w.goes, w.grants, w.claims, w.pauses, w.path, w.wants, p_now), consented(w.grants, w.claims, w.scope, w.wants)
+  from asked w;
+end $decided$;
+
+-- For people who look, as before: of everybody whom the coordinator finds, since no node may ask the others for each row of its own.
+create or replace function standings()
+returns table (bucket smallint, key uuid, scope int, cause text, off_at timestamptz, until timestamptz, on_at timestamptz,
+               held boolean, granted boolean, claimed boolean) language plpgsql stable as $standings$
+#variable_conflict use_column
+declare
+  the_buckets smallint[];
+  the_keys uuid[];
+begin
+  select array_agg(a.bucket), array_agg(a.key) into the_buckets, the_keys from address a;
+  return query select * from fold(the_buckets, the_keys);
+end $standings$;
+
+create or replace view standing as select * from standings();
+
 -- Citus plans no function in SQL that reads such tables, be it by another function, and advises PL/pgSQL: the same text in another frame.
 -- `mailprefs migrate` may have replaced one, so this too is run after it.
 do $spread$
@@ -267,7 +302,11 @@ $new$);
             select t.stop from told t
             where t.bucket = p.bucket and t.key = p.key and t.account = p.account and t.scope = p.scope
             order by t.sent_at desc limit 1), false)$old$, $new$and excluded.lease_until = '-infinity'$new$);
-    if body like '%left join consent k%' or body like '%select from told%' or body like '%select t.stop from told%'
+    body := replace(body, $old$known := array(
+      select distinct c.key from unnest(p_bucket, p_key) u(bucket, key) join consent c on c.bucket = u.bucket and c.key = u.key);$old$,
+      $new$select coalesce(array_agg(c.key), '{}') into known
+    from (select distinct c.bucket, c.key from unnest(p_bucket, p_key) u(bucket, key) join consent c on c.bucket = u.bucket and c.key = u.key) c;$new$);
+    if body like '%known := array%' or body like '%left join consent k%' or body like '%select from told%' or body like '%select t.stop from told%'
       or body not like '%left join met k%' or body not like '%left join overtaken%' or body not like '%left join last_told%' then
       raise '% is not the one that this is made of', each;
     end if;

@@ -34,6 +34,15 @@ ROOM = 2 << 30  # bytes that a worker may come to take there: 1 GB of WAL, and t
 # What wants one order of commits is refused there (docs/growing.md), and the double of a cluster would be beside a real one.
 NOT_ON_A_CLUSTER = ("test_citus", "test_endpoints", "test_exports", "test_feed", "test_leaving", "test_plans", "test_send", "test_webhooks")
 HEARD_BY_SYSTEMS = "test_systems_of_the_senders_own_hear_nothing_of_a_sensitive_topic_and_no_name_or_title"
+# And what is about a server's own means: its triggers, its counters of one table, its second process, its building of one index.
+OF_ONE_SERVER = (
+    "test_of_a_delivery_that_fails_half_way_nothing_is_kept_and_the_next_attempt_keeps_all_of_it",
+    "test_who_is_new_and_told_to_nobody_is_written_once",
+    "test_who_is_new_and_stopped_for_good_is_not_folded",
+    "test_an_export_of_many_is_scanned_by_two_processes",
+    "test_an_index_that_is_built_beside_writers_makes_none_of_them_wait",
+    "test_an_index_whose_building_was_cut_short_is_built_anew",
+)
 # What comes in by these doors is asked of PostgreSQL by rooms whose own tests ask the same; the mutants are about tests.
 ABOUT_NO_SQL = ("browser", "cli", "mailroom", "providers", "sandbox", "web", "test_mutants")
 PAGES = (128, 128)  # MB for pages: whoever makes or drops a database looks through all of them, and those of tests are small
@@ -49,7 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.postgres)
             if not item.get_closest_marker("slow") and not {item.path.stem, item.path.parent.name} & set(ABOUT_NO_SQL):
                 item.add_marker(pytest.mark.sql)
-        if CITUS and (item.path.stem in NOT_ON_A_CLUSTER or item.name.startswith(HEARD_BY_SYSTEMS)):
+        if CITUS and (item.path.stem in NOT_ON_A_CLUSTER or item.name.startswith((HEARD_BY_SYSTEMS, *OF_ONE_SERVER))):
             item.add_marker(pytest.mark.skip("wants the database on one server"))
 
 

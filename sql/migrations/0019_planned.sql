@@ -90,3 +90,14 @@ begin
   group by a.key, a.plaintext, f.scope, f.cause, f.off_at
   order by a.key, f.off_at, f.scope, f.cause;
 end $$;
+
+-- The rule for each (address, topic) asked. An address we never met has nothing on hold; one whose channel neither the asker nor we know is
+-- asked for the stricter consent.
+create function decided(p_bucket smallint[], p_key uuid[], p_channel text[], p_scope int[], p_now timestamptz)
+returns table (n bigint, allowed boolean, consented boolean) language sql stable as $$
+  select q.n, allowed(a.stops, a.goes, a.grants, a.claims, a.pauses, s.path, w.wants, p_now), consented(a.grants, a.claims, s.scope, w.wants)
+  from unnest(p_bucket, p_key, p_channel, p_scope) with ordinality q(bucket, key, channel, scope, n)
+  join scope s on s.scope = q.scope
+  left join address a on a.bucket = q.bucket and a.key = q.key
+  cross join lateral (select case when coalesce(q.channel, a.channel::text) = 'email' then s.wants_email else s.wants_sms end wants) w
+$$;

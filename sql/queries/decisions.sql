@@ -1,13 +1,6 @@
 -- name: decide
--- The rule for each (address, topic) asked, in order. An address we never met has nothing on hold; one whose channel neither the asker
--- nor we know is asked for the stricter consent.
-select allowed(a.stops, a.goes, a.grants, a.claims, a.pauses, s.path, w.wants, :now) allowed,
-  consented(a.grants, a.claims, s.scope, w.wants) consented
-from unnest(:bucket::smallint[], :key::uuid[], :channel::text[], :scope::int[]) with ordinality q(bucket, key, channel, scope, n)
-join scope s on s.scope = q.scope
-left join address a on a.bucket = q.bucket and a.key = q.key
-cross join lateral (select case when coalesce(q.channel, a.channel::text) = 'email' then s.wants_email else s.wants_sms end wants) w
-order by q.n;
+-- The rule for each (address, topic) asked, in order (sql/migrations/0019_planned.sql).
+select allowed, consented from decided(:bucket, :key, :channel, :scope, :now) order by n;
 
 -- name: holds
 -- Everything on hold for these addresses, the oldest first.
