@@ -102,9 +102,12 @@ begin
       and not exists (select from pg_depend d where d.classid = 'pg_proc'::regclass and d.objid = p.oid and d.deptype = 'e')
     order by p.oid
   loop
-    -- Citus plans most statements only when it is told the parameters, so a plan for any parameters is none; how a node plans is its own affair
-    execute regexp_replace(
-      regexp_replace(f.whole, E'\n SET (enable_\\w+|random_page_cost) TO [^\n]*', '', 'g'), 'force_generic_plan', 'force_custom_plan');
+    -- Citus plans most statements only when it is told the parameters, so a plan for any parameters is none; how a node plans is its own
+    -- affair. A list of several columns that is joined is taken apart there by the type of its first, unless it is numbered.
+    execute replace(
+      regexp_replace(
+        replace(f.whole, 'force_generic_plan', 'force_custom_plan'), E'\n SET (enable_\\w+|random_page_cost) TO [^\n]*', '', 'g'),
+      'unnest(p_bucket, p_key) u(bucket, key)', 'unnest(p_bucket, p_key) with ordinality u(bucket, key, n)');
   end loop;
 end $everywhere$;
 
@@ -303,9 +306,9 @@ $new$);
             where t.bucket = p.bucket and t.key = p.key and t.account = p.account and t.scope = p.scope
             order by t.sent_at desc limit 1), false)$old$, $new$and excluded.lease_until = '-infinity'$new$);
     body := replace(body, $old$known := array(
-      select distinct c.key from unnest(p_bucket, p_key) u(bucket, key) join consent c on c.bucket = u.bucket and c.key = u.key);$old$,
+      select distinct c.key from unnest(p_bucket, p_key) with ordinality u(bucket, key, n) join consent c on c.bucket = u.bucket and c.key = u.key);$old$,
       $new$select coalesce(array_agg(c.key), '{}') into known
-    from (select distinct c.bucket, c.key from unnest(p_bucket, p_key) u(bucket, key) join consent c on c.bucket = u.bucket and c.key = u.key) c;$new$);
+    from (select distinct c.bucket, c.key from unnest(p_bucket, p_key) with ordinality u(bucket, key, n) join consent c on c.bucket = u.bucket and c.key = u.key) c;$new$);
     if body like '%known := array%' or body like '%left join consent k%' or body like '%select from told%' or body like '%select t.stop from told%'
       or body not like '%left join met k%' or body not like '%left join overtaken%' or body not like '%left join last_told%' then
       raise '% is not the one that this is made of', each;

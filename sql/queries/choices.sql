@@ -10,7 +10,7 @@ select w.key, s.scope,
   (select max(p.until) from unnest(w.pauses) p where p.scope = any(s.path[2:]) and p.until > :now::timestamptz) paused_until,
   coalesce(0 = any(w.stops), false) or exists (select from unnest(w.pauses) p where p.scope = 0 and p.until > :now::timestamptz) unreachable,
   consented(w.grants, w.claims, s.scope, case when w.channel = 'sms' then s.wants_sms else s.wants_email end) consented
-from unnest(:buckets::smallint[], :keys::uuid[]) u(bucket, key)
+from unnest(:buckets::smallint[], :keys::uuid[]) with ordinality u(bucket, key, n)
 join address w on w.bucket = u.bucket and w.key = u.key
 cross join scope s
 where s.scope = any(:scopes::int[]);

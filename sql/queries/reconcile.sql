@@ -43,14 +43,15 @@ limit :most;
 insert into push (bucket, account, key, scope, stop, since, due_at, unsure_until)
 select d.bucket, d.account, d.key, d.scope, true, least(coalesce(asked.at, :now), :now), :now, 'epoch'
 from drift d
-cross join lateral (
-  select min(t.asked_at) at
-  from told t
-  where t.bucket = d.bucket and t.key = d.key and t.account = d.account and t.scope = d.scope and t.stop
+left join (
+  select e.bucket, e.key, min(t.asked_at) at
+  from drift e
+  join told t on t.bucket = e.bucket and t.key = e.key and t.account = e.account and t.scope = e.scope
+  where e.account = :account and e.scope = :scope and e.kind = 'ours' and t.stop
     and not exists (
       select from told g
       where g.bucket = t.bucket and g.key = t.key and g.account = t.account and g.scope = t.scope and not g.stop and g.sent_at > t.sent_at)
-  ) asked
+  group by e.bucket, e.key) asked on asked.bucket = d.bucket and asked.key = d.key
 where d.account = :account and d.scope = :scope and d.kind = 'ours'
 order by d.bucket, d.account, d.key, d.scope
 on conflict (bucket, account, key, scope) do nothing;
