@@ -362,7 +362,7 @@ class Guard:
         except Exception as error:
             self.alarm(_kind(error))
             return topic in self.transactional
-        return decision.allowed
+        return _told(decision, self.alarm)
 
 
 @dataclass
@@ -380,7 +380,14 @@ class AsyncGuard:
         except Exception as error:
             self.alarm(_kind(error))
             return topic in self.transactional
-        return decision.allowed
+        return _told(decision, self.alarm)
+
+
+def _told(decision: Decision, alarm: Callable[[str], None]) -> bool:
+    """Return the answer. A topic that the service does not know is a mistake of whoever asks, and would be no for ever."""
+    if any(reason.cause == "unknown_topic" for reason in decision.reasons):
+        alarm("unknown_topic")
+    return decision.allowed
 
 
 def _kind(error: Exception) -> str:

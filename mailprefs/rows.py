@@ -112,11 +112,11 @@ def read(
         return columns, _records(lines, columns)
     called = addressed(columns)
     if called not in columns or len(set(columns)) < len(columns):
-        raise Unreadable(_why("".join(lines.taken), columns))
+        raise Unreadable(why("".join(lines.taken), columns))
     return columns, _records(lines, [ADDRESS if column == called else column for column in columns])
 
 
-def _why(head: str, columns: Sequence[str]) -> str:
+def why(head: str, columns: Sequence[str]) -> str:
     """Return why a file is no CSV with a column ``address``, from how it begins, and what to do."""
     begins = head[:4].encode("utf-8", "surrogateescape")
     for magic, what in _OTHERS.items():

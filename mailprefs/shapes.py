@@ -19,6 +19,7 @@ FORMATS = (*(each.value for each in Format), PARQUET)
 _MEDIA = {"csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson", PARQUET: "application/vnd.apache.parquet"}
 _PACKED = {Packing.GZIP: "application/gzip", Packing.ZSTD: "application/zstd"}
 _SLICE = 1 << 18  # bytes of a file that are read at once
+_PROGRAMS = (".xls", ".xlsx", ".ods", ".numbers")  # what spreadsheet programs write, and we do not
 _LOSSY = "a spreadsheet variant is CSV: it changes what it holds, and a program would take the change for the address"
 
 
@@ -66,10 +67,12 @@ def read(columns: str, format: str, packing: str, *, links: bool = False, spread
 
 
 def named(path: Path | None) -> tuple[str | None, str]:
-    """Return the format and the packing that a file's name says: none for no format's name."""
+    """Return the format and the packing that a file's name says: none for no format's name. Raises Unreadable for a spreadsheet's."""
     suffixes = path.suffixes if path else []
     packing = {".gz": "gzip", ".zst": "zstd"}.get(suffixes[-1] if suffixes else "", "none")
     last = suffixes[:-1][-1:] if packing != "none" else suffixes[-1:]
+    if last and last[0].lower() in _PROGRAMS:
+        raise Unreadable(f"a file called {last[0]} would be no such file: name it .csv, which that program opens")
     return {".csv": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson", ".parquet": PARQUET}.get(last[0] if last else ""), packing
 
 

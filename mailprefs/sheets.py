@@ -16,7 +16,7 @@ from backports import zstd
 
 from mailprefs.columns import Plain
 from mailprefs.errors import Unreadable
-from mailprefs.rows import ADDRESS, LONGEST, TALLEST, Row, address_of, addressed
+from mailprefs.rows import ADDRESS, LONGEST, TALLEST, Row, address_of, addressed, why
 
 PARQUET = b"PAR1"  # what such a file begins with
 PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # what archives begin with
@@ -80,9 +80,7 @@ class Csv:
         self._header = header.rstrip(b"\r")
         columns = _fields(self._header.removeprefix(_BOM))
         if columns is None or columns.count(column) != 1:
-            raise Unreadable(
-                f"the first line must name the columns, and one of them '{column}'. --column, or over HTTP ?column=, names another"
-            )
+            raise Unreadable(_why(self._header, columns or (), column))
         if len(columns) > WIDE:
             raise Unreadable(f"the first line names more than {WIDE:,} columns")
         self.column = column
@@ -249,7 +247,7 @@ class Cutter:
             return False
         head = line.removeprefix(_BOM).strip()
         if head.startswith(b"{"):
-            self._sheet, self._rest = Ndjson(self._column or addressed(_keys(head))), self._rest.removeprefix(_BOM)
+            self._sheet, self._rest = Ndjson(self._column or _meant(_keys(head))), self._rest.removeprefix(_BOM)
         else:
             self._sheet, self._rest = Csv(line, self._column or addressed(_fields(head) or ())), rest
         return True
@@ -288,10 +286,26 @@ def _fields(row: bytes) -> list[str] | None:
     return fields[0] if len(fields) == 1 else None
 
 
+def _meant(keys: Sequence[str]) -> str:
+    """Return the key of the address. Raises Unreadable where none obviously is: every row would be denied."""
+    found = addressed(keys)
+    if keys and found not in keys:
+        raise Unreadable("the first object has no key 'address', nor one alone 'email'. --column, or over HTTP ?column=, names another")
+    return found
+
+
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found := dict(pairs)) < len(pairs):
         raise ValueError
     return found
+
+
+def _why(header: bytes, columns: Sequence[str], column: str) -> str:
+    """Return why no column can be taken for that of the addresses. No name of a column is repeated: it may be somebody's address."""
+    if column in columns:
+        return f"the first line names a column twice: {column!r}"
+    named = "" if column == ADDRESS else f"no column is called {column!r}, in these very letters. "
+    return f"{named}{why(header.decode('utf-8', 'replace'), columns)}. --column, or over HTTP ?column=, names another"
 
 
 def _keys(line: bytes) -> list[str]:

@@ -51,6 +51,7 @@ def filter_(topic: str, file: Path, denied: Path | None, column: str | None, out
     CSV with a header, or NDJSON; plain, gzip or Zstandard; or Parquet, by its name and with --output. A file that is written is
     packed as its name says, with .gz or .zst.
     """
+    _apart(file, output, denied)
     if _is_parquet(file):
         count = _of_table(topic, file, column, output, denied)
     else:
@@ -60,6 +61,13 @@ def filter_(topic: str, file: Path, denied: Path | None, column: str | None, out
             source = stack.enter_context(_opened(file))
             count = run(_filtered(topic, source, column, _Sides(out, aside, (output, denied))))
     tell(f"{count.rows:,} candidates, {count.rows - count.denied:,} may be sent {topic}, {count.denied:,} may not")
+
+
+def _apart(*paths: Path | None) -> None:
+    """Raise UsageError where two of them are one file: the other's rows would be lost."""
+    said = [path.resolve() for path in paths if path is not None and str(path) != "-"]
+    if len(set(said)) < len(said):
+        raise click.UsageError("a file is named twice: what is read, what may be sent and what is denied are three files")
 
 
 def _is_parquet(file: Path) -> bool:

@@ -74,7 +74,10 @@ async def _imported(what: str, file: Path, rejects: Path, scope: str | None, dry
         known = foreign.recognised if what == "suppressions" else lambda _columns: None
         columns, found = rows.read(stream, ndjson=_is_ndjson(file), known=known)
         _judged(what, columns)
-        ours = _reading(opening.catalogue, scope).rows(found) if what == "suppressions" and _is_foreign(columns, file) else found
+        reading = _reading(opening.catalogue, scope) if what == "suppressions" and _is_foreign(columns, file) else None
+        if reading and reading.scope and foreign.recognised(columns):
+            tell(f"an unsubscribe in it stops {reading.scope}{'' if scope else '; --scope names another'}")
+        ours = reading.rows(found) if reading else found
         noted = _noted(ours, frozenset(bulk.COLUMNS[what]), unread)
         with Rejects(rejects, columns) as refused:
             async with opening.connected(make=True) as connection:

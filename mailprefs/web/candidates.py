@@ -17,7 +17,6 @@ from mailprefs.apikeys import Power
 from mailprefs.candidates import Filter, Verdict
 from mailprefs.crews import Keyed
 from mailprefs.errors import Unavailable, Unreadable
-from mailprefs.rows import ADDRESS
 from mailprefs.sheets import PACKED, PARQUET, Cutter, Sheet
 from mailprefs.web import problems
 from mailprefs.web.audiences import STALLED, patient
@@ -47,7 +46,9 @@ async def filtered(request: web.Request) -> web.StreamResponse:
         raise Unreadable(f"'rows' is one of: {', '.join(SHOWN)}")
     topic = topic_of(house, f"{request.match_info['brand']}/{request.match_info['topic']}")
     asking = Filter(house.catalogue, topic, reasons=shown != "allowed")
-    cutter = Cutter(request.query.get("column", ADDRESS))
+    if request.content_type.startswith("multipart/"):
+        raise Unreadable("it is a form: send the file itself as the body, as `curl -T` does")
+    cutter = Cutter(request.query.get("column"))
     chunks = _unpacked(request)
     first = await _first(cutter, chunks)
     response = web.StreamResponse(headers={"Content-Type": _TYPES[bool(cutter.sheet.head())]})

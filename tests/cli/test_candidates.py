@@ -84,7 +84,37 @@ async def test_ndjson_and_a_column_of_another_name(shell: Shell, left: None) -> 
     text = "".join(json.dumps(row) + "\n" for row in rows).encode()
     done = await shell("filter", "newsletter", "--column", "email", stdin=text)
     assert done.said(0).out == '{"email": "jane@example.org", "plan": 1.5}\n'
-    (await shell("filter", "newsletter", stdin=b"post\nx\n")).said(1, r"one of them 'address'\. --column")
+    (await shell("filter", "newsletter", stdin=b"post\nx\n")).said(1, r"one alone 'email'\. --column")
+    (await shell("filter", "newsletter", stdin=text.replace(b"email", b"post"))).said(1, r"one alone 'email'\. --column")
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        (b"address;n\njane@example.org;1\n", "separated by semicolons: save it with commas"),
+        (b"address,address\n", "a column twice"),
+        (b"jane@example.org,1\n", "must name the columns"),
+    ],
+)
+async def test_a_file_without_the_column_is_told_what_to_do_and_repeats_no_address(
+    shell: Shell, left: None, rows: bytes, said: str
+) -> None:
+    assert "jane" not in (await shell("filter", "newsletter", stdin=rows)).said(1, said).err
+    (await shell("filter", "newsletter", "--column", "Mail", stdin=rows)).said(1, "no column is called 'Mail'")
+
+
+async def test_no_file_is_read_and_written_at_once(shell: Shell, left: None) -> None:
+    (shell.home / "in.csv").write_bytes(ROWS)
+    for words in (("-o", "in.csv"), ("--denied", "./in.csv"), ("-o", "x.csv", "--denied", "x.csv")):
+        (await shell("filter", "newsletter", "in.csv", *words)).said(2, "named twice")
+    assert (shell.home / "in.csv").read_bytes() == ROWS
+    (await shell("filter", "newsletter", "in.csv", "-o", "x.csv")).said(0)
+
+
+@pytest.mark.parametrize("command", ["filter", "audience"])
+async def test_no_spreadsheet_is_written_that_is_none(shell: Shell, left: None, command: str) -> None:
+    (await shell(command, "newsletter", "-o", "out.xlsx", stdin=ROWS)).said(1, "name it .csv")
+    assert not (shell.home / "out.xlsx").exists()
 
 
 @pytest.mark.parametrize("called", ["email", "E-mail", "Email Address", "EMAIL_ADDRESS"])

@@ -13,7 +13,7 @@ from datetime import datetime
 
 import asyncpg
 import pytest
-from aiohttp import ClientError, ClientSession
+from aiohttp import ClientError, ClientSession, FormData
 from backports import zstd
 
 from mailprefs import apikeys, ledger
@@ -55,6 +55,22 @@ async def test_ndjson_is_answered_as_ndjson_and_another_column_can_hold_the_addr
         assert answer.content_type == "application/x-ndjson"
         found = [json.loads(line) for line in (await answer.text()).splitlines()]
     assert found == [{**row, "reasons": why} for row, why in zip(rows, ["", LEFT, NOWHERE], strict=True)]
+
+
+@pytest.mark.parametrize("key", ["email", "Email Address", "post"])
+async def test_a_column_that_is_obviously_meant_is_read_and_nobody_is_denied_for_want_of_one(
+    base: str, http: ClientSession, bearer: dict[str, str], left: None, key: str
+) -> None:
+    for body in (f"{json.dumps({key: 'jane@example.org'})}\n", f"{key},n\njane@example.org,1\n"):
+        async with http.post(base + PATH, data=body, headers=bearer) as answer:
+            assert answer.status == (400 if key == "post" else 200)
+            assert (await answer.text() == body) is (key != "post")
+
+
+async def test_a_form_is_told_how_a_file_is_sent(base: str, http: ClientSession, bearer: dict[str, str]) -> None:
+    async with http.post(base + PATH, data=FormData({"file": io.BytesIO(ROWS.encode())}), headers=bearer) as answer:
+        assert answer.status == 400
+        assert "send the file itself" in (await answer.json())["detail"]
 
 
 @pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("zstd", zstd.compress)])
