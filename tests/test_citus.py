@@ -295,7 +295,32 @@ async def answers(conn: asyncpg.Connection, shared_catalogue: Catalogue, address
     ]
     await post.ask(conn, Purpose.MANAGE, people[0], 256, language="en", now=now)
     mails = [tuple(row)[2:] async for row in db.queries("post").lease(conn, now=now, until=soon, most=5)]
-    return [recorded, owed, [(each.allowed, each.reasons) for each in decisions], summaries, listed, leased, mails]
+    stands = await conn.fetch("select * from standing order by 1, 2, 3, 4")
+    decided = [(each.allowed, each.reasons) for each in decisions]
+    return [recorded, owed, decided, summaries, listed, leased, mails, stands, await laid_beside(conn, people, now)]
+
+
+async def laid_beside(conn: asyncpg.Connection, people: list[Address], now: datetime) -> list[tuple[Any, ...]]:
+    """Lay lists of an account beside what we hold, of whom we know and a stranger, read at the same time and a day later."""
+    later = now + timedelta(days=1)
+    await conn.execute("delete from push")
+    await conn.execute("insert into reconciliation values (1, 272, $1, $1, 1, '{}', true, true)", now + timedelta(hours=12))
+    for who in people:
+        await conn.execute("insert into listing values (1, 272, $1, $2, 'choice', null)", who.bucket, who.key)
+    await conn.execute("delete from listing where key = $1", people[1].key)
+    await conn.execute("insert into listing values (1, 272, 7, $1, 'complaint', $2)", uuid4(), now)
+    back, never = uuid4(), uuid4()
+    await conn.execute(
+        "insert into address (bucket, key, channel, plaintext) values (8, $1, 'email', 'b'), (9, $2, 'email', 'n')", back, never
+    )
+    await conn.execute("insert into told values (8, 1, $1, 272, false, $2, $2, $2)", back, now)
+    await conn.execute("insert into listing values (1, 272, 8, $1, 'choice', null), (1, 272, 9, $2, 'bounce', $3)", back, never, now)
+    asked = "select bucket, kind, cause, at from differ(1::smallint, 272, $1, interval '1 minute', $2) order by 1, 2, 3, 4"
+    found = [tuple(row) for at in (now, later) for row in await conn.fetch(asked, at, at)]
+    await conn.execute("insert into echo select bucket, 1, 272, key, $1 from address", later)
+    found += [tuple(row) for row in await conn.fetch(asked, later, later)]
+    assert {kind for _, kind, *_ in found} == {"theirs", "stranger", "ours", "stale", "unsettled"}
+    return found
 
 
 async def undone(conn: asyncpg.Connection, people: list[Address], now: datetime) -> list[list[bool]]:
