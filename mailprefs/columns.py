@@ -6,12 +6,10 @@ Nothing here decides what an address is: a row that is not plain in every way is
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
-from itertools import compress
-from operator import itemgetter
 from typing import Any
 
 DIGEST = 32  # bytes of one
@@ -106,16 +104,24 @@ def _binary(expression: Any) -> Any:
     return expression.cast(pyarrow.binary())
 
 
-def held(table: array[int], places: array[int]) -> Iterable[tuple[int, int]]:
-    """Return what a table of 32 bits each holds at many places, but for zeros: the how-manieth place it was, and what is there."""
-    if not installed():
-        found = itemgetter(*places, 0, 0)(table)[:-2]  # several times as quick as a loop; of one it would return no tuple
-        return compress(enumerate(found), found)
+def caught(digests: bytes, slots: array[int], latest: array[int], before: array[int], keys: bytearray) -> set[int]:
+    """Return which of many digests begin with a key of a hash table. Wants the libraries.
+
+    ``keys`` are 16 bytes each, from place 1 on. ``slots``: where to look for each digest. ``latest`` has, by slot, the place of the latest
+    key there, and ``before``, by place, that of the one before it in its slot; 0 is none.
+    """
     from pyarrow import compute
 
-    taken = compute.take(_column(table), _column(places))
-    where = compute.indices_nonzero(taken)
-    return zip(where.to_pylist(), compute.take(taken, where).to_pylist(), strict=True)
+    place = compute.take(_column(latest), _column(slots))
+    asked = compute.indices_nonzero(place)
+    place, found = place.take(asked), set[int]()
+    while len(asked):
+        same = compute.and_(*(compute.equal(_words(digests, asked, 4, half), _words(keys, place, 2, half)) for half in (0, 1)))
+        found.update(asked.filter(same).to_pylist())
+        place = compute.take(_column(before), place)
+        more = compute.and_not(compute.not_equal(place, 0), same)
+        asked, place = asked.filter(more), place.filter(more)
+    return found
 
 
 def _column(values: array[int]) -> Any:
@@ -123,3 +129,12 @@ def _column(values: array[int]) -> Any:
     import pyarrow
 
     return pyarrow.Array.from_buffers(pyarrow.uint32(), len(values), [None, pyarrow.py_buffer(values)])
+
+
+def _words(values: bytes | bytearray, places: Any, wide: int, nth: int) -> Any:
+    """Return the nth word, of 8 bytes, of each of the values at some places; a value is so many words wide."""
+    import pyarrow
+    from pyarrow import compute
+
+    whole = pyarrow.Array.from_buffers(pyarrow.uint64(), len(values) // 8, [None, pyarrow.py_buffer(values)])
+    return whole.take(compute.add(compute.multiply(places.cast(pyarrow.int64()), wide), nth))
