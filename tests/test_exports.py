@@ -226,8 +226,8 @@ async def test_recomputed_at_another_position_it_is_other_bytes(
 async def test_what_was_never_made_or_is_of_no_topic_here_is_not_recomputed(
     conn: asyncpg.Connection, maker: Maker, people: list[Address], ring: KeyRing, shared_catalogue: Catalogue, tmp_path: Path
 ) -> None:
-    waiting = await found(conn, await asked(conn, maker))
     unknown = replace(await made(conn, maker), scope=65_535)
+    waiting = await found(conn, await asked(conn, maker))  # behind it: of two that wait, either may be made first
     for export, error in ((waiting, NotMade), (unknown, UnknownScope)):
         with pytest.raises(error):
             await exports.recomputed(conn, export, shared_catalogue, ring, scratch=tmp_path)
