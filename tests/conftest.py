@@ -26,12 +26,13 @@ from mailprefs.catalogue import Catalogue
 from mailprefs.links import KeyRing, Links
 from mailprefs.words import Channel
 
-from .citus import spread
+from .citus import spread, stand_in
 
 HERE = Path(__file__).parent
 CITUS = os.environ.get("MAILPREFS_TEST_CITUS") == "1"  # the server has the extension: every database is spread over its cluster
+SPREAD = os.environ.get("MAILPREFS_TEST_SPREAD") == "1"  # every database has the text of a cluster, on the one ordinary server
 ROOM = 2 << 30  # bytes that a worker may come to take there: 1 GB of WAL, and the databases that are still to be dropped
-# What wants one order of commits is refused there (docs/growing.md), and the double of a cluster would be beside a real one.
+# What wants one order of commits is refused there (docs/growing.md), and what compares both texts spreads one itself.
 NOT_ON_A_CLUSTER = ("test_citus", "test_endpoints", "test_exports", "test_feed", "test_leaving", "test_plans", "test_send", "test_webhooks")
 HEARD_BY_SYSTEMS = "test_systems_of_the_senders_own_hear_nothing_of_a_sensitive_topic_and_no_name_or_title"
 # And what is about a server's own means: its triggers, its counters of one table, its second process, its building of one index.
@@ -39,6 +40,7 @@ OF_ONE_SERVER = (
     "test_of_a_delivery_that_fails_half_way_nothing_is_kept_and_the_next_attempt_keeps_all_of_it",
     "test_who_is_new_and_told_to_nobody_is_written_once",
     "test_who_is_new_and_stopped_for_good_is_not_folded",
+    "test_the_sender_s_own_systems_hear_of_it",
     "test_an_export_of_many_is_scanned_by_two_processes",
     "test_an_index_that_is_built_beside_writers_makes_none_of_them_wait",
     "test_an_index_whose_building_was_cut_short_is_built_anew",
@@ -58,7 +60,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.postgres)
             if not item.get_closest_marker("slow") and not {item.path.stem, item.path.parent.name} & set(ABOUT_NO_SQL):
                 item.add_marker(pytest.mark.sql)
-        if CITUS and (item.path.stem in NOT_ON_A_CLUSTER or item.name.startswith((HEARD_BY_SYSTEMS, *OF_ONE_SERVER))):
+        if (CITUS or SPREAD) and (item.path.stem in NOT_ON_A_CLUSTER or item.name.startswith((HEARD_BY_SYSTEMS, *OF_ONE_SERVER))):
             item.add_marker(pytest.mark.skip("wants the database on one server"))
 
 
@@ -162,8 +164,10 @@ async def _knowing(server: str, known: Catalogue, ring: KeyRing) -> AsyncIterato
     try:
         if CITUS:
             await connection.execute("create extension citus")
+        elif SPREAD:
+            await stand_in(connection)
         await db.migrate(connection)
-        if CITUS:
+        if CITUS or SPREAD:
             await spread(connection)
         await numbers.register(connection, known, [key.id for key in ring.keys], CHANNELS, now=NOW)
     finally:

@@ -22,39 +22,15 @@ from mailprefs.passes import Purpose
 from mailprefs.shapes import Shape
 from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
 
-from .citus import spread, statements
+from .citus import spread, stand_in, statements
 
 SQL = shipped.folder("sql")
-# As Citus 13 and 14 do: a distributed table has its column in every unique key, and refers to none but reference tables.
-DOUBLE = """
-create table pg_dist_partition (logicalrelid regclass primary key, partmethod "char" not null, beside text);
-create function create_distributed_table(name text, by text, colocate_with text default 'default') returns void language plpgsql as $$
-begin
-  if exists (
-    select from pg_index i
-    where i.indrelid = name::regclass and i.indisunique
-      and not (select a.attnum from pg_attribute a where a.attrelid = i.indrelid and a.attname = by) = any(i.indkey::int2[])) then
-    raise 'a unique key of % lacks %', name, by;
-  end if;
-  if exists (select from pg_trigger where tgrelid = name::regclass) then raise '% has a trigger or a foreign key', name; end if;
-  insert into pg_dist_partition values (name::regclass, 'h', colocate_with);
-end $$;
-create function create_reference_table(name text) returns void language plpgsql as $$
-begin
-  if exists (
-    select from pg_constraint c left join pg_dist_partition p on p.logicalrelid = c.confrelid
-    where c.conrelid = name::regclass and c.contype = 'f' and p.partmethod is distinct from 'n') then
-    raise '% refers to a table that is not on every node', name;
-  end if;
-  insert into pg_dist_partition values (name::regclass, 'n');
-end $$;
-"""
 
 
 @pytest.fixture
 async def spreading(conn: asyncpg.Connection) -> asyncpg.Connection:
     """A database that takes the calls of sql/citus.sql, and refuses what Citus refuses."""
-    await conn.execute(DOUBLE)
+    await stand_in(conn)
     return conn
 
 
@@ -76,7 +52,7 @@ async def about_addresses(conn: asyncpg.Connection) -> set[str]:
 async def test_every_table_about_an_address_is_spread_by_its_bucket_beside_the_others(spreading: asyncpg.Connection) -> None:
     await spread(spreading)
     assert await placed(spreading, "h") == await about_addresses(spreading) >= {"address", "consent", "push", "told"}
-    assert await spreading.fetch("select from pg_dist_partition where beside <> 'address' and logicalrelid <> 'address'::regclass") == []
+    assert len(await spreading.fetch("select distinct colocationid from pg_dist_partition where partmethod = 'h'")) == 1
 
 
 async def test_spreading_twice_changes_nothing(spreading: asyncpg.Connection) -> None:
@@ -98,8 +74,51 @@ async def test_a_table_that_is_asked_together_with_addresses_is_on_every_node(sp
 
 async def test_a_table_whose_key_lacks_the_bucket_could_not_be_spread(spreading: asyncpg.Connection) -> None:
     await spreading.execute("create table control (bucket smallint, key uuid unique, primary key (bucket, key))")
-    with pytest.raises(asyncpg.RaiseError, match="lacks bucket"):
+    with pytest.raises(asyncpg.RaiseError, match="lacks the partition column bucket"):
         await spread(spreading)
+
+
+@pytest.mark.parametrize(
+    ("table", "refused"),
+    [
+        ("create table control (bucket smallint)", None),
+        ("create table control (bucket smallint, n int, unique (n, bucket), foreign key (bucket, n) references control (bucket, n))", None),
+        ("create table control (bucket smallint, scope int references scope)", None),
+        ("create table control (n int)", 'column "bucket"'),
+        ("create table control (bucket smallint, n int unique)", "lacks the partition column"),
+        ("create table control (bucket smallint, r int4range, exclude using gist (r with &&))", "lacks the partition column"),
+        ("create temporary table control (bucket smallint)", "temporary"),
+        ("create table control (bucket smallint, n smallint generated always as identity)", "identity"),
+        ("create table control (n smallint, bucket smallint generated always as (n) stored)", "GENERATED"),
+        ("create table control (bucket int)", "types differ"),
+        ("create table control (bucket smallint, name text references migration)", "must be a distributed table or a reference table"),
+        ("create table control (bucket smallint, n uuid, foreign key (bucket, n) references address)", None),
+        ("create table control (bucket smallint, n uuid, b smallint, foreign key (b, n) references address)", "in the same place"),
+        ("create table control (bucket smallint, n uuid, foreign key (bucket, n) references address on delete set null)", "would change"),
+        ("create table control (bucket smallint); alter table control inherit parent", "inheritance"),
+        ("create table control (bucket smallint); create trigger t before update on control execute function noticed()", "has triggers"),
+        ("create view control as select 1::smallint bucket", "not a regular"),
+        ("create table control (bucket point)", "no default operator class"),
+    ],
+)
+async def test_the_stand_in_refuses_the_tables_that_citus_refuses(spreading: asyncpg.Connection, table: str, refused: str | None) -> None:
+    await spread(spreading)
+    await spreading.execute("create table parent (bucket smallint)")
+    await spreading.execute("create function noticed() returns trigger language plpgsql as 'begin return new; end'")
+    await spreading.execute(table)
+    asked = "select create_distributed_table('control', 'bucket', colocate_with => 'address')"
+    if refused is None:
+        await spreading.execute(asked)
+    else:
+        with pytest.raises(asyncpg.RaiseError, match=refused):
+            await spreading.execute(asked)
+
+
+async def test_a_table_of_every_node_refers_to_none_that_is_spread(spreading: asyncpg.Connection) -> None:
+    await spread(spreading)
+    await spreading.execute("create table control (bucket smallint, key uuid, foreign key (bucket, key) references address)")
+    with pytest.raises(asyncpg.RaiseError, match="from reference tables"):
+        await spreading.execute("select create_reference_table('control')")
 
 
 IN_ONE_BUCKET = r"\bbucket\s*=\s*(?!any)\S+"
@@ -355,7 +374,7 @@ async def test_once_spread_every_answer_is_what_it_was(
 ) -> None:
     plain = await within(conn, answers(conn, shared_catalogue, addresses, now))
     assert all(plain)  # else it says little
-    await conn.execute(DOUBLE)
+    await stand_in(conn)
     await spread(conn)
     assert await within(conn, answers(conn, shared_catalogue, addresses, now)) == plain
 
