@@ -37,13 +37,16 @@ demo:
 	$(call ready,requirements.lock)
 	@exec $(PY) -m mailprefs demo $(if $(filter-out 0,$(ONCE)),--once)
 
-# Every test on the PostgreSQL that comes along; then, on the system's own where there is one, what is about SQL itself (docs/rooms.md
-# has the rule). Both are run, whatever the first says; 5 is pytest's word for "of these TESTS, none is about SQL".
+# What is marked so on the text of a cluster; then every test on the PostgreSQL that comes along; then, on the system's own where there is
+# one, what is about SQL itself (docs/rooms.md has the rules). All are run, whatever one says; 5 is pytest's word for "none of these TESTS".
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadgroup -r fEs
 SYSTEM := $(lastword $(wildcard /usr/lib/postgresql/15/bin /usr/lib/postgresql/16/bin /usr/lib/postgresql/17/bin /usr/lib/postgresql/18/bin))
 
 test: setup
-	@$(PYTEST) $(TESTS) || failed=1; \
+	@echo 'On the text of a cluster, what it has otherwise:'; \
+	MAILPREFS_TEST_SPREAD=1 $(PYTEST) -m spread $(TESTS) || [ $$? = 5 ] || failed=1; \
+	echo 'Everything:'; \
+	$(PYTEST) $(TESTS) || failed=1; \
 	if [ -n '$(SYSTEM)' ]; then \
 	  echo 'Once more, on the PostgreSQL in $(SYSTEM):'; \
 	  MAILPREFS_TEST_BINARIES='$(SYSTEM)' $(PYTEST) -m sql $(TESTS) || [ $$? = 5 ] || failed=1; \

@@ -27,6 +27,8 @@ from mailprefs.links import Links
 from mailprefs.spelling import COLUMNS, MINTED, Speller
 from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
 
+pytestmark = pytest.mark.spread
+
 ROOT, MARKETING, NEWSLETTER, PARTNERS, STUDIES, TRANSACTIONAL = 0, 257, 272, 274, 275, 258
 ODD = ("comma, quote \" and apostrophe '", "line\r\nbreak", "\\.", "\x01\x02\t\x1f\x7f", "emoji \U0001f600 and é", "{}", "=1+1", " padded ")
 

@@ -18,6 +18,8 @@ from mailprefs.links import KeyRing
 from mailprefs.sheets import Csv
 from mailprefs.words import Cause, Change, Door, Effect
 
+pytestmark = pytest.mark.spread
+
 HEADER = b"address"
 TEXTS = [f"p{n}@example.org" for n in range(60)] + [
     "+12025550123",

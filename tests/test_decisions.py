@@ -16,6 +16,8 @@ from mailprefs.decisions import Question
 from mailprefs.errors import UnknownScope
 from mailprefs.words import Address, Cause, Change, Channel, Decision, Door, Effect, Reason
 
+pytestmark = pytest.mark.spread
+
 ROOT, BRAND, MARKETING, NEWSLETTER, OFFERS, PARTNERS, CARE = 0, 256, 257, 272, 273, 274, 289
 HOUR = timedelta(hours=1)
 

@@ -13,6 +13,8 @@ from mailprefs.addresses import Addresses
 from mailprefs.directory import Entry
 from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
 
+pytestmark = pytest.mark.spread
+
 NEWSLETTER = 272
 
 

@@ -15,6 +15,8 @@ from mailprefs.addresses import Addresses
 from mailprefs.errors import NotEntitled
 from mailprefs.words import Address, Cause, Change, Door, Effect
 
+pytestmark = pytest.mark.spread
+
 MARKETING, NEWSLETTER, OFFERS, ORDERS, RECOVERY = 257, 272, 273, 288, 276
 
 

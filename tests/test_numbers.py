@@ -19,6 +19,8 @@ from mailprefs.catalogue import Catalogue
 from mailprefs.errors import Misconfigured
 from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
 
+pytestmark = pytest.mark.spread
+
 CATALOGUE = Path(__file__).parent / "catalogue.toml"
 CHANNELS = {"sendgrid": Channel.EMAIL, "twilio": Channel.SMS}
 MARKETING, NEWSLETTER, OFFERS, PARTNERS, STUDIES, ORDERS = 257, 272, 273, 274, 275, 288

@@ -18,6 +18,8 @@ from mailprefs.addresses import Addresses
 from mailprefs.outbox import End, Fate, Figures, Gate, Lease, Outlook, Push, Ready, Verdict
 from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
 
+pytestmark = pytest.mark.spread
+
 MARKETING, NEWSLETTER, OFFERS = 257, 272, 273
 MAIN, SECOND = 1, 2  # sendgrid-main is told of newsletter and offers, sendgrid-second of newsletter
 CALLED = {1: {272: "sendgrid/12345", 273: "sendgrid/12346"}, 2: {272: "sendgrid/777"}}  # as tests/catalogue.toml maps them

@@ -29,6 +29,8 @@ from mailprefs.words import Address, Cause, Change, Door, Effect
 
 from .flows import relay as relays
 
+pytestmark = pytest.mark.spread
+
 BRAND = 256
 LINK = re.compile(r"https://go\.example\.com/([mc])/(\S+)")
 

@@ -22,6 +22,8 @@ from mailprefs.providers.base import Barred, Credential, Listed, Provider, Slow,
 from mailprefs.reconcile import Books, Report, Shrunk
 from mailprefs.words import Address, Cause, Change, Channel, Door, Effect, Kind
 
+pytestmark = pytest.mark.spread
+
 MAIN, NEWSLETTER, OFFERS = 1, 272, 273
 DAY, MINUTE = timedelta(days=1), timedelta(minutes=1)
 SETTLE = timedelta(minutes=15)

@@ -17,6 +17,8 @@ from mailprefs.sandbox import sendgrid
 from mailprefs.settings import Settings
 from mailprefs.silence import LEARNING, SHORTEST, TIMES, WINDOW, Silence
 
+pytestmark = pytest.mark.spread
+
 NAME = "postmark-main"
 BEGUN = datetime(2026, 3, 1, 9, 0, tzinfo=UTC)
 HOUR, DAY, LOOK = timedelta(hours=1), timedelta(days=1), timedelta(minutes=1)

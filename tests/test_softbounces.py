@@ -13,6 +13,8 @@ from mailprefs.addresses import Addresses
 from mailprefs.softbounces import Policy, SoftBounce
 from mailprefs.words import Address, Door
 
+pytestmark = pytest.mark.spread
+
 POLICY = Policy(threshold=3, window=timedelta(days=10), hold=timedelta(days=5))
 DAY = timedelta(days=1)
 

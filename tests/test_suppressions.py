@@ -21,6 +21,8 @@ from mailprefs.links import KeyRing
 from mailprefs.suppressions import COLUMNS, HASHED, Handover, Spelling
 from mailprefs.words import Address, Cause, Change, Door, Effect
 
+pytestmark = pytest.mark.spread
+
 KEY = b"the taker's own key"
 
 

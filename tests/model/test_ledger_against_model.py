@@ -131,6 +131,7 @@ def test_the_oracle_s_tree_is_the_catalogue_s(shared_catalogue: Catalogue) -> No
     assert {number: str(shared_catalogue.by_number[number].wanted) for number in SMALL.topics()} == dict(SMALL.wanted)
 
 
+@pytest.mark.spread
 async def test_every_pair_of_all_kinds_means_the_same_in_the_ledger(conn: asyncpg.Connection, shared_catalogue: Catalogue) -> None:
     """With a clock that goes on and one that steps back. The quickest whole comparison: what the mutants are judged by."""
     told(await compared(conn, shared_catalogue, [plain(kinds, tick) for tick in (TICK, -TICK) for kinds in product(MORE, repeat=2)]))
@@ -193,6 +194,7 @@ async def test_a_bounce_tells_no_provider_to_stop_a_topic_that_was_chosen_back(c
     assert await pushes(conn, [pair.address]) == [{(TELLER, OFFERS): True}]
 
 
+@pytest.mark.spread
 async def test_only_those_named_may_lift(conn: asyncpg.Connection) -> None:
     """I6, for every door: what is not in the table of who may lift what is refused, whatever it would lift."""
     refused = accepted = 0

@@ -38,6 +38,8 @@ from .oracle import (
 )
 from .system import Call, Pair, address, decide, instant, real, replay
 
+pytestmark = pytest.mark.spread
+
 TRANSACTIONAL_TOPICS = (CARE, ORDERS)
 STEPS = 8
 

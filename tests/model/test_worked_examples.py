@@ -39,6 +39,8 @@ from .oracle import (
 )
 from .system import Worlds, address, decide, instant, why
 
+pytestmark = pytest.mark.spread
+
 TEN = EPOCH - EPOCH % DAY + 10 * HOUR  # ten o'clock
 LATER = TEN + 3 * HOUR
 SURVEYS_IN_TOML = '[[brand.topic]]\nname = "surveys"\ntitle = "Surveys"\nnumber = 21\n\n'

@@ -31,6 +31,8 @@ from mailprefs.words import Address, Cause, Change, Door, Effect
 from .tellers import PATIENT, TOLD, Box, teller_of
 from .test_carried import ACCOUNT, CALLED, NEWSLETTER, OFFERS, Clock, hurried
 
+pytestmark = pytest.mark.spread
+
 AGREED = int(os.environ.get("MAILPREFS_TEST_DRIFTS", "12"))
 EACH = max(2, AGREED // 100)  # people who drift in each way
 LISTING = [name for name in TOLD if teller_of(name).lists] if AGREED < 1000 else ["sendgrid"]
