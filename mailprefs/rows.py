@@ -212,16 +212,16 @@ def _objects(text: TextIO, known: Callable[[Collection[str]], object]) -> Iterat
 
 def _object(number: int, line: str, known: Callable[[Collection[str]], object]) -> Row:
     try:
-        fields = {name: _text(value) for name, value in json.loads(line).items() if value is not None}
+        fields = {name: _text(value) for name, value in json.loads(line).items()}
     except (ValueError, AttributeError, RecursionError):
         return Row(number, {}, "no JSON object", [line])
-    odd = (ADDRESS not in fields and not known(fields)) or any(_odd(value) for value in fields.values())
+    odd = not (fields.get(ADDRESS) or known(fields)) or any(_odd(value) for value in fields.values())
     return Row(number, fields, "no 'address', or not UTF-8" if odd else None, [line])
 
 
 def _text(value: object) -> str:
-    """Return a value as it would stand in a CSV, so that nothing is passed over for not being text."""
-    return value if isinstance(value, str) else json.dumps(value)
+    """Return a value as it would stand in a CSV, so that nothing is passed over for not being text: null is an empty field."""
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value)
 
 
 def _odd(value: str) -> bool:

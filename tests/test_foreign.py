@@ -98,6 +98,33 @@ async def test_what_an_api_lists_is_read_line_by_line_as_well(
     assert [tuple(row) for row in found] == [(ROOT, "bounce"), (ROOT, "bounce"), (MARKETING, "complaint")] + [(NEWSLETTER, "choice")] * 2
 
 
+@pytest.mark.parametrize("origin", foreign.ORIGINS, ids=lambda origin: origin.name)
+def test_an_object_is_of_the_kind_that_its_keys_say_whatever_is_null_in_it(origin: foreign.Origin) -> None:
+    line = json.dumps({**dict.fromkeys(origin.must | (origin.may or frozenset())), origin.address: "a@example.org"})
+    (row,) = rows.read(io.StringIO(line), ndjson=True, known=foreign.recognised)[1]
+    assert foreign.recognised(row.fields) is origin
+    (read,) = Reading("connective/newsletter", "connective/marketing").rows(iter([row]))
+    assert read.wrong or read.fields["evidence"] == origin.name
+
+
+async def test_what_is_null_in_an_object_makes_no_other_stop_of_it(
+    conn: asyncpg.Connection, addresses: Addresses, shared_catalogue: Catalogue, now: datetime
+) -> None:
+    beside = {"detail": None, "created_at": "2026-01-31 09:30:00", "expires_at": None, "last_event_at": None, "subaccount": None}
+    lines = [
+        {"email": "a@example.org", "reason": "spam", **beside},
+        {"email": "b@example.org", "created": int(AT.timestamp()), "reason": None, "status": "5.1.1"},
+        {"email": "c@example.org", "created": int(AT.timestamp()), "reason": None},
+        {"email": "d@example.org", "created": int(AT.timestamp()), "ip": None},
+        {"address": None, "scope": "newsletter", "cause": "choice"},
+    ]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    assert await imported(conn, text, Import(addresses, shared_catalogue, now), ndjson=True) == ["no 'address', or not UTF-8"]
+    found = {row["key"]: (row["scope"], row["cause"]) for row in await conn.fetch("select key, scope, cause from consent")}
+    stops = [(MARKETING, "complaint"), (ROOT, "bounce"), (ROOT, "invalid"), (MARKETING, "complaint")]
+    assert found == {addresses.read(f"{name}@example.org").key: stop for name, stop in zip("abcd", stops, strict=True)}
+
+
 @pytest.mark.parametrize(
     "row",
     [

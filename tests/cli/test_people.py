@@ -140,7 +140,7 @@ async def test_columns_that_are_not_read_are_named(shell: Shell) -> None:
     (shell.home / "people.ndjson").write_text(
         '{"address": "jane@example.org", "source": 1}\n{"address": "kim@example.org", "plan": null}\n'
     )
-    (await shell("import", "addresses", "people.ndjson")).said(0, "warning: not read: source; ")
+    (await shell("import", "addresses", "people.ndjson")).said(0, "warning: not read: plan, source; ")
     done = await shell("import", "addresses", "-", stdin=b"party,address\np1,jane@example.org\n")
     assert "warning" not in done.said(0).err
 
