@@ -23,10 +23,13 @@ from mailprefs.errors import Unreadable
 
 LONGEST = 1 << 20  # characters of a field
 TALLEST = 1000  # lines of a row; a quote that never closes must not swallow a file
+WIDEST = 4 * LONGEST  # characters, or octets, of a row, or of what a quote that never closes may hold up
+BEGINNING = 1000  # characters of a row that is longer: enough to find it again
 ADDRESS = "address"  # the column that every file has
 _MAIL = frozenset({"email", "emailaddress"})  # what others call it, once blanks, hyphens and underscores are out
 _ANGLED = frozenset("<>")
 _NAMED = re.compile(r"([^<>]*)<\s*([^<>]*?)\s*>")  # RFC 5322 §3.4: display-name, angle-addr
+_ENDS = ("\n", "\r")
 _BETWEEN = re.compile(r"[,;\s]")  # what stands between addresses where there are several
 BROKEN = (EOFError, OSError, UnicodeError, zlib.error, zstd.ZstdError)  # what a damaged archive can raise
 _UTF16 = "it is UTF-16, as spreadsheets write it: save it as CSV in UTF-8"
@@ -142,16 +145,32 @@ class _Lines:
     def __init__(self, text: TextIO) -> None:
         self._text = text
         self.taken: list[str] = []
+        self._held = 0
 
     def __iter__(self) -> _Lines:
         return self
 
     def __next__(self) -> str:
-        line = next(self._text)
+        if not (line := _cut(self._text)):
+            raise StopIteration
         self.taken.append(line)
-        if len(self.taken) > TALLEST:
-            raise csv.Error("too many lines")
+        self._held += len(line)
+        if len(self.taken) > TALLEST or self._held >= WIDEST:
+            raise csv.Error("too much")
         return line
+
+    def begin(self) -> None:
+        """Forget what the row before has taken."""
+        self.taken.clear()
+        self._held = 0
+
+
+def _cut(text: TextIO) -> str:
+    """Return the next line, "" at the end. Of one that is too long it is the beginning, and the rest is passed over: memory stays flat."""
+    line = more = text.readline(WIDEST)
+    while len(more) == WIDEST and not more.endswith(_ENDS):
+        more = text.readline(WIDEST)
+    return line
 
 
 def _records(lines: _Lines, columns: Sequence[str]) -> Iterator[Row]:
@@ -159,7 +178,7 @@ def _records(lines: _Lines, columns: Sequence[str]) -> Iterator[Row]:
     number = 0
     while True:
         number += 1
-        lines.taken.clear()
+        lines.begin()
         try:
             values = next(reader)
         except StopIteration:
@@ -178,11 +197,17 @@ def _records(lines: _Lines, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def _line(number: int, line: str, columns: Sequence[str]) -> Row:
+    if len(line) >= WIDEST:
+        return _too_wide(number, line)
     try:
         return _row(number, next(csv.reader([line], strict=True)), columns)
     except csv.Error:
         wrong = "a field is too long" if len(line) > LONGEST else "no CSV: its quotes do not match"
         return Row(number, {}, wrong, [line.rstrip("\r\n")])
+
+
+def _too_wide(number: int, line: str) -> Row:
+    return Row(number, {}, f"longer than a row may be ({WIDEST:,} characters): this is how it begins", [line[:BEGINNING]])
 
 
 def _row(number: int, values: list[str], columns: Sequence[str]) -> Row:
@@ -200,13 +225,15 @@ def _objects(text: TextIO, known: Callable[[Collection[str]], object]) -> Iterat
     while True:
         number += 1
         try:
-            line = next(text)
-        except StopIteration:
-            return
+            line = _cut(text)
         except BROKEN:
             yield Row(number, {}, "the file breaks off here")
             return
-        if line.strip():
+        if not line:
+            return
+        if len(line) >= WIDEST:
+            yield _too_wide(number, line)
+        elif line.strip():
             yield _object(number, line.rstrip("\r\n"), known)
 
 

@@ -16,12 +16,11 @@ from backports import zstd
 
 from mailprefs.columns import Plain
 from mailprefs.errors import Unreadable
-from mailprefs.rows import ADDRESS, LONGEST, TALLEST, Row, address_of, addressed, why
+from mailprefs.rows import ADDRESS, LONGEST, TALLEST, WIDEST, Row, address_of, addressed, why
 
 PARQUET = b"PAR1"  # what such a file begins with
 PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # what archives begin with
 _BOM = b"\xef\xbb\xbf"
-WIDEST = 4 * LONGEST  # octets of a row, or of what a quote that never closes may hold up
 WIDE = 1000  # columns: what lacks some is filled up when it is given back with its reasons
 PLAIN = 64  # octets of an address that is read in bulk; a longer one is read by itself
 

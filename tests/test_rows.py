@@ -8,7 +8,9 @@ import io
 import json
 import os
 import random
+import tracemalloc
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -103,6 +105,32 @@ def test_a_quote_that_does_not_match_swallows_no_other_row(tmp_path: Path, bad: 
 def test_the_control_the_plain_reader_loses_rows_to_a_quote() -> None:
     content = 'address,evidence\na@example.com,"t\nb@example.com,t\nc@example.com,t\n'
     assert len(list(csv.reader(io.StringIO(content)))) == 2, "a header and one row: two people's rows are gone without a word"
+
+
+def peak(read: Callable[[], object]) -> int:
+    """Return how many bytes are held at most while something is read."""
+    tracemalloc.start()
+    try:
+        read()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("in.ndjson.gz", '{"address": "a@example.org"}\n{"address": "%s"}\n{"address": "z@example.org"}\n'),
+        ("in.csv.gz", 'address,b\na@example.org,b\n"%s\nz@example.org,b\n'),
+    ],
+)
+def test_a_line_that_goes_on_and_on_is_refused_and_never_held(tmp_path: Path, name: str, content: str) -> None:
+    archive = gzip.compress((content % ("x" * 16 * rows.WIDEST)).encode(), 1)
+    found: list[Row] = []
+    held = peak(lambda: found.extend(parsed(archive, tmp_path, name)))
+    assert sound(found) == ["a@example.org", "z@example.org"]
+    assert "longer than a row may be" in wrong(found)[2]
+    assert held < 8 * rows.WIDEST < peak(lambda: gzip.decompress(archive)), "the control: unpacked whole, it takes more"
 
 
 @given(st.lists(st.text(alphabet='ab,"\n\r@', max_size=12), max_size=12))

@@ -14,6 +14,7 @@ from mailprefs import addresses as addressing
 from mailprefs import crews, sheets
 from mailprefs.addresses import Addresses
 from mailprefs.errors import Unreadable
+from mailprefs.rows import WIDEST
 from mailprefs.sheets import Csv, Cutter, Ndjson, Sheet
 from mailprefs.words import Channel
 
@@ -139,7 +140,7 @@ def test_a_header_of_too_many_columns_is_refused() -> None:
 def test_a_row_that_never_ends_is_refused_and_not_collected() -> None:
     cutter = Cutter()
     cutter.take(b"address\n")
-    cutter.take(b"x" * sheets.WIDEST)
+    cutter.take(b"x" * WIDEST)
     with pytest.raises(Unreadable, match="never ends"):
         cutter.take(b"x")
 
