@@ -33,6 +33,7 @@ BATCH = 10_000  # entries of one request
 CHANGES = 1_000  # of one request that changes something
 TIMEOUT = 5.0  # seconds for one request with all its tries
 LARGEST = 64 << 20  # bytes of an answer
+_CHUNK = 1 << 16  # bytes of it that are read at once
 _PAUSE = 0.1  # seconds before the second try; twice as long before each one after it
 _AGAIN = (408, 429, 500, 502, 503, 504)  # statuses of an answer that may be another one in a moment
 
@@ -189,7 +190,8 @@ class _Place:
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+        # what came packed would be larger than it looks
+        return {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json", "Accept-Encoding": "identity"}
 
 
 class Client(_Place):
@@ -256,7 +258,7 @@ class Client(_Place):
     def _whole(self, answer: HTTPResponse, connection: HTTPConnection, tries: _Tries) -> bytes:
         body = bytearray()
         with answer:
-            while chunk := answer.read(65_536):
+            while chunk := answer.read(_CHUNK):
                 body += chunk
                 if len(body) > LARGEST or tries.left <= 0:
                     raise _Again
@@ -301,7 +303,7 @@ class AsyncClient(_Place):
     async def __aenter__(self) -> AsyncClient:
         from aiohttp import ClientSession, DummyCookieJar
 
-        self._session = ClientSession(cookie_jar=DummyCookieJar(), headers=self.headers)
+        self._session = ClientSession(cookie_jar=DummyCookieJar(), headers=self.headers, auto_decompress=False)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -339,7 +341,12 @@ class AsyncClient(_Place):
         if self._session is None:
             raise Misconfigured("open it first: async with AsyncClient(…) as client")
         async with self._session.post(self.base + question.path, data=question.body, allow_redirects=False) as answer:
-            return answer.status, answer.headers.get("Retry-After"), await answer.read()
+            body = bytearray()
+            async for chunk in answer.content.iter_chunked(_CHUNK):
+                body += chunk
+                if len(body) > LARGEST:
+                    raise _Again
+            return answer.status, answer.headers.get("Retry-After"), bytes(body)
 
 
 @dataclass

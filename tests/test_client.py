@@ -15,7 +15,7 @@ import pytest
 from mailprefs import ledger
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
-from mailprefs.client import AsyncClient, AsyncGuard, Client, Guard, Refused, Wanted
+from mailprefs.client import LARGEST, AsyncClient, AsyncGuard, Client, Guard, Refused, Wanted
 from mailprefs.errors import MailprefsError, Misconfigured, Unavailable
 from mailprefs.links import KeyRing
 from mailprefs.words import Cause, Change, Decision, Door, Effect
@@ -178,6 +178,15 @@ async def test_what_passes_is_asked_again(kind: type[Client], before: tuple[byte
         assert (await asking(base, kind, 5))[0].allowed
         assert len(seen) == len(before) + 1
         assert all(f"Bearer {KEY}".encode() in head for head in seen)
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+async def test_an_answer_without_an_end_is_not_taken_whole(kind: type[Client]) -> None:
+    padded = YES.partition(b"\r\n\r\n")[2] + b" " * LARGEST
+    async with standing_in(http(200, padded), YES) as (base, seen):
+        assert (await asking(base, kind, 60))[0].allowed
+        assert len(seen) == 2, "the first, though it says the same, was given up"
+        assert all(b"Accept-Encoding: identity" in head for head in seen)
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
