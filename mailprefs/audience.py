@@ -14,7 +14,7 @@ from typing import Any
 from mailprefs.catalogue import Scope
 from mailprefs.db import Connection, queries, text
 from mailprefs.errors import UnknownScope
-from mailprefs.links import Links
+from mailprefs.links import Links, mintable
 from mailprefs.packing import Sink
 from mailprefs.spelling import COLUMNS, MINTED, Speller
 from mailprefs.words import Channel
@@ -62,8 +62,6 @@ async def stream(
     if order is None and not minted and not spreadsheet:
         return await _plain(connection, known, arguments, sink, format)
     speller = Speller(known if format is Format.CSV else (), minted, links, topic, spreadsheet)
-    if minted and links is not None:
-        links.stream((), topic)  # refuses at once a topic that has no links
 
     async def spelt(chunk: bytes) -> None:
         for start in range(0, len(chunk), SLICE):
@@ -83,13 +81,16 @@ async def stream(
 def sound(topic: Scope, columns: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return what is kept of an address, and what is minted for it, of the columns asked for.
 
-    Raises UnknownScope for what is no topic in use, or not some of COLUMNS and then some of MINTED, each at most once.
+    Raises UnknownScope for what is no topic in use, or not some of COLUMNS and then some of MINTED, each at most once; NotMintable for
+    some of MINTED of a topic that has no links.
     """
     if not topic.is_topic or topic.retired:
         raise UnknownScope("there is no such topic to send")
     known, minted = [name for name in columns if name in COLUMNS], [name for name in columns if name in MINTED]
     if not known or len(set(columns)) < len(columns) or [*known, *minted] != list(columns):
         raise UnknownScope(f"the columns are some of: {', '.join(COLUMNS)}; then some of: {', '.join(MINTED)}; each once")
+    if minted:
+        mintable(topic)
     return known, minted
 
 

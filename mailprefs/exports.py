@@ -72,7 +72,7 @@ async def ask(
     expires_at: datetime,
     now: datetime,
 ) -> UUID:
-    """Ask for an export, which the worker makes, and return its id. Raises UnknownScope as ``audience.sound``, NotOnACluster, and Busy."""
+    """Ask for an export, which the worker makes, and return its id. Raises as ``audience.sound``, NotOnACluster, and Busy."""
     audience.sound(topic, shape.columns)
     await in_one_order(connection)
     id = uuid4()
@@ -147,9 +147,7 @@ class Maker:
         if topic is None:  # of a newer release, whose worker will make it
             return False
         try:
-            _, minted = audience.sound(topic, export.shape.columns)
-            if minted:
-                self._links(topic).stream((), topic)
+            audience.sound(topic, export.shape.columns)
             if export.shape.format == shapes.PARQUET:
                 parquet.duckdb()
             await in_one_order(connection)

@@ -254,13 +254,13 @@ class Links:
 
     def token(self, address: UUID, topic: Mintable) -> str:
         """Return the signed token alone. Raises NotMintable."""
-        _marketing(topic)
+        mintable(topic)
         key = self.ring.minting
         return self.ring._signers[key.id].sign(_b64url(_BODY.pack(key.id, topic.number, address.bytes))).decode()
 
     def stream(self, addresses: Iterable[UUID], topic: Mintable) -> Iterator[str]:
         """Yield a token for each address, in order: the same bytes as :meth:`token`, for millions. Raises NotMintable at once."""
-        _marketing(topic)
+        mintable(topic)
         return self._streamed(addresses, topic)
 
     def minted_stream(self, addresses: Iterable[UUID], topic: Mintable) -> Iterator[Minted]:
@@ -357,7 +357,8 @@ def _header_url(message: Message[Any, Any]) -> str:
     return str(urls[0])
 
 
-def _marketing(topic: Mintable) -> None:
+def mintable(topic: Mintable) -> None:
+    """Raise NotMintable for a topic that has no links."""
     if topic.stream is not Stream.MARKETING:
         raise NotMintable
 

@@ -25,7 +25,7 @@ from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
 from mailprefs.decisions import Question, decide
 from mailprefs.directory import Entry, know
-from mailprefs.errors import Busy, Forged, NotMade, UnknownScope, Unreadable
+from mailprefs.errors import Busy, Forged, NotMade, NotMintable, UnknownScope, Unreadable
 from mailprefs.exports import Export, Maker
 from mailprefs.ledger import record
 from mailprefs.links import KeyRing
@@ -289,13 +289,16 @@ async def test_what_has_expired_is_removed_and_its_manifest_stays(
 async def test_what_can_never_be_made_is_refused_and_holds_up_nobody(
     conn: asyncpg.Connection, maker: Maker, people: list[Address], now: datetime
 ) -> None:
-    links = await asked(conn, maker, Shape(("address", "url")), "orders")
+    links = await asked(conn, maker, Shape(("address", "url")))
+    await conn.execute("update export set scope = $1", maker.catalogue.topic("orders").number)  # as if it had become transactional since
     assert await maker.round(conn)
     refused = await found(conn, links)
     assert (refused.state(now), refused.refused) == ("refused", "Unsubscribe links exist for marketing alone.")
     assert (await made(conn, maker)).state(now) == "made"
     with pytest.raises(UnknownScope):
         await asked(conn, maker, Shape(("address", "plaintext")))
+    with pytest.raises(NotMintable):
+        await asked(conn, maker, Shape(("address", "url")), "orders")
 
 
 async def test_no_more_wait_than_there_is_room_for(conn: asyncpg.Connection, maker: Maker, people: list[Address]) -> None:

@@ -19,10 +19,9 @@ from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Scope
 from mailprefs.cli.opening import Opening
 from mailprefs.cli.saying import show, tell
-from mailprefs.errors import NotMintable, Unreadable
-from mailprefs.links import LONGEST_WORD, Links
+from mailprefs.errors import Unreadable
+from mailprefs.links import LONGEST_WORD, Links, mintable
 from mailprefs.rows import Rejects, Row
-from mailprefs.words import Stream
 
 MINTED = ("url", "list_unsubscribe", "list_unsubscribe_post", "list_id")
 
@@ -54,8 +53,7 @@ def links_(topic: str, rejects: Path) -> int:
     opening = Opening()
     scope = opening.catalogue.topic(topic)
     links = opening.links(scope)
-    if scope.stream is not Stream.MARKETING:
-        raise NotMintable
+    mintable(scope)
     warn_if_long(links)
     with rows.opened(Path("-")) as text:
         count = _minted(text, opening.addresses, links, scope, rejects)

@@ -36,9 +36,7 @@ async def everyone(request: web.Request) -> web.StreamResponse:
     topic = topic_of(house, f"{request.match_info['brand']}/{request.match_info['topic']}")
     channel = decisions.channel_of(request.query.get("channel", "email"))
     shape = _shape(request)
-    _, minted = audience.sound(topic, shape.columns)
-    if minted:
-        house.links[topic.brand].stream((), topic)  # what cannot be minted is refused while that can still be said
+    audience.sound(topic, shape.columns)  # while a refusal can still be said
     if shape.format == PARQUET:
         parquet.duckdb()
     response = _response(request, topic, shape)

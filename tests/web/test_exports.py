@@ -116,6 +116,8 @@ async def test_what_is_not_there_says_why(
         ({"days": 31}, 400),
         ({"columns": ["key"]}, 404),
         ({"format": "xml"}, 400),
+        ({"topic": "orders", "links": True}, 422),
+        ({"topic": "orders", "columns": ["address", "url"]}, 422),
         ({"more": 1}, 400),
     ],
 )
