@@ -5,19 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Coroutine, Iterator
 from datetime import datetime, timedelta
+from itertools import cycle
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
-from mailprefs import audience, db, exports, post, shipped, webhooks
+from mailprefs import audience, db, exports, outbox, post, shipped, webhooks
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue, Webhook
 from mailprefs.decisions import Question, decide
 from mailprefs.directory import Entry, know
 from mailprefs.errors import NotOnACluster
-from mailprefs.ledger import record
+from mailprefs.ledger import FEW, differing, record
 from mailprefs.passes import Purpose
 from mailprefs.shapes import Shape
 from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
@@ -102,7 +103,7 @@ async def test_a_table_whose_key_lacks_the_bucket_could_not_be_spread(spreading:
     ],
 )
 async def test_the_stand_in_refuses_the_tables_that_citus_refuses(spreading: asyncpg.Connection, table: str, refused: str | None) -> None:
-    await spread(spreading)
+    await spreading.execute("select create_distributed_table('address', 'bucket'), create_reference_table('scope')")
     await spreading.execute("create table parent (bucket smallint)")
     await spreading.execute("create function noticed() returns trigger language plpgsql as 'begin return new; end'")
     await spreading.execute(table)
@@ -266,6 +267,12 @@ async def reading_addresses(conn: asyncpg.Connection, every: list[tuple[str, str
     return {name for name, text in every if "." not in name and re.search(rf"\b(?:from|join)\s+(?:{names})\b", text)}
 
 
+DEFINITIONS = """select p.oid::regprocedure::text, pg_get_functiondef(p.oid) from pg_proc p join pg_language l on l.oid = p.prolang
+                 where p.pronamespace = 'public'::regnamespace and p.prokind = 'f' and l.lanname in ('sql', 'plpgsql')"""
+SETTLE = "select settle(1::smallint, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
+STAYS = """select bucket, account, key, scope, stop, want, since, refused, attempts, refusals, unsure_until, lease_until > $1, due_at > $1
+           from push where due_at < 'infinity' order by 1, 2, 3, 4"""  # when it is tried again depends on chance
+CALLED = "select funcid::regprocedure::text from pg_stat_xact_user_functions"
 LANGUAGES = """select p.proname || '/' || p.pronargs, l.lanname from pg_proc p join pg_language l on l.oid = p.prolang
                where p.pronamespace = 'public'::regnamespace"""
 
@@ -280,10 +287,11 @@ async def test_once_spread_no_function_in_sql_reads_a_table_that_is(spreading: a
     assert after["allowed/8"] == after["held/5"] == "sql"  # what reads none goes along to the shards, and is inlined there
 
 
+THERE_REFUSED = ("fold_at", "left_since", "reached_at", "summary_at")  # with NotOnACluster, before they are asked
 LEASE = "select key, scope from lease(1::smallint, $1, $2, $3, 10, $4, $5, $6, $6, $5) order by 1, 2"
 
 
-async def answers(conn: asyncpg.Connection, shared_catalogue: Catalogue, addresses: Addresses, now: datetime) -> list[object]:
+async def answers(conn: asyncpg.Connection, shared_catalogue: Catalogue, addresses: Addresses, now: datetime) -> list[Any]:
     """What a small history comes to, by every way that people are asked about and accounts are told."""
     people = [addresses.read(f"p{n}@example.org") for n in range(6)]
     await know(conn, [Entry(each) for each in people], now=now)
@@ -297,6 +305,9 @@ async def answers(conn: asyncpg.Connection, shared_catalogue: Catalogue, address
         Change(people[4], 274, Cause.CHOICE, Effect.GRANT, Door.IMPORT, "6", now),
     ]
     recorded = [await record(conn, [each], now=now) for each in history] + [await record(conn, history, now=now)]
+    crowd = [addresses.read(f"c{n}@example.org") for n in range(FEW + 1)]  # by their keys alone: to nobody is anything told of them
+    many = [Change(each, 272, Cause.CHOICE, Effect.STOP, Door.LINK, f"c{n}", now) for n, each in enumerate(crowd)]
+    recorded.append(await record(conn, many, now=now))
     recorded += await undone(conn, people, now)
     owed = await conn.fetch("select bucket, account, key, scope, want, stop, since, due_at, unsure_until from push order by 1, 2, 3, 4")
     questions = [Question(each, each.text or "", topic) for each in people for topic in ("newsletter", "partners")]
@@ -308,15 +319,37 @@ async def answers(conn: asyncpg.Connection, shared_catalogue: Catalogue, address
         listed.append(chunk)
 
     await audience.stream(conn, shared_catalogue.topic("newsletter"), Channel.EMAIL, sink, now=now, order="ordered")
-    leased = [
-        [tuple(row) for row in await conn.fetch(LEASE, [272], ["sendgrid/12345"], stop, uuid4(), soon, timedelta(minutes=1))]
-        for stop in (True, False)
-    ]
+    await audience.stream(conn, shared_catalogue.topic("newsletter"), Channel.EMAIL, sink, now=now)
+    listed.sort()  # as they lie, which is not the same twice
+    leased = [await told(conn, stop, now) for stop in (True, False)]
     await post.ask(conn, Purpose.MANAGE, people[0], 256, language="en", now=now)
     mails = [tuple(row)[2:] async for row in db.queries("post").lease(conn, now=now, until=soon, most=5)]
     stands = await conn.fetch("select * from standing order by 1, 2, 3, 4")
     decided = [(each.allowed, each.reasons) for each in decisions]
-    return [recorded, owed, decided, summaries, listed, leased, mails, stands, await laid_beside(conn, people, now)]
+    whole = await differing(conn)
+    await conn.execute("update address set goes = '{272}' where key = $1", people[5].key)
+    differ = [whole, await differing(conn)]
+    await conn.execute(db.text("inbox", "tally"), now, "sendgrid-main", ["bounce", "open"], [2, 3])
+    heard = await conn.fetch("select * from heard order by account, kind")
+    spoken = [await conn.fetchval("select spoken($1, $2)", each.bucket, each.key) for each in people]
+    there = [tuple(await buckets(conn)), differ, heard, spoken]
+    return [recorded, owed, decided, summaries, listed, leased, mails, stands, there, await laid_beside(conn, people, now)]
+
+
+async def buckets(conn: asyncpg.Connection) -> list[int]:
+    return [row[0] for row in await conn.fetch("select buckets()")]
+
+
+async def told(conn: asyncpg.Connection, stop: bool, now: datetime) -> list[tuple[Any, ...]]:
+    """Lease what is owed in one direction, and settle it in every way: return what was leased, the verdicts, and what stays."""
+    token, soon = uuid4(), now + timedelta(hours=1)
+    leased = await conn.fetch(LEASE, [272], ["sendgrid/12345"], stop, token, soon, timedelta(minutes=1))
+    rows = await conn.fetch("select bucket, key, scope, want from push where lease = $1 order by 1, 2, 3", token)
+    fates = [each.value for each, _ in zip(cycle(outbox.Fate), rows, strict=False)]
+    values: list[Any] = [token, stop, *([row[n] for row in rows] for n in range(4)), fates, ["code" for _ in fates]]
+    verdicts = await conn.fetch(SETTLE, *values, now, timedelta(minutes=1), timedelta(minutes=15), timedelta(hours=72), now)
+    stays = await conn.fetch(STAYS, now)
+    return [*map(tuple, leased), *sorted(map(tuple, verdicts)), *map(tuple, stays)]
 
 
 async def laid_beside(conn: asyncpg.Connection, people: list[Address], now: datetime) -> list[tuple[Any, ...]]:
@@ -338,7 +371,6 @@ async def laid_beside(conn: asyncpg.Connection, people: list[Address], now: date
     found = [tuple(row) for at in (now, later) for row in await conn.fetch(asked, at, at)]
     await conn.execute("insert into echo select bucket, 1, 272, key, $1 from address", later)
     found += [tuple(row) for row in await conn.fetch(asked, later, later)]
-    assert {kind for _, kind, *_ in found} == {"theirs", "stranger", "ours", "stale", "unsettled"}
     return found
 
 
@@ -374,12 +406,61 @@ async def test_once_spread_every_answer_is_what_it_was(
 ) -> None:
     plain = await within(conn, answers(conn, shared_catalogue, addresses, now))
     assert all(plain)  # else it says little
+    assert {kind for _, kind, *_ in plain[-1]} == {"theirs", "stranger", "ours", "stale", "unsettled"}
+    before = {row[0]: row[1] for row in await conn.fetch(DEFINITIONS)}
     await stand_in(conn)
     await spread(conn)
+    otherwise = {name for name, text in await conn.fetch(DEFINITIONS) if before.get(name) != text}
+    await conn.execute("set track_functions = pl")
+    called: set[str] = set()
+
+    async def asked() -> list[Any]:
+        found = await answers(conn, shared_catalogue, addresses, now)
+        called.update(row[0] for row in await conn.fetch(CALLED))
+        return found
+
+    assert await within(conn, asked()) == plain
+    assert {name for name in otherwise - called if not name.startswith(THERE_REFUSED)} == set()  # else nobody compared them
+
+
+FAULTS = (
+    ("fold(smallint[], uuid[])", "off_at >= r.on_at", "off_at > r.on_at + interval '1 day'"),
+    ("summary(smallint[], uuid[])", "the_grants, the_claims)", "the_claims, the_grants)"),
+    ("decided(smallint[], uuid[], text[], int[], timestamptz)", "a.n = q.n", "a.n = q.n + 1"),
+    ("record_few", "left join overtaken o on o.n = c.n", "left join overtaken o on false"),
+    ("record_few", "excluded.lease_until = '-infinity'", "true"),
+    ("record_few", "left join met k on k.n = g.n", "left join met k on false"),
+    ("record_many", "where concerned and", "where not concerned and"),
+    ("lease", "and p.key = f.key and p.scope = f.scope", "and p.scope = f.scope + 1"),
+    ("settle", "w.verdict = 'settled' and w.turns_at is null)", "w.verdict = 'settled' or w.turns_at is null)"),
+    ("differ(smallint, int, timestamptz, timestamptz)", "then 'stale'", "then 'theirs'"),
+    ("differ(smallint, int, timestamptz, interval, timestamptz)", "n.key is null and s.key is null", "s.key is null"),
+    ("standings()", "array_agg(a.key)", "array_agg(a.key order by a.key)"),
+    ("buckets()", "select distinct", "select"),
+)
+
+
+async def test_a_fault_in_the_text_of_a_cluster_is_found_out(
+    conn: asyncpg.Connection, shared_catalogue: Catalogue, addresses: Addresses, now: datetime
+) -> None:
+    """The control of the comparison: with any of these, some answer is another one."""
+    plain = await within(conn, answers(conn, shared_catalogue, addresses, now))
+    await stand_in(conn)
+    await spread(conn)
+
+    async def faulty(name: str, text: str, fault: str) -> list[Any]:
+        kind = "regprocedure" if "(" in name else "regproc"
+        body = await conn.fetchval(f"select pg_get_functiondef($1::text::{kind})", name)
+        assert text in body, (name, text)
+        await conn.execute(body.replace(text, fault))
+        return await answers(conn, shared_catalogue, addresses, now)
+
+    for fault in FAULTS:
+        assert await within(conn, faulty(*fault)) != plain, fault
     assert await within(conn, answers(conn, shared_catalogue, addresses, now)) == plain
 
 
-async def within(conn: asyncpg.Connection, work: Coroutine[Any, Any, list[object]]) -> list[object]:
+async def within(conn: asyncpg.Connection, work: Coroutine[Any, Any, list[Any]]) -> list[Any]:
     """Return what work comes to, and undo it."""
     undone = conn.transaction()
     await undone.start()

@@ -45,11 +45,12 @@ def apply(patch: Path, tree: Path) -> None:
         target.write_text(text.replace(before, after), encoding="utf-8")
 
 
-def judged(tree: Path, server: str) -> subprocess.CompletedProcess[str]:
-    """Run the judges in a copy of the tree, whose own package comes first on the path."""
+def judged(tree: Path, server: str, *, spread: bool = False) -> subprocess.CompletedProcess[str]:
+    """Run the judges in a copy of the tree, whose own package comes first on the path; perhaps on the text of a cluster."""
     asked = [sys.executable, "-m", "pytest", "tests/model/test_ledger_against_model.py", "-k", JUDGES, "-q", "-s", "-x"]
     asked += [word for name in UNASKED for word in ("-p", f"no:{name}")]
     environment = {**os.environ, "PYTHONPATH": str(tree), "MAILPREFS_TEST_DATABASE_URL": server}
+    environment |= {"MAILPREFS_TEST_SPREAD": "1"} if spread else {}
     return subprocess.run(asked, cwd=tree, env=environment, capture_output=True, text=True, timeout=280, check=False)
 
 
@@ -66,7 +67,7 @@ def test_the_tree_as_it_is_is_found_right(tree: Path, server: str) -> None:
 @pytest.mark.parametrize("patch", MUTANTS, ids=lambda patch: patch.stem)
 def test_a_mutant_is_found_out(patch: Path, tree: Path, server: str) -> None:
     apply(patch, tree)
-    verdict = judged(tree, server)
+    verdict = judged(tree, server, spread=patch.stem.startswith("on_a_cluster"))
     assert verdict.returncode == 1, f"{patch.stem} was not found out:\n{verdict.stdout[-3000:]}{verdict.stderr[-1000:]}"
     assert "AssertionError" in verdict.stdout, f"{patch.stem} broke the tree instead of the rule:\n{verdict.stdout[-3000:]}"
 
