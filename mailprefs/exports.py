@@ -31,7 +31,7 @@ from mailprefs.words import Channel
 
 WAITING = 20  # exports that may wait at once: each takes room on the disk
 FOLDER = "exports"  # under MAILPREFS_DATA
-_TURN = 0x6578_706F_7274  # advisory lock, "export"
+_TURN, _ASKING = 0x6578_706F_7274, 0x6578_7061_736B  # advisory locks, "export" and "expask"
 _SLICE = 1 << 20  # bytes of a file that are read at once
 
 
@@ -77,8 +77,10 @@ async def ask(
     await in_one_order(connection)
     id = uuid4()
     said = {"scope": topic.number, "channel": channel.value, "wants": topic.wants(channel), "purpose": purpose, "requester": requester}
-    if not await queries("exports").ask(connection, id=id, **said, **_columns(shape), now=now, expires_at=expires_at, most=WAITING):
-        raise Busy("as many exports as may are waiting to be made. Try again.")
+    async with connection.transaction():
+        await queries("exports").take_asking(connection, lock=_ASKING)
+        if not await queries("exports").ask(connection, id=id, **said, **_columns(shape), now=now, expires_at=expires_at, most=WAITING):
+            raise Busy("as many exports as may are waiting to be made. Try again.")
     return id
 
 

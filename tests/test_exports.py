@@ -310,6 +310,22 @@ async def test_no_more_wait_than_there_is_room_for(conn: asyncpg.Connection, mak
     await asked(conn, maker)
 
 
+async def test_of_two_who_ask_at_once_the_second_counts_the_first(
+    conn: asyncpg.Connection, database: str, maker: Maker, people: list[Address]
+) -> None:
+    for _ in range(exports.WAITING - 1):
+        await asked(conn, maker)
+    other = await asyncpg.connect(database)
+    async with conn.transaction():
+        await asked(conn, maker)
+        second = asyncio.create_task(asked(other, maker))
+        await asyncio.wait([second], timeout=0.2)  # without a turn, it has counted by then
+    with pytest.raises(Busy):
+        await second
+    assert await conn.fetchval("select count(*) from export") == exports.WAITING
+    await other.close()
+
+
 async def test_each_packing_is_the_rows_of_the_plain_file(conn: asyncpg.Connection, maker: Maker, people: list[Address]) -> None:
     from backports import zstd
 

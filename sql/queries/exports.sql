@@ -1,3 +1,7 @@
+-- name: take_asking$
+-- Waits until nobody else asks, and has it to the end of the transaction: whoever asks then counts what those before have asked for.
+select pg_advisory_xact_lock(:lock::bigint);
+
 -- name: ask$
 -- Asks for an export, which the worker makes. Null if as many as may are waiting already.
 insert into export (id, scope, channel, wants, columns, format, packing, spreadsheet, purpose, requester, asked_at, expires_at)
