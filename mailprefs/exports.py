@@ -8,7 +8,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,7 +23,7 @@ from mailprefs import audience, files, parquet, replicas, seals, shapes, telemet
 from mailprefs.catalogue import Catalogue, Scope
 from mailprefs.db import Connection, in_one_order, queries
 from mailprefs.decisions import name_of
-from mailprefs.errors import Busy, Forged, Misconfigured, NotMade, NotMintable, NotOnACluster, Unavailable, UnknownScope, Unreadable
+from mailprefs.errors import Busy, Forged, Misconfigured, NotMade, NotMintable, NotOnACluster, UnknownScope, Unreadable
 from mailprefs.links import KeyRing, Links
 from mailprefs.packing import Packing, Sink
 from mailprefs.shapes import Shape
@@ -118,7 +118,7 @@ class Maker:
     standby: SecretStr | None = None  # what is read in the primary's stead, while it is near enough
 
     async def round(self, connection: Connection) -> bool:
-        """Make the export that has waited longest, and return whether there was one. What has expired is removed.
+        """Make the export that has waited longest, and return whether there was one, and room for it. What has expired is removed.
 
         The turn is a lock of the connection's, and the manifest is written over it: a maker that was given up for dead can end nothing.
         """
@@ -138,11 +138,8 @@ class Maker:
         """Remove every file that no export owns: of those that expired, and of makers that were killed half way."""
         await queries("exports").expire(connection, now=self.clock())
         kept = {row["file"] async for row in queries("exports").files(connection)}
-        for path in self.folder.glob("*") if self.folder.is_dir() else ():
-            if path.is_dir():
-                shutil.rmtree(path)
-            elif path.name not in kept:
-                path.unlink(missing_ok=True)
+        if not _cleared(self.folder, kept):
+            telemetry.alarm("export_not_removed")
 
     async def _made(self, connection: Connection, export: Export, standby: SecretStr | None) -> bool:
         topic = self.catalogue.by_number.get(export.scope)
@@ -158,9 +155,9 @@ class Maker:
             return True
         try:
             await self._make(connection, export, topic, standby)
-        except Misconfigured as error:  # of the disk: it is tried again, behind the others
+        except Misconfigured:  # of the disk: it is tried again, behind the others
             telemetry.alarm("export_not_written")
-            raise Unavailable(str(error)) from None
+            return False
         return True
 
     async def _make(self, connection: Connection, export: Export, topic: Scope, standby: SecretStr | None) -> None:
@@ -304,6 +301,27 @@ def verified(file: BinaryIO, manifest: bytes, public: str) -> dict[str, Any]:
     return dict(facts)
 
 
+def _cleared(folder: Path, kept: Collection[str]) -> bool:
+    """Remove from a folder whatever is not kept, and return whether all of it is gone: what cannot be removed holds up nothing else."""
+    try:
+        others = [path for path in folder.iterdir() if path.name not in kept]
+    except OSError as error:
+        return isinstance(error, FileNotFoundError)
+    stuck = [path for path in others if not _removed(path)]
+    return not stuck
+
+
+def _removed(path: Path) -> bool:
+    try:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
+
+
 class _Draft:
     """A file on its way, mode 0600, under a name that nobody looks for: there once it is whole and on disk, and gone if it is not kept."""
 
@@ -336,8 +354,9 @@ class _Draft:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._part.unlink(missing_ok=True)
+        with _written():
+            self._part.unlink(missing_ok=True)
+            self._file.close()  # which writes once more what a full disk did not take
 
 
 @contextmanager

@@ -19,13 +19,14 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+from prometheus_client import REGISTRY
 
 from mailprefs import exports, seals
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
 from mailprefs.decisions import Question, decide
 from mailprefs.directory import Entry, know
-from mailprefs.errors import Busy, Forged, NotMade, NotMintable, UnknownScope, Unreadable
+from mailprefs.errors import Busy, Forged, Misconfigured, NotMade, NotMintable, UnknownScope, Unreadable
 from mailprefs.exports import Export, Maker
 from mailprefs.ledger import record
 from mailprefs.links import KeyRing
@@ -299,6 +300,40 @@ async def test_what_can_never_be_made_is_refused_and_holds_up_nobody(
         await asked(conn, maker, Shape(("address", "plaintext")))
     with pytest.raises(NotMintable):
         await asked(conn, maker, Shape(("address", "url")), "orders")
+
+
+def alarms(name: str) -> float:
+    return REGISTRY.get_sample_value("mailprefs_alarms_total", {"alarm": name, "account": ""}) or 0
+
+
+async def test_a_disk_that_refuses_is_alarmed_about_as_what_it_is_and_what_it_refused_comes_again(
+    conn: asyncpg.Connection, maker: Maker, people: list[Address], now: datetime
+) -> None:
+    id = await asked(conn, maker)
+    maker.folder.write_bytes(b"")  # a folder in which nothing can be written, seen or removed
+    names = ("export_not_removed", "export_not_written", "loop_failed")
+    before = [alarms(name) for name in names]
+    assert not await maker.round(conn), "and no error of the database's"
+    assert [alarms(name) - was for name, was in zip(names, before, strict=True)] == [1, 1, 0]
+    assert (await found(conn, id)).state(now) == "waiting"
+    maker.folder.unlink()
+    assert await maker.round(conn)
+    assert [alarms(name) - was for name, was in zip(names, before, strict=True)] == [1, 1, 0], "the control"
+    assert (await found(conn, id)).state(now) == "made"
+
+
+async def test_a_disk_that_is_full_is_no_trouble_of_the_database(tmp_path: Path) -> None:
+    part = tmp_path / ".may.csv.part"
+    part.symlink_to("/dev/full")
+
+    async def written() -> None:
+        with exports._Draft(tmp_path / "may.csv") as out:
+            await out(b"address\n")
+            out.keep()
+
+    with pytest.raises(Misconfigured, match="No space left"):
+        await written()
+    assert not part.is_symlink()
 
 
 async def test_no_more_wait_than_there_is_room_for(conn: asyncpg.Connection, maker: Maker, people: list[Address]) -> None:
