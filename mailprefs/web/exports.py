@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
-from math import isnan
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -121,11 +121,10 @@ def _shown(left: Left) -> dict[str, Any]:
 
 
 def _wait(query: Mapping[str, str]) -> float:
-    try:
-        asked = float(query.get("wait", "0"))
-        return 0.0 if isnan(asked) else min(max(asked, 0.0), LONGEST)
-    except ValueError:
-        raise Unreadable("'wait' is a number of seconds") from None
+    with suppress(ValueError):
+        if 0 <= (asked := float(query.get("wait", "0"))) <= LONGEST:
+            return asked
+    raise Unreadable(f"'wait' is a number of seconds, {LONGEST:.0f} at most")
 
 
 async def _found(request: web.Request) -> Export:
