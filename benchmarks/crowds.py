@@ -40,7 +40,7 @@ async def figures(stage: Stage, options: Options) -> AsyncIterator[Figure]:
                 await fill(connection, had, rows)
                 exported = await _exported(connection, stage.catalogue, options, rows)
                 decided = await _decided(connection, stage.catalogue, options, rows)
-            pressed = await oneclick.at(stage, options, url)
+            pressed = await oneclick.at(stage, options, url, rows)
             had, name = rows, spelled(rows)
             yield exported.figure(f"export {name}, opt-out", "out", "bare", 0.9, unit="rows/s", beside="COPY of the column")
             yield exported.figure(f"export {name}, opt-in", "opt_in", "bare", 0.7, unit="rows/s", beside="COPY of the column")

@@ -48,6 +48,7 @@ OF_ONE_SERVER = (
 # What comes in by these doors is asked of PostgreSQL by rooms whose own tests ask the same; the mutants are about tests.
 ABOUT_NO_SQL = ("browser", "cli", "mailroom", "providers", "sandbox", "web", "test_mutants")
 PAGES = (128, 128)  # MB for pages: whoever makes or drops a database looks through all of them, and those of tests are small
+LOG = (512, 512)  # MB between checkpoints: the place may be in memory
 AT_ONCE = 25  # databases dropped together: each drop asks the server for a checkpoint, and the first does the work of all
 CHANNELS = {"sendgrid": Channel.EMAIL, "twilio": Channel.SMS}
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -106,6 +107,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         running = embedded.running(Path(home) / "data", Path(binaries) if binaries else None)
         with pytest.MonkeyPatch.context() as small:
             small.setattr(embedded, "BUFFERS", PAGES)
+            small.setattr(embedded, "WAL", LOG)
             url = runner.run(running.__aenter__())
         # a system's PostgreSQL would compile queries about a handful of rows, which takes longer than they do
         cheaply = (f"password '{_verifier(urlsplit(url).password or '')}'", "set jit = off")
