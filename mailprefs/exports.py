@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +25,7 @@ from mailprefs.catalogue import Catalogue, Scope
 from mailprefs.db import Connection, in_one_order, queries
 from mailprefs.decisions import name_of
 from mailprefs.errors import Busy, Forged, Misconfigured, NotMade, NotMintable, NotOnACluster, UnknownScope, Unreadable
-from mailprefs.links import KeyRing, Links
+from mailprefs.links import KeyRing, Links, by_brand
 from mailprefs.packing import Packing, Sink
 from mailprefs.shapes import Shape
 from mailprefs.words import Channel
@@ -117,6 +118,11 @@ class Maker:
     clock: Callable[[], datetime]
     standby: SecretStr | None = None  # what is read in the primary's stead, while it is near enough
 
+    @cached_property
+    def minters(self) -> dict[int, Links]:
+        """What mints the links of each brand."""
+        return by_brand(self.catalogue.brand, self.ring)
+
     async def round(self, connection: Connection) -> bool:
         """Make the export that has waited longest, and return whether there was one, and room for it. What has expired is removed.
 
@@ -169,16 +175,13 @@ class Maker:
             ):
                 seen = await queries("exports").snapshot(read)
                 as_of = self.clock()
-                count = await deliver(read, export, topic, self._links(topic), out, as_of=as_of, scratch=self.folder)
+                count = await deliver(read, export, topic, self.minters[topic.brand], out, as_of=as_of, scratch=self.folder)
                 denied = await _denied(read, export, topic, self.catalogue, as_of)
             await asyncio.to_thread(out.keep)
         source = "standby" if seen["is_standby"] else "primary"
         manifest = seals.sealed(self.ring, self._facts(export, topic, as_of, seen["snapshot"], source, count, denied, out))
         made = {"as_of": as_of, "snapshot": seen["snapshot"], "file": name, "manifest": seals.spelt(manifest).decode()}
         await queries("exports").made(connection, id=export.id, wants=topic.wants(export.channel), **made)
-
-    def _links(self, topic: Scope) -> Links:
-        return links_of(self.catalogue, self.ring, topic)
 
     def _facts(
         self, export: Export, topic: Scope, as_of: datetime, snapshot: str, source: str, count: int, denied: Mapping[str, Any], out: _Draft
@@ -204,12 +207,6 @@ class Maker:
             "expires_at": export.expires_at.isoformat(),
             "public_key": seals.public(self.ring),
         }
-
-
-def links_of(catalogue: Catalogue, ring: KeyRing, topic: Scope) -> Links:
-    """Return what mints a topic's links."""
-    brand = next(brand for brand in catalogue.brand if brand.number == topic.brand)
-    return Links(ring, brand.link_host, brand.mailto)
 
 
 def digest_of(catalogue: Catalogue) -> str:
@@ -271,8 +268,8 @@ async def recomputed(connection: Connection, export: Export, catalogue: Catalogu
     async def sink(chunk: bytes) -> None:
         digest.update(chunk)
 
-    links = links_of(catalogue, ring, topic)
-    await deliver(connection, export, topic, links, sink, as_of=export.as_of, scratch=scratch, seen=export.snapshot)
+    minter = by_brand(catalogue.brand, ring)[topic.brand]
+    await deliver(connection, export, topic, minter, sink, as_of=export.as_of, scratch=scratch, seen=export.snapshot)
     return digest.hexdigest()
 
 

@@ -240,6 +240,17 @@ class Mintable(Protocol):
     def sensitive(self) -> bool: ...
 
 
+class Sender(Protocol):
+    """What links need to know of a brand."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def link_host(self) -> str: ...
+    @property
+    def mailto(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Links:
     """Mints the links of one brand."""
@@ -355,6 +366,11 @@ def _header_url(message: Message[Any, Any]) -> str:
     if len(urls) != 1 or not urls[0].startswith("https:"):
         raise Unguarded("List-Unsubscribe wants exactly one https link")
     return str(urls[0])
+
+
+def by_brand(brands: Iterable[Sender], ring: KeyRing) -> dict[int, Links]:
+    """Return what mints the links of each brand, by its number."""
+    return {brand.number: Links(ring, brand.link_host, brand.mailto) for brand in brands}
 
 
 def mintable(topic: Mintable) -> None:

@@ -20,7 +20,7 @@ from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue, Scope
 from mailprefs.cli.saying import tell
 from mailprefs.errors import Misconfigured, Unavailable, Unreadable
-from mailprefs.links import KeyRing, Links
+from mailprefs.links import KeyRing, Links, by_brand
 from mailprefs.settings import Settings
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ class Opening:
         return Addresses(self.ring.digest)
 
     def links(self, topic: Scope) -> Links:
-        brand = next(brand for brand in self.catalogue.brand if brand.number == topic.brand)
-        return Links(self.ring, brand.link_host, brand.mailto)
+        return by_brand(self.catalogue.brand, self.ring)[topic.brand]
 
     @asynccontextmanager
     async def database(self, *, make: bool = False) -> AsyncIterator[str]:

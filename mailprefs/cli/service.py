@@ -22,7 +22,7 @@ from mailprefs.cli.opening import Opening, now
 from mailprefs.cli.saying import tell
 from mailprefs.cli.secrets import write_ring
 from mailprefs.errors import Misconfigured
-from mailprefs.links import KeyRing, Links
+from mailprefs.links import KeyRing, by_brand
 from mailprefs.settings import Settings
 from mailprefs.web import admin, wire
 from mailprefs.web import app as service
@@ -104,8 +104,9 @@ def _spare_the_collector() -> None:
 
 
 def _greet(opening: Opening, port: int) -> None:
+    minters = by_brand(opening.catalogue.brand, opening.ring)
     for brand in opening.catalogue.brand:
-        warn_if_long(Links(opening.ring, brand.link_host, brand.mailto))
+        warn_if_long(minters[brand.number])
         warn_if_pale(brand)
     able = post.mailing(opening.settings, opening.catalogue)
     for brand in opening.catalogue.brand:

@@ -20,7 +20,7 @@ from mailprefs import catalogue, db, embedded, numbers, shipped
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Account, Catalogue, Scope
 from mailprefs.errors import Unavailable
-from mailprefs.links import KeyRing, Links
+from mailprefs.links import KeyRing, Links, by_brand
 from mailprefs.providers import CHANNELS
 from mailprefs.sandbox import sendgrid
 from mailprefs.settings import Settings
@@ -106,8 +106,7 @@ async def staged(settings: Settings, say: Callable[[str], None], detour: Detour 
         pool = await db.pool(database, size=8, command_timeout=30, purpose="demo")
         stack.callback(pool.terminate)
         door = await stack.enter_async_context(detour(base)) if detour else base
-        brand = known.brand[0]
-        links = Links(ring, brand.link_host, brand.mailto)
+        links = by_brand(known.brand, ring)[known.brand[0].number]
         yield Stage(examples, settings, known, ring, Addresses(ring.digest), links, _recipients(examples), private, database,
                     pool, http, base, door, sandbox)  # fmt: skip
 

@@ -15,7 +15,7 @@ from mailprefs.catalogue import Account, Catalogue
 from mailprefs.errors import Misconfigured
 from mailprefs.groupcommit import GroupCommit
 from mailprefs.inbox import Inbox
-from mailprefs.links import KeyRing, Links
+from mailprefs.links import KeyRing, by_brand
 from mailprefs.providers import CHANNELS, engaged, told_apart
 from mailprefs.providers.calling import session
 from mailprefs.reception import Forgeries
@@ -104,10 +104,9 @@ def create_app(
 def house(settings: Settings, catalogue: Catalogue, ring: KeyRing) -> House:
     """Return what the doors share."""
     addresses = Addresses(ring.digest)
-    minters = {brand.number: Links(ring, brand.link_host, brand.mailto) for brand in catalogue.brand}
     hearings = {account.name: _hearing(settings, catalogue, ring, addresses, account) for account in catalogue.account}
     told_apart([(each.account, each.provider, each.credential) for each in hearings.values()])
-    return House(catalogue, ring, addresses, minters, hearings, mailing=post.mailing(settings, catalogue))
+    return House(catalogue, ring, addresses, by_brand(catalogue.brand, ring), hearings, mailing=post.mailing(settings, catalogue))
 
 
 def _hearing(settings: Settings, catalogue: Catalogue, ring: KeyRing, addresses: Addresses, account: Account) -> Hearing:
