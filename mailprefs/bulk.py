@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
-from itertools import islice
+from itertools import chain, islice
 from typing import TypeVar
 
 from mailprefs import directory, ledger, proof
@@ -26,12 +26,13 @@ from mailprefs.rows import Row, address_of
 from mailprefs.words import ADS, Address, Cause, Change, Channel, Door, Effect, Stream
 
 BATCH = 1000  # rows in one transaction
-ONE_LINE = ("address", "channel", "locale", "region", "party", "scope", "cause", "at", "evidence", "source")  # columns of ours
 COLUMNS = {  # what is read of each kind of file; all else is passed over
     "addresses": ("address", "channel", "locale", "region", "party"),
     "suppressions": ("address", "scope", "cause", "at", "evidence"),
     "consents": ("address", "scope", "at", "source", "notice"),
 }
+_LINES = frozenset({"notice"})  # that may have several lines
+_ONE_LINE = frozenset(chain(*COLUMNS.values())) - _LINES
 MUST = {"addresses": ("address",), "suppressions": ("address", "scope", "cause"), "consents": ("address", "scope", "at", "source")}
 SOURCE, NOTICE = 200, 2000  # characters that a consent's source and notice may have
 _BREAK = re.compile(r"\n|\r(?!\s*\Z)")
@@ -184,7 +185,7 @@ def _read(row: Row, reader: Callable[[Row], Item], reject: Callable[[Row, str], 
     try:
         if row.wrong:
             raise Unreadable(row.wrong)
-        if any(_BREAK.search(row.fields.get(name, "")) for name in ONE_LINE):  # a quote that a later row closed: it swallowed those between
+        if any(_BREAK.search(row.fields.get(name, "")) for name in _ONE_LINE):  # a quote that a later row closed swallowed those between
             raise Unreadable("a line break in a field")
         return reader(row)
     except MailprefsError as error:

@@ -79,7 +79,7 @@ def _convert(library: Any, pipe: int, path: Path, columns: Sequence[str], scratc
     """Make Parquet of what comes through a pipe. Nothing in it is guessed: every column is text, and an empty text is no null.
 
     It reads "in parallel", by one thread: the other way it lets go of nothing that came through a pipe before the end, first in memory and
-    then on disk. So no field may hold the end of a line: DuckDB refuses such rows, and `bulk.ONE_LINE` lets none in.
+    then on disk. So no field may hold the end of a line: DuckDB refuses such rows, and `bulk` lets none in.
     """
     config = {"threads": 1, "memory_limit": MEMORY, "temp_directory": scratch}
     with library.connect(":memory:", config=config) as connection:
