@@ -137,9 +137,13 @@ async def run(
     reject: Callable[[Row, str], None],
     progress: Callable[[int], None],
     dry: bool = False,
+    tally: Tally | None = None,
 ) -> Tally:
-    """Import all rows, a transaction for each thousand, and return what became of them. A dry run does the same and takes it back."""
-    tally = Tally()
+    """Import all rows, a transaction for each thousand, and return what became of them. A dry run does the same and takes it back.
+
+    ``tally`` is counted on with each thousand: to whoever is broken off, it says how far that came.
+    """
+    tally = tally or Tally()
     with closing(_Seen()) as seen:
         for batch in _batches(rows):
             items = [item for row in batch if (item := _read(row, reader, reject)) is not None]

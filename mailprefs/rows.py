@@ -258,7 +258,8 @@ def _odd(value: str) -> bool:
 class Rejects(AbstractContextManager["Rejects"]):
     """Writes rows that were refused as they came, with ``row`` and ``reason``: CSV, or NDJSON where there are no columns.
 
-    The file is made with the first of them. Raises Misconfigured if it cannot be.
+    It is begun with the first of them, and there once the block has ended well: whoever is broken off leaves none, and whoever does it
+    again writes all of it. Raises Misconfigured if it cannot be made.
     """
 
     def __init__(self, path: Path, columns: Sequence[str]) -> None:
@@ -266,6 +267,7 @@ class Rejects(AbstractContextManager["Rejects"]):
         self.count = 0
         self._columns = columns
         self._file: TextIO | None = None
+        self._whole = ExitStack()
 
     def add(self, row: Row, reason: str) -> None:
         if self._file is None:
@@ -274,7 +276,9 @@ class Rejects(AbstractContextManager["Rejects"]):
         self.count += 1
 
     def _made(self) -> TextIO:
-        file = io.TextIOWrapper(files.fresh(self.path), encoding="utf-8", errors="surrogateescape", newline="")
+        raw = self._whole.enter_context(files.whole(self.path))
+        file = io.TextIOWrapper(raw, encoding="utf-8", errors="surrogateescape", newline="", write_through=True)
+        self._whole.callback(file.detach)  # what is whole closes it
         if self._columns:
             file.write(_spelled([*self._columns, "row", "reason"]))
         return file
@@ -286,8 +290,7 @@ class Rejects(AbstractContextManager["Rejects"]):
         return _spelled([*row.came[:wide], *missing, row.number, reason, *row.came[wide:]])
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._file is not None:
-            self._file.close()
+        self._whole.__exit__(kind, error, trace)
 
 
 def _spelled(values: Sequence[object]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from getpass import getuser
@@ -81,13 +82,28 @@ async def _imported(what: str, file: Path, rejects: Path, scope: str | None, dry
         noted = _noted(ours, frozenset(bulk.COLUMNS[what]), unread)
         with Rejects(rejects, columns) as refused:
             async with opening.connected(make=True) as connection:
-                with counting("rows", through=stream) as bar:
-                    tally = await bulk.run(
-                        connection, noted, reader, writer, now=importer.now, reject=refused.add, progress=bar, dry=dry_run
+                with counting("rows", through=stream) as bar, _counted(dry_run) as tally:
+                    await bulk.run(
+                        connection, noted, reader, writer, now=importer.now, reject=refused.add, progress=bar, dry=dry_run, tally=tally
                     )  # fmt: skip
     if unread:
         tell(f"warning: not read: {', '.join(sorted(unread))}; what is read: {', '.join(bulk.COLUMNS[what])}")
     return tally
+
+
+@contextmanager
+def _counted(dry: bool) -> Iterator[Tally]:
+    """Lend a tally. If what is counted is broken off, say how far it came, and how to go on."""
+    tally = Tally()
+    try:
+        yield tally
+    except BaseException:
+        kept = "nothing of them was kept" if dry else "what was accepted of them is recorded"
+        tell(
+            f"ended early: {many(tally.read, 'row was read', 'rows were read')}, and {kept}. Run it again with the same file: "
+            "nothing is done twice, and all that is refused is written at its end"
+        )
+        raise
 
 
 def _judged(what: str, columns: Sequence[str]) -> None:

@@ -98,7 +98,8 @@ class Shell:
             if running.process.returncode is None:
                 running.process.kill()
             out, err = await running.process.communicate()
-        self._judged(running.process.returncode, out, running.heard + err).said(status)
+            running.heard += err
+        self._judged(running.process.returncode, out, running.heard).said(status)
 
     async def _started(self, words: Sequence[str], command: Sequence[str], env: Environment) -> Process:
         given = self._given(env)

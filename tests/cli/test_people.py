@@ -16,10 +16,11 @@ import asyncpg
 
 from mailprefs import directory, ledger
 from mailprefs.addresses import Addresses
+from mailprefs.cli import TERMINATED
 from mailprefs.directory import Entry
 from mailprefs.words import Cause, Change, Door, Effect
 
-from .shell import MAILPREFS, Shell
+from .shell import MAILPREFS, PATIENCE, Shell
 
 MARKETING, NEWSLETTER, OFFERS, PARTNERS = 257, 272, 273, 274
 
@@ -152,6 +153,25 @@ async def test_what_a_consent_said_is_shown(shell: Shell) -> None:
     assert r"given at 'form 7', with the words 'Yes, write\nto me'" in shown
     (entry,) = json.loads((await shell("why", "jane@example.org", "partners", "--json")).said(0).out)["history"]
     assert (entry["source"], entry["notice"]) == ("form 7", "Yes, write\nto me")
+
+
+async def test_an_import_that_is_told_to_end_says_how_far_it_came_and_is_done_again(shell: Shell, conn: asyncpg.Connection) -> None:
+    """More is sent than a pipe can hold, so whoever took all but that has begun the third thousand; the rest of it never comes."""
+    rest = b"".join(b"p%d@example.org,%b\n" % (n, b"x" * 4096) for n in range(2_000, 2_500))
+    content = b"address,x\nnot an address,\n" + b"".join(b"p%d@example.org,\n" % n for n in range(1_999)) + rest
+    async with shell.running("import", "addresses", "-", status=TERMINATED) as running:
+        assert running.process.stdin
+        running.process.stdin.write(content)
+        await asyncio.wait_for(running.process.stdin.drain(), PATIENCE)
+        assert len(list(shell.home.glob(".mailprefs-*"))) == 1, "what was refused is on its way"
+    said = running.heard.decode()
+    assert "ended early: 2,000 rows were read, and what was accepted of them is recorded. Run it again with the same file" in said
+    assert [path.name for path in shell.home.iterdir() if "rejects" in path.name or path.name.startswith(".mailprefs")] == []
+    assert await conn.fetchval("select count(*) from address") == 1_999
+    done = await shell("import", "addresses", "-", "--json", stdin=content)
+    assert json.loads(done.said(1).out) == {"read": 2_500, "accepted": 2_499, "added": 500, "rejected": 1}
+    with (shell.home / "stdin.rejects.csv").open(newline="") as file:
+        assert [(row["address"], row["row"]) for row in csv.DictReader(file)] == [("not an address", "1")]
 
 
 async def test_the_rejects_are_not_written_over_what_is_read(shell: Shell) -> None:
