@@ -33,7 +33,10 @@ CITUS = os.environ.get("MAILPREFS_TEST_CITUS") == "1"  # the server has the exte
 SPREAD = os.environ.get("MAILPREFS_TEST_SPREAD") == "1"  # every database has the text of a cluster, on the one ordinary server
 ROOM = 2 << 30  # bytes that a worker may come to take there: 1 GB of WAL, and the databases that are still to be dropped
 # What wants one order of commits is refused there (docs/growing.md), and what compares both texts spreads one itself.
-NOT_ON_A_CLUSTER = ("test_citus", "test_endpoints", "test_exports", "test_feed", "test_leaving", "test_plans", "test_send", "test_webhooks")
+NOT_ON_A_CLUSTER = (
+    *("test_citus", "test_planner"),
+    *("test_endpoints", "test_exports", "test_feed", "test_leaving", "test_plans", "test_send", "test_webhooks"),
+)
 HEARD_BY_SYSTEMS = "test_systems_of_the_senders_own_hear_nothing_of_a_sensitive_topic_and_no_name_or_title"
 # And what is about a server's own means: its triggers, its counters of one table, its second process, its building of one index.
 OF_ONE_SERVER = (

@@ -258,7 +258,7 @@ async def test_one_slow_address_takes_no_other_along(conn: asyncpg.Connection, d
     async with group.running():
         assert await group.record(stop(slow, now), now=now)
         async with other.transaction():
-            await other.execute("select from address where key = $1 for update", slow.key)
+            await other.execute("select from address where bucket = $1 and key = $2 for update", slow.bucket, slow.key)
             changes = [stop(person, now, OFFERS, id="2") for person in people[:100]]
             answers = await asyncio.gather(*(group.record(change, now=now) for change in changes), return_exceptions=True)
         assert isinstance(answers.pop(50), Unavailable)

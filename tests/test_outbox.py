@@ -736,7 +736,7 @@ async def test_a_release_that_maps_anew_and_what_is_settled_meanwhile_never_wait
             await db.queries("numbers").drop_mappings(release, accounts=[MAIN], scopes=[OFFERS])
 
     async with ann.transaction():  # who changes her mind at this moment makes both of them wait, each where it stands
-        await ann.execute("select from push where account = $1 and key = $2 for update", MAIN, jane.key)
+        await ann.execute("select from push where bucket = $1 and account = $2 and key = $3 for update", jane.bucket, MAIN, jane.key)
         tasks = [asyncio.create_task(work())]
         await waiting_for_a_lock(watcher, 1)
         tasks.append(asyncio.create_task(map_anew()))
