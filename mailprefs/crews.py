@@ -15,7 +15,7 @@ from threading import Thread
 
 from mailprefs.addresses import DIGEST, Addresses, Keys, halves
 from mailprefs.columns import Columns, Found, installed
-from mailprefs.sheets import Block, Sheet
+from mailprefs.sheets import Block, Sheet, text_of
 from mailprefs.words import Address, Channel
 
 LARGE = 200_000  # rows from which on it is worth to begin other processes
@@ -39,7 +39,7 @@ def key(addresses: Addresses, sheet: Sheet, rows: list[bytes]) -> Keyed:
     block = sheet.block(rows) if rows else Block((), ())
     odd = [] if all(block.plain) else [n for n, plain in enumerate(block.plain) if not plain]
     empty = frozenset(n for n in odd if not block.rows[n].strip())
-    texts = {n: sheet.text(block.rows[n]) for n in odd if n not in empty}
+    texts = {n: text_of(sheet, block.rows[n]) for n in odd if n not in empty}
     others = {n: addresses.asked(each) for n, each in texts.items() if each is not None}
     return Keyed(block.rows, addresses.keys(block.plain), others, frozenset(texts.keys() - others.keys()), empty)
 

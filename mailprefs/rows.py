@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from backports import zstd
 
@@ -255,48 +255,57 @@ def _odd(value: str) -> bool:
     return "\0" in value or (not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value))
 
 
+def refused(row: Row, reason: str, columns: Sequence[str]) -> bytes:
+    """Return the line of a row that was refused, as it came, with ``row`` and ``reason``: CSV, or NDJSON where there are no columns."""
+    return (_csv(row, reason, columns) if columns else _ndjson(row, reason)).encode("utf-8", "surrogateescape")
+
+
+def refused_head(columns: Sequence[str]) -> bytes:
+    """Return what stands above those lines."""
+    return _spelled([*columns, "row", "reason"]).encode("utf-8", "surrogateescape") if columns else b""
+
+
 class Rejects(AbstractContextManager["Rejects"]):
-    """Writes rows that were refused as they came, with ``row`` and ``reason``: CSV, or NDJSON where there are no columns.
+    """Writes lines about rows that were refused, each with its number and the reason, under a head.
 
     It is begun with the first of them, and there once the block has ended well: whoever is broken off leaves none, and whoever does it
     again writes all of it. Raises Misconfigured if it cannot be made.
     """
 
-    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+    def __init__(self, path: Path, head: bytes) -> None:
         self.path = path
         self.count = 0
-        self._columns = columns
-        self._file: TextIO | None = None
+        self._head = head
+        self._file: BinaryIO | None = None
         self._whole = ExitStack()
 
-    def add(self, row: Row, reason: str) -> None:
+    def add(self, line: bytes) -> None:
         if self._file is None:
-            self._file = self._made()
-        self._file.write(self._csv(row, reason) if self._columns else _ndjson(row, reason))
+            self._file = self._whole.enter_context(files.whole(self.path))
+            self._file.write(self._head)
+        self._file.write(line)
         self.count += 1
-
-    def _made(self) -> TextIO:
-        raw = self._whole.enter_context(files.whole(self.path))
-        file = io.TextIOWrapper(raw, encoding="utf-8", errors="surrogateescape", newline="", write_through=True)
-        self._whole.callback(file.detach)  # what is whole closes it
-        if self._columns:
-            file.write(_spelled([*self._columns, "row", "reason"]))
-        return file
-
-    def _csv(self, row: Row, reason: str) -> str:
-        """Spell a row under the header, whatever its length; what it has more of stands behind."""
-        wide = len(self._columns)
-        missing = [""] * (wide - len(row.came))
-        return _spelled([*row.came[:wide], *missing, row.number, reason, *row.came[wide:]])
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._whole.__exit__(kind, error, trace)
+
+
+def quoted(value: str) -> bytes:
+    """Return a value of one line as a field of a CSV."""
+    return b'"' + value.replace('"', '""').encode() + b'"' if "," in value or '"' in value else value.encode()
 
 
 def _spelled(values: Sequence[object]) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow(values)
     return line.getvalue()
+
+
+def _csv(row: Row, reason: str, columns: Sequence[str]) -> str:
+    """Spell a row under the header, whatever its length; what it has more of stands behind."""
+    wide = len(columns)
+    missing = [""] * (wide - len(row.came))
+    return _spelled([*row.came[:wide], *missing, row.number, reason, *row.came[wide:]])
 
 
 def _ndjson(row: Row, reason: str) -> str:

@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any, BinaryIO, Protocol, cast
@@ -16,11 +16,12 @@ from backports import zstd
 
 from mailprefs.columns import Plain
 from mailprefs.errors import Unreadable
-from mailprefs.rows import ADDRESS, LONGEST, TALLEST, WIDEST, Row, address_of, addressed, why
+from mailprefs.rows import ADDRESS, BROKEN, LONGEST, TALLEST, WIDEST, Row, address_of, addressed, quoted, why
 
 PARQUET = b"PAR1"  # what such a file begins with
 PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # what archives begin with
 _BOM = b"\xef\xbb\xbf"
+CHUNK = 1 << 20  # bytes that are read at once
 WIDE = 1000  # columns: what lacks some is filled up when it is given back with its reasons
 PLAIN = 64  # octets of an address that is read in bulk; a longer one is read by itself
 
@@ -65,11 +66,11 @@ class Sheet(Protocol):
     def block(self, rows: list[bytes]) -> Block:
         """Return rows with the addresses that can be read in bulk."""
 
-    def text(self, row: bytes) -> str | None:
-        """Return the address of one row as it is spelled, None where it has none that stands out."""
+    def text(self, row: bytes) -> str:
+        """Return the address of one row as it is spelled. Raises Unreadable where it has none that stands out."""
 
-    def beside(self, row: bytes, reasons: str) -> bytes:
-        """Return a row with its reasons as one more column."""
+    def beside(self, row: bytes, more: Mapping[str, str | int]) -> bytes:
+        """Return a row with further columns, each of one line, such as its reasons."""
 
 
 class Csv:
@@ -121,17 +122,21 @@ class Csv:
         fields = _fields(row)
         return [row] if b"\n" not in row or (fields is not None and len(fields) == self._wide) else row.split(b"\n")
 
-    def text(self, row: bytes) -> str | None:
+    def text(self, row: bytes) -> str:
         fields = _fields(row)
-        return _address(fields[self._at]) if fields is not None and len(fields) == self._wide else None
+        if fields is None:
+            raise Unreadable("no CSV: its quotes do not match, or a field is too long")
+        if len(fields) != self._wide:
+            raise Unreadable(f"{len(fields)} fields where the header names {self._wide}")
+        return _address(fields[self._at])
 
-    def beside(self, row: bytes, reasons: str) -> bytes:
+    def beside(self, row: bytes, more: Mapping[str, str | int]) -> bytes:
         fields = _fields(row)
         if fields is not None and len(fields) == self._wide:
-            return row.rstrip(b"\r") + b"," + reasons.encode()
+            return b",".join([row.rstrip(b"\r"), *(quoted(str(value)) for value in more.values())])
         came = [row.decode("utf-8", "surrogateescape")] if fields is None else fields
         missing = [""] * (self._wide - len(came))
-        return _spelled([*came[: self._wide], *missing, reasons, *came[self._wide :]])
+        return _spelled([*came[: self._wide], *missing, *more.values(), *came[self._wide :]])
 
 
 class Ndjson:
@@ -152,16 +157,18 @@ class Ndjson:
         return _lines(buffer, last)
 
     def block(self, rows: list[bytes]) -> Block:
-        texts = ((self.text(row) or "").strip() for row in rows)
+        texts = ((text_of(self, row) or "").strip() for row in rows)
         together = "\n".join("" if "\n" in text else text for text in texts).encode("utf-8", "surrogatepass")
         return Block(rows, _short(_ALONE.findall(together.lower())))
 
-    def text(self, row: bytes) -> str | None:
+    def text(self, row: bytes) -> str:
         try:
-            found = self._read(row)[self.column]
-        except (ValueError, KeyError, TypeError, IndexError, RecursionError):
-            return None
-        return _address(found) if isinstance(found, str) else None
+            came = self._read(row)
+        except (ValueError, RecursionError):
+            raise Unreadable("no JSON object, or a key twice in it") from None
+        if not isinstance(came, dict) or not isinstance(said := came.get(self.column), str):
+            raise Unreadable("no address under its key")
+        return _address(said)
 
     def _read(self, row: bytes) -> Any:
         """Return what a row says. Raises ValueError where another reader could find another address in it."""
@@ -169,14 +176,14 @@ class Ndjson:
             raise ValueError
         return json.loads(row, object_pairs_hook=_once if b"\\" in row or row.count(self._key) > 1 else None)
 
-    def beside(self, row: bytes, reasons: str) -> bytes:
+    def beside(self, row: bytes, more: Mapping[str, str | int]) -> bytes:
         try:
             came = json.loads(row)
         except (ValueError, RecursionError):
             came = None
         if not isinstance(came, dict):
             came = {"line": row.decode("utf-8", "replace")}
-        return json.dumps({**came, "reasons": reasons}).encode()
+        return json.dumps({**came, **more}).encode()
 
 
 def unpacked(file: BufferedReader) -> BinaryIO:
@@ -187,6 +194,16 @@ def unpacked(file: BufferedReader) -> BinaryIO:
     if magic[:2] == b"\x1f\x8b":
         return cast(BinaryIO, gzip.open(file, "rb"))
     return cast(BinaryIO, zstd.open(file, "rb")) if magic == b"\x28\xb5\x2f\xfd" else file
+
+
+def chunks(source: BufferedReader) -> Iterator[bytes]:
+    """Give what a file holds, unpacked, some at a time. Raises Unreadable where it breaks off."""
+    try:
+        file = unpacked(source)
+        while chunk := file.read(CHUNK):
+            yield chunk
+    except BROKEN:
+        raise Unreadable("the file cannot be unpacked, or breaks off") from None
 
 
 def opened(chunks: Iterator[bytes], column: str | None = ADDRESS) -> tuple[Sheet, Iterator[list[bytes]]]:
@@ -314,21 +331,28 @@ def _keys(line: bytes) -> list[str]:
         return []
 
 
-def _address(text: str) -> str | None:
-    """Return the address in a field, out of ``Name <a@b>`` where it is written so; None where it could be another's."""
-    if not text.strip() or "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
-        return None
+def text_of(sheet: Sheet, row: bytes) -> str | None:
+    """Return the address of one row as it is spelled, None where it has none that stands out."""
     try:
-        return address_of(Row(0, {ADDRESS: text}))
+        return sheet.text(row)
     except Unreadable:
         return None
+
+
+def _address(text: str) -> str:
+    """Return the address in a field, out of ``Name <a@b>`` where it is written so. Raises Unreadable where it could be another's."""
+    if not text.strip():
+        raise Unreadable("the column of the address is empty")
+    if "\0" in text or any("\ud800" <= c <= "\udfff" for c in text):
+        raise Unreadable("not UTF-8, or with a NUL in it")
+    return address_of(Row(0, {ADDRESS: text}))
 
 
 def _short(found: list[bytes]) -> list[bytes]:
     return found if max(map(len, found), default=0) <= PLAIN else [each if len(each) <= PLAIN else b"" for each in found]
 
 
-def _spelled(values: Sequence[str]) -> bytes:
+def _spelled(values: Sequence[str | int]) -> bytes:
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(values)
     return line.getvalue().encode("utf-8", "surrogateescape")

@@ -13,6 +13,7 @@ from typing import cast
 from uuid import UUID
 
 from mailprefs.links import Links, Mintable, Minted
+from mailprefs.rows import quoted
 
 COLUMNS = ("address", "locale", "region", "party")  # what is kept of an address, and what a record from PostgreSQL has fields for
 MINTED = ("url", "list_unsubscribe", "list_unsubscribe_post", "list_id")
@@ -85,11 +86,7 @@ class Speller:
         values = [getattr(minted, name) for name in self.minted]
         if not self.columns:
             return json.dumps(dict(zip(self.minted, values, strict=True)), separators=(",", ":"))[1:].encode()
-        return b"".join(b"," + _field(value) for value in values)
-
-
-def _field(value: str) -> bytes:
-    return b'"' + value.replace('"', '""').encode() + b'"' if "," in value or '"' in value else value.encode()
+        return b"".join(b"," + quoted(value) for value in values)
 
 
 def _json(record: bytes) -> bytes:

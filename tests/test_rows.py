@@ -267,10 +267,11 @@ def test_what_could_be_the_address_of_two_people_is_refused(written: str) -> Non
 def test_the_rejects_are_the_rows_as_they_came_with_number_and_reason(tmp_path: Path) -> None:
     content = b'address,locale\na@example.com\n"b, b"@x,en\nc@example.com,en,x,"y,\xff"\nd@example.com,en\n'
     path = tmp_path / "out.csv"
-    with Rejects(path, ["address", "locale"]) as refused:
+    columns = ["address", "locale"]
+    with Rejects(path, rows.refused_head(columns)) as refused:
         for row in parsed(content, tmp_path):
             if row.wrong:
-                refused.add(row, row.wrong)
+                refused.add(rows.refused(row, row.wrong, columns))
     assert refused.count == 3
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         header, *found = csv.reader(file)
@@ -285,9 +286,9 @@ def test_the_rejects_are_the_rows_as_they_came_with_number_and_reason(tmp_path: 
 def test_rejected_objects_come_back_as_objects(tmp_path: Path) -> None:
     content = b'{"address": "x", "party": 42, "more": [1]}\nno JSON\n{"address": "\\ud800 \xff"}\n'
     path = tmp_path / "out.ndjson"
-    with Rejects(path, []) as refused:
+    with Rejects(path, rows.refused_head([])) as refused:
         for row in parsed(content, tmp_path, "in.ndjson"):
-            refused.add(row, "for a reason")
+            refused.add(rows.refused(row, "for a reason", []))
     assert [json.loads(line) for line in path.read_bytes().splitlines()] == [
         {"address": "x", "party": 42, "more": [1], "row": 1, "reason": "for a reason"},
         {"line": "no JSON", "row": 2, "reason": "for a reason"},
@@ -296,11 +297,11 @@ def test_rejected_objects_come_back_as_objects(tmp_path: Path) -> None:
 
 
 def test_without_a_reject_there_is_no_file_and_one_that_cannot_be_made_is_said(tmp_path: Path) -> None:
-    with Rejects(tmp_path / "none.csv", ["address"]):
+    with Rejects(tmp_path / "none.csv", b"address\n"):
         pass
     assert not (tmp_path / "none.csv").exists()
-    with pytest.raises(Misconfigured, match="No such file"), Rejects(tmp_path / "no" / "where.csv", ["address"]) as refused:
-        refused.add(Row(1, {}), "for a reason")
+    with pytest.raises(Misconfigured, match="No such file"), Rejects(tmp_path / "no" / "where.csv", b"address\n") as refused:
+        refused.add(b"nobody\n")
 
 
 def test_a_row_is_read_before_the_next_is_written() -> None:

@@ -67,14 +67,14 @@ def key_of(keyed: crews.Keyed, n: int) -> UUID | None:
 def test_a_reason_is_one_more_column_whatever_the_row_is(addresses: Addresses) -> None:
     sheet, rows = cut("".join(ODD).encode())
     rows = list(crews.key(addresses, sheet, rows).rows)
-    with_reasons = sheet.head("reasons") + b"".join(sheet.beside(row, "a:b;c:d") + b"\n" for row in rows if row.strip())
+    with_reasons = sheet.head("reasons") + b"".join(sheet.beside(row, {"reasons": "a:b;c:d"}) + b"\n" for row in rows if row.strip())
     found = list(csv.DictReader(io.StringIO(with_reasons.decode(), newline="")))
     assert {row["reasons"] for row in found} == {"a:b;c:d"}
     assert [row["n"] for row in found] == [str(n) for n in range(1, 12)]
     assert found[2]["note"] == 'a "quote" and\na line break'
-    line = Ndjson().beside(b'{"address": "j@example.org", "n": 1.50}', "a:b")
+    line = Ndjson().beside(b'{"address": "j@example.org", "n": 1.50}', {"reasons": "a:b"})
     assert json.loads(line) == {"address": "j@example.org", "n": 1.5, "reasons": "a:b"}
-    assert json.loads(Ndjson().beside(b"oops", "a:b")) == {"line": "oops", "reasons": "a:b"}
+    assert json.loads(Ndjson().beside(b"oops", {"reasons": "a:b"})) == {"line": "oops", "reasons": "a:b"}
 
 
 def test_what_is_read_in_bulk_is_what_is_read_one_by_one(addresses: Addresses) -> None:

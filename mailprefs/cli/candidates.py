@@ -18,14 +18,12 @@ import click
 from mailprefs import audience, crews, files, packing, shapes, sheets
 from mailprefs.candidates import Filter, Verdict
 from mailprefs.cli.opening import Opening, now, run
-from mailprefs.cli.saying import counting, tell
+from mailprefs.cli.saying import counting, tell, tell_column
 from mailprefs.crews import Crew, Keyed
 from mailprefs.errors import Unreadable
 from mailprefs.packing import Packing
-from mailprefs.rows import ADDRESS, BROKEN
 from mailprefs.sheets import Sheet
 
-CHUNK = 1 << 20  # bytes that are read at once
 LARGE = 8 << 20  # bytes of a file that is known to be worth other processes before it is read
 FEW = 50_000  # rows that are asked about one by one, however many addresses there are
 SHARE = 20  # of all addresses, one in so many: to ask about more than that takes longer than to read them all
@@ -108,7 +106,7 @@ def _of_table(topic: str, file: Path, column: str | None, output: Path | None, d
     with tempfile.TemporaryDirectory(prefix=".mailprefs-", dir=output.parent) as scratch:
         texts, places, left, others = (Path(scratch) / name for name in ("texts", "places", "left", "others"))
         called = table.addresses(column, texts)
-        _tell(column, called)
+        tell_column(called, column)
         with texts.open("rb") as source, places.open("wb") as out:
             found = _Places(out, denied is not None)
             count = run(_filtered(topic, source, called, found))
@@ -158,7 +156,7 @@ class _Sides:
     def write(self, verdict: Verdict, keyed: Keyed, sheet: Sheet) -> None:
         self.out.write(b"\n".join([*verdict.allowed(keyed.rows), b""]))
         if self.aside:
-            self.aside.write(b"".join(sheet.beside(keyed.rows[n], reasons) + b"\n" for n, reasons in sorted(verdict.denied.items())))
+            self.aside.write(b"".join(sheet.beside(keyed.rows[n], {"reasons": why}) + b"\n" for n, why in sorted(verdict.denied.items())))
 
 
 @dataclass
@@ -176,17 +174,11 @@ class _Places:
         self.seen += len(keyed.rows)
 
 
-def _tell(asked: str | None, called: str) -> None:
-    """Say which column is read, where nobody said it."""
-    if asked is None and called != ADDRESS:
-        tell(f"the addresses are read from the column {called!r}")
-
-
 async def _filtered(topic: str, source: BufferedReader, column: str | None, sides: _Side) -> _Count:
     opening = Opening()
     asking = Filter(opening.catalogue, opening.catalogue.topic(topic), reasons=sides.reasons)
-    sheet, blocks = sheets.opened(_chunks(source), column)
-    _tell(column, sheet.column)
+    sheet, blocks = sheets.opened(sheets.chunks(source), column)
+    tell_column(sheet.column, column)
     sides.begin(sheet)
     count = _Count()
     async with opening.connected() as connection:
@@ -206,12 +198,3 @@ async def _filtered(topic: str, source: BufferedReader, column: str | None, side
 def _is_large(source: BufferedReader) -> bool:
     """True for a file that is; a pipe shows it only while it is read."""
     return os.fstat(source.fileno()).st_size >= LARGE
-
-
-def _chunks(source: BufferedReader) -> Iterator[bytes]:
-    try:
-        file = sheets.unpacked(source)
-        while chunk := file.read(CHUNK):
-            yield chunk
-    except BROKEN:
-        raise Unreadable("the file cannot be unpacked, or breaks off") from None

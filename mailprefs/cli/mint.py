@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
-from typing import TextIO
 from uuid import UUID
 
 import click
 
-from mailprefs import rows
+from mailprefs import sheets
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Scope
 from mailprefs.cli.opening import Opening
-from mailprefs.cli.saying import show, tell
+from mailprefs.cli.saying import many, show, tell, tell_column
 from mailprefs.errors import Unreadable
 from mailprefs.links import LONGEST_WORD, Links, mintable
-from mailprefs.rows import Rejects, Row
-
-MINTED = ("url", "list_unsubscribe", "list_unsubscribe_post", "list_id")
+from mailprefs.rows import Rejects
+from mailprefs.sheets import Sheet
+from mailprefs.spelling import BOM, MINTED
 
 
 @click.command("link")
@@ -47,47 +45,54 @@ def link_(address: str, topic: str, as_json: bool) -> None:
 
 @click.command("links")
 @click.argument("topic")
-@click.option("--rejects", default="links.rejects.csv", type=click.Path(path_type=Path), help="Where rows that cannot be read go.")
-def links_(topic: str, rejects: Path) -> int:
-    """Mint for every row of the CSV on stdin; the same rows with four columns more go to stdout."""
+@click.option("--column", help="The column that holds the address.  [address; else one called email]")
+@click.option("--rejects", type=click.Path(path_type=Path), help="Where rows that cannot be read go.  [links.rejects.csv or .ndjson]")
+def links_(topic: str, column: str | None, rejects: Path | None) -> int:
+    """Mint for every row on stdin; the same rows with four columns more go to stdout.
+
+    CSV with a header, or NDJSON; plain, gzip or Zstandard.
+    """
     opening = Opening()
     scope = opening.catalogue.topic(topic)
     links = opening.links(scope)
     mintable(scope)
     warn_if_long(links)
-    with rows.opened(Path("-")) as text:
-        count = _minted(text, opening.addresses, links, scope, rejects)
-    if count:
-        tell(f"{count} rows could not be read and are in {rejects}, each with its reason")
-    return 1 if count else 0
+    with os.fdopen(os.dup(0), "rb") as source:
+        sheet, blocks = sheets.opened(sheets.chunks(source), column)
+        tell_column(sheet.column, column)
+        with Rejects(rejects or Path(f"links.rejects.{'csv' if sheet.head() else 'ndjson'}"), _head(sheet, "row", "reason")) as refused:
+            sys.stdout.buffer.write(_head(sheet, *MINTED))
+            for found in _keyed(opening.addresses, sheet, blocks, refused):
+                sys.stdout.buffer.write(_minted(links, scope, sheet, found))
+    if refused.count:
+        tell(f"{many(refused.count, 'row', 'rows')} could not be read and are in {refused.path}, each with its reason")
+    return 1 if refused.count else 0
 
 
-def _minted(text: TextIO, addresses: Addresses, links: Links, scope: Scope, rejects: Path) -> int:
-    """Write every row with its four columns more, and return how many could not be read."""
-    columns, found = rows.read(text)
-    out = csv.writer(sys.stdout, lineterminator="\n")
-    out.writerow([*columns, *MINTED])
-    with Rejects(rejects, columns) as refused:
-        for batch in _batches(_readable(addresses, found, refused)):
-            minted = links.minted_stream([key for _, key in batch], scope)
-            for (row, _), each in zip(batch, minted, strict=True):
-                out.writerow([*row.fields.values(), each.url, *each.headers.values()])
-        return refused.count
+def _head(sheet: Sheet, *more: str) -> bytes:
+    """Return what stands above rows, for others to read: without a mark for spreadsheets."""
+    return sheet.head(*more).removeprefix(BOM)
 
 
-def _readable(addresses: Addresses, found: Iterator[Row], refused: Rejects) -> Iterator[tuple[Row, UUID]]:
-    for row in found:
-        try:
-            if row.wrong:
-                raise Unreadable(row.wrong)
-            yield row, addresses.read(rows.address_of(row)).key
-        except Unreadable as error:
-            refused.add(row, str(error))
+def _keyed(addresses: Addresses, sheet: Sheet, blocks: Iterator[list[bytes]], refused: Rejects) -> Iterator[list[tuple[bytes, UUID]]]:
+    """Give the rows of each block with the keys of their addresses. Those that have none that we accept are refused."""
+    before = 0
+    for block in (sheet.block(rows) for rows in blocks if rows):
+        odd = {n: row for n, (row, plain) in enumerate(zip(block.rows, block.plain, strict=True)) if not plain and row.strip()}
+        keys: dict[int, UUID] = {n: UUID(bytes=key) for n, key in enumerate(addresses.keys(block.plain)) if key}
+        for n, row in odd.items():
+            try:
+                keys[n] = addresses.read(sheet.text(row)).key
+            except Unreadable as error:
+                refused.add(sheet.beside(row, {"row": before + n + 1, "reason": str(error)}) + b"\n")
+        before += len(block.rows)
+        yield [(block.rows[n], keys[n]) for n in sorted(keys)]
 
 
-def _batches(pairs: Iterator[tuple[Row, UUID]]) -> Iterator[list[tuple[Row, UUID]]]:
-    while batch := list(islice(pairs, 1000)):
-        yield batch
+def _minted(links: Links, scope: Scope, sheet: Sheet, found: Sequence[tuple[bytes, UUID]]) -> bytes:
+    minted = links.minted_stream([key for _, key in found], scope)
+    lines = (sheet.beside(row, {name: getattr(each, name) for name in MINTED}) for (row, _), each in zip(found, minted, strict=True))
+    return b"".join(line + b"\n" for line in lines)
 
 
 @click.command("check")

@@ -20,10 +20,10 @@ from mailprefs.bulk import Import, Tally
 from mailprefs.catalogue import Catalogue
 from mailprefs.cli.invite import invited
 from mailprefs.cli.opening import Opening, now, run
-from mailprefs.cli.saying import counting, many, show, tell
+from mailprefs.cli.saying import counting, many, show, tell, tell_column
 from mailprefs.errors import Unreadable
 from mailprefs.foreign import Reading
-from mailprefs.rows import ADDRESS, Rejects, Row
+from mailprefs.rows import Rejects, Row
 from mailprefs.words import MARKETING, Cause, Change, Decision, Door, Effect
 
 _CAUSES = [cause.value for cause in Cause if not cause.ends]
@@ -80,11 +80,15 @@ async def _imported(what: str, file: Path, rejects: Path, scope: str | None, dry
             tell(f"an unsubscribe in it stops {reading.scope}{'' if scope else '; --scope names another'}")
         ours = reading.rows(found) if reading else found
         noted = _noted(ours, frozenset(bulk.COLUMNS[what]), unread)
-        with Rejects(rejects, columns) as refused:
+        with Rejects(rejects, rows.refused_head(columns)) as refused:
+
+            def reject(row: Row, reason: str) -> None:
+                refused.add(rows.refused(row, reason, columns))
+
             async with opening.connected(make=True) as connection:
                 with counting("rows", through=stream) as bar, _counted(dry_run) as tally:
                     await bulk.run(
-                        connection, noted, reader, writer, now=importer.now, reject=refused.add, progress=bar, dry=dry_run, tally=tally
+                        connection, noted, reader, writer, now=importer.now, reject=reject, progress=bar, dry=dry_run, tally=tally
                     )  # fmt: skip
     if unread:
         tell(f"warning: not read: {', '.join(sorted(unread))}; what is read: {', '.join(bulk.COLUMNS[what])}")
@@ -121,8 +125,8 @@ def _judged(what: str, columns: Sequence[str]) -> None:
             f"the first line names no column {' and none '.join(map(repr, missing))}, and is no provider's that is known: "
             f"`import {what}` wants {', '.join(bulk.MUST[what])} (docs/imports.md)"
         )
-    elif columns and called != ADDRESS:
-        tell(f"the addresses are read from the column {called!r}")
+    elif columns:
+        tell_column(called)
 
 
 def _is_foreign(columns: Sequence[str], file: Path) -> bool:

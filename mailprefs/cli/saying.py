@@ -11,6 +11,8 @@ from typing import Protocol
 
 import click
 
+from mailprefs.rows import ADDRESS
+
 
 def plain(text: str) -> str:
     r"""Return a text with all that is no letter, sign or space spelt out, as ``\x1b``: a terminal obeys what it is sent."""
@@ -30,6 +32,12 @@ def show(line: str) -> None:
 def tell(words: str) -> None:
     """Write words for a person to stderr, one line or several."""
     click.echo(lines(words), err=True)
+
+
+def tell_column(called: str, asked: str | None = None) -> None:
+    """Say which column the addresses are read from, where nobody asked for it and it is not called so."""
+    if asked is None and called != ADDRESS:
+        tell(f"the addresses are read from the column {called!r}")
 
 
 def many(count: int, one: str, more: str) -> str:

@@ -128,7 +128,7 @@ def _lines(verdict: Verdict, keyed: Keyed, sheet: Sheet, shown: str) -> list[byt
         return verdict.allowed(keyed.rows)
     every = (n for n in range(len(keyed.rows)) if n not in verdict.empty)
     places = sorted(verdict.denied) if shown == "denied" else every
-    return [sheet.beside(keyed.rows[n], verdict.denied.get(n, "")) for n in places]
+    return [sheet.beside(keyed.rows[n], {"reasons": verdict.denied.get(n, "")}) for n in places]
 
 
 async def _unpacked(request: web.Request) -> AsyncIterator[bytes]:

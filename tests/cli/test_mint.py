@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 from email.message import EmailMessage
@@ -58,6 +59,29 @@ async def test_rows_that_cannot_be_minted_are_set_aside_with_their_reasons(alone
         bad = list(csv.DictReader(file))
     assert [(row["address"], row["row"]) for row in bad] == [("not an address", "2"), ("short", "3"), ("\udcff@example.org", "4")]
     assert all(row["reason"] for row in bad)
+
+
+async def test_ndjson_and_a_column_of_another_name_are_minted_as_well(alone: Shell) -> None:
+    lines = (
+        b'{"mail": "Jane@example.org", "plan": 7}\n\nno JSON\n{"mail": "kim@example.org"}\n{"mail": null, "address": "jane@example.org"}\n'
+    )
+    done = (await alone("links", "newsletter", "--column", "mail", stdin=lines)).said(1, "2 rows .* in links.rejects.ndjson, each with")
+    found = [json.loads(line) for line in done.out.splitlines()]
+    assert [(row["mail"], row.get("plan")) for row in found] == [("Jane@example.org", 7), ("kim@example.org", None)]
+    for row in found:
+        one = json.loads((await alone("link", row["mail"], "newsletter", "--json")).said(0).out)
+        assert [row["url"], row["list_unsubscribe"], row["list_unsubscribe_post"], row["list_id"]] == [one["url"], *one["headers"].values()]
+    bad = [json.loads(line) for line in (alone.home / "links.rejects.ndjson").read_text().splitlines()]
+    assert [(each.get("line"), each["row"]) for each in bad] == [("no JSON", 3), (None, 5)]
+    assert all(each["reason"] for each in bad)
+    stdin = gzip.compress(b'E-Mail,mail,note\njane@example.org,kim@example.org,"a, b"\r\n')
+    other = (await alone("links", "newsletter", "--column", "mail", stdin=stdin)).said(0)
+    plain = (await alone("links", "newsletter", stdin=stdin)).said(0, "the addresses are read from the column 'E-Mail'")
+    assert table(other.out)[0]["url"] == found[1]["url"]
+    assert table(plain.out)[0]["url"] == found[0]["url"], "the control"
+    assert plain.out.startswith(
+        'E-Mail,mail,note,url,list_unsubscribe,list_unsubscribe_post,list_id\njane@example.org,kim@example.org,"a, b",https'
+    )
 
 
 async def test_what_can_have_no_link_mints_none(alone: Shell) -> None:
