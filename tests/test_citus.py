@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Coroutine, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import cycle
 from typing import Any
@@ -288,7 +289,7 @@ async def test_once_spread_no_function_in_sql_reads_a_table_that_is(spreading: a
 
 
 THERE_REFUSED = ("fold_at", "left_since", "reached_at", "summary_at")  # with NotOnACluster, before they are asked
-LEASE = "select key, scope from lease(1::smallint, $1, $2, $3, 10, $4, $5, $6, $6, $5) order by 1, 2"
+LEASE = "select key, scope from lease(1::smallint, $1, $2, $3, 10, $4, $5, $6, $7, $5) order by 1, 2"
 
 
 async def answers(conn: asyncpg.Connection, shared_catalogue: Catalogue, addresses: Addresses, now: datetime) -> list[Any]:
@@ -305,9 +306,11 @@ async def answers(conn: asyncpg.Connection, shared_catalogue: Catalogue, address
         Change(people[4], 274, Cause.CHOICE, Effect.GRANT, Door.IMPORT, "6", now),
     ]
     recorded = [await record(conn, [each], now=now) for each in history] + [await record(conn, history, now=now)]
-    crowd = [addresses.read(f"c{n}@example.org") for n in range(FEW + 1)]  # by their keys alone: to nobody is anything told of them
-    many = [Change(each, 272, Cause.CHOICE, Effect.STOP, Door.LINK, f"c{n}", now) for n, each in enumerate(crowd)]
-    recorded.append(await record(conn, many, now=now))
+    crowd = [addresses.read(f"c{n}@example.org") for n in range(FEW + 1)]  # by their keys alone: nobody is told of most of them
+    for scope, effect, door in ((272, Effect.STOP, Door.LINK), (274, Effect.STOP, Door.PAGE), (274, Effect.GO, Door.MANAGE)):
+        many = [Change(each, scope, Cause.CHOICE, effect, door, f"{effect}{scope}{n}", now) for n, each in enumerate(crowd)]
+        recorded += [await record(conn, many, now=now), await record(conn, [replace(each, id=f"{each.id}b") for each in many[:2]], now=now)]
+    await know(conn, [Entry(each) for each in crowd[:2]], now=now)
     recorded += await undone(conn, people, now)
     owed = await conn.fetch("select bucket, account, key, scope, want, stop, since, due_at, unsure_until from push order by 1, 2, 3, 4")
     questions = [Question(each, each.text or "", topic) for each in people for topic in ("newsletter", "partners")]
@@ -321,7 +324,10 @@ async def answers(conn: asyncpg.Connection, shared_catalogue: Catalogue, address
     await audience.stream(conn, shared_catalogue.topic("newsletter"), Channel.EMAIL, sink, now=now, order="ordered")
     await audience.stream(conn, shared_catalogue.topic("newsletter"), Channel.EMAIL, sink, now=now)
     listed.sort()  # as they lie, which is not the same twice
-    leased = [await told(conn, stop, now) for stop in (True, False)]
+    leased = [await told(conn, True, now, quiet=timedelta(minutes=1))]
+    for quiet in (timedelta(hours=2), timedelta(minutes=1)):  # of whom somebody spoke lately, nothing is told yet
+        leased.append(await told(conn, False, now, quiet=quiet))
+        await conn.execute("update push set due_at = since where due_at < 'infinity'")
     await post.ask(conn, Purpose.MANAGE, people[0], 256, language="en", now=now)
     mails = [tuple(row)[2:] async for row in db.queries("post").lease(conn, now=now, until=soon, most=5)]
     stands = await conn.fetch("select * from standing order by 1, 2, 3, 4")
@@ -340,10 +346,10 @@ async def buckets(conn: asyncpg.Connection) -> list[int]:
     return [row[0] for row in await conn.fetch("select buckets()")]
 
 
-async def told(conn: asyncpg.Connection, stop: bool, now: datetime) -> list[tuple[Any, ...]]:
+async def told(conn: asyncpg.Connection, stop: bool, now: datetime, *, quiet: timedelta) -> list[tuple[Any, ...]]:
     """Lease what is owed in one direction, and settle it in every way: return what was leased, the verdicts, and what stays."""
     token, soon = uuid4(), now + timedelta(hours=1)
-    leased = await conn.fetch(LEASE, [272], ["sendgrid/12345"], stop, token, soon, timedelta(minutes=1))
+    leased = await conn.fetch(LEASE, [272], ["sendgrid/12345"], stop, token, soon, timedelta(minutes=1), quiet)
     rows = await conn.fetch("select bucket, key, scope, want from push where lease = $1 order by 1, 2, 3", token)
     fates = [each.value for each, _ in zip(cycle(outbox.Fate), rows, strict=False)]
     values: list[Any] = [token, stop, *([row[n] for row in rows] for n in range(4)), fates, ["code" for _ in fates]]
