@@ -18,6 +18,7 @@ SELECT, UPDATE, INSERT, DELETE, UTILITY = "1", "2", "3", "4", "6"
 RELATION, SUBQUERY, JOIN, FUNCTION, CTE, GROUP = "0", "1", "2", "3", "6", "9"
 LEFT, RIGHT = "1", "3"
 Column = tuple[int, str]  # which table of which query, and the number of its column
+SLOW = "all of a table is read"  # which is planned, and no answer to a press
 GIVEN: Column = (0, "")  # a value that is known before anything is read
 
 
@@ -84,7 +85,8 @@ class Planner:
     def statement(self, query: Node) -> list[str]:
         if query["commandType"] == UTILITY:
             return []
-        return self._asked(deepcopy(query)) and self._asked(_inlined(deepcopy(query)))
+        found = self._asked(_inlined(deepcopy(query)))
+        return found if all(each.startswith(SLOW) for each in found) else self._asked(deepcopy(query))
 
     def _asked(self, query: Node) -> list[str]:
         self.refused = []
@@ -125,18 +127,16 @@ class Planner:
 
     def _several_shards(self, query: Node, above: list[Node]) -> None:
         within = [*above, query]
-        for each in self._from(query):
+        for each in [*self._from(query), *self._united(query)]:
             if each["rtekind"] == SUBQUERY and self.catalog.tables(each["subquery"]):
-                known = dict(self.same)
-                if self._pushed_down(each["subquery"], within):
+                if self._pushed_down(query, each, within):
                     self._several_shards(each["subquery"], within)
                 else:
-                    self._step(each["subquery"], within)
-                    each["stepped"] = "true"
-                self.same = known
+                    self._apart(each, within)
+        self._colocated(query, within)
+        self._outer(query, within)
         direct = [each for each in self._from(query) if self._reads(each)]
         self._combined(query, direct)
-        self._colocated(query)
         if query["hasForUpdate"] == "true":
             self.refused.append("rows of several shards are locked [DeferErrorIfCannotPushdownSubquery]")
         if query["hasRecursive"] == "true":
@@ -160,12 +160,25 @@ class Planner:
             columns = [one["funcexpr"] for one in each["functions"]]
             if not stays and len(columns) > 1:
                 self.refused.append("a list of several columns is not numbered [TransformFunctionRTE]")
+
+    def _outer(self, query: Node, within: list[Node]) -> None:
+        """What a list is laid beside and may lack is found apart, a table as a whole [RecursivelyPlanRecurringTupleOuterJoinWalker]."""
         for each in nodes(query["jointree"], "JOINEXPR", deep=False):
             outer, inner = (each["larg"], each["rarg"]) if each["jointype"] == LEFT else (each["rarg"], each["larg"])
-            if each["jointype"] in (LEFT, RIGHT) and self._under(query, inner) and not self._under(query, outer):
-                self.refused.append(
-                    "a list may lack a row of a spread table, all of which is read [RecursivelyPlanRecurringTupleOuterJoinWalker]"
-                )
+            if each["jointype"] in (LEFT, RIGHT) and not self._under(query, outer):
+                for table in self._under(query, inner):
+                    if table["rtekind"] == SUBQUERY:
+                        self._apart(table, within)
+                    else:
+                        self.refused.append(f"{SLOW} that a list may lack [RecursivelyPlanDistributedJoinNode]")
+
+    def _apart(self, table: Node, within: list[Node]) -> None:
+        if _outward(table["subquery"]):
+            self.refused.append("a lateral sub-select is asked by a list that may lack it [DeferredErrorIfUnsupportedRecurringTuplesJoin]")
+        known = dict(self.same)
+        self._step(table["subquery"], within)
+        self.same = known
+        table["stepped"] = "true"
 
     def _under(self, query: Node, part: Any) -> list[Node]:
         found = [query["rtable"][int(each["rtindex"]) - 1] for each in nodes(part, "RANGETBLREF", deep=False)]
@@ -177,21 +190,23 @@ class Planner:
             return "stepped" not in table and any(self._reads(each) for each in self._from(table["subquery"]))
         return bool(self.catalog.tables([table])) and table["rtekind"] == RELATION
 
-    def _colocated(self, query: Node) -> None:
-        """Spread tables meet by their buckets [DeferErrorIfUnsupportedSubqueryPushdown]."""
-        tables = self.catalog.tables(self._read_here(query))
-        classes = {self._root((id(each), self.catalog.bucket[each["relid"]])) for each in tables}
-        if len(classes) > 1:
-            self.refused.append("spread tables are not joined by their buckets [RestrictionEquivalenceForPartitionKeys]")
+    def _colocated(self, query: Node, within: list[Node]) -> None:
+        """Spread tables meet by their buckets; a sub-select that does not is found apart [RecursivelyPlanNonColocatedSubqueries]."""
+        found = sorted((each for each in self._from(query) if self._reads(each)), key=lambda each: each["rtekind"])  # tables first
+        anchor = None
+        for table in found:
+            classes = {self._root((id(each), self.catalog.bucket[each["relid"]])) for each in self._read_here([table])}
+            if anchor is None or classes == {anchor}:
+                anchor = min(classes)
+            elif table["rtekind"] == SUBQUERY:
+                self._apart(table, within)
+            else:
+                self.refused.append("spread tables are not joined by their buckets [RestrictionEquivalenceForPartitionKeys]")
 
-    def _read_here(self, query: Node) -> list[Node]:
-        found = []
-        for each in self._from(query):
-            if each["rtekind"] == RELATION:
-                found.append(each)
-            elif each["rtekind"] == SUBQUERY and "stepped" not in each:
-                found += self._read_here(each["subquery"])
-        return found
+    def _read_here(self, tables: list[Node]) -> list[Node]:
+        """The spread tables that are read in this very statement, of these and of what is in them."""
+        inner = [one for each in tables if each["rtekind"] == SUBQUERY and "stepped" not in each for one in self._from(each["subquery"])]
+        return [each for each in tables if each["rtekind"] == RELATION and self._reads(each)] + (self._read_here(inner) if inner else [])
 
     def _links(self, query: Node) -> list[Node]:
         return [each for part in ("jointree", "targetList", "havingQual") for each in nodes(query[part], "SUBLINK", deep=False)]
@@ -199,7 +214,7 @@ class Planner:
     def _link(self, query: Node, outer: Node, direct: list[Node], within: list[Node]) -> None:
         if not self.catalog.tables(query):
             return
-        correlated = any(int(each["varlevelsup"]) > 0 for each in nodes(query, "VAR"))
+        correlated = bool(_outward(query))
         if correlated and not direct:
             self.refused.append("a sub-select of a spread table for each row of a list [DeferErrorIfFromClauseRecurs]")
         elif not correlated and not direct:
@@ -207,18 +222,28 @@ class Planner:
         elif query["hasForUpdate"] == "true" or query["cteList"]:
             self.refused.append("a sub-select locks rows, or has steps [DeferErrorIfCannotPushdownSubquery]")
 
-    def _pushed_down(self, query: Node, above: list[Node]) -> bool:
-        """[CanPushdownSubquery, DeferErrorIfSubqueryRequiresMerge] What is asked for each row may group as it likes."""
-        if query["cteList"] or query["hasForUpdate"] == "true" or query["setOperations"]:
+    def _pushed_down(self, query: Node, table: Node, within: list[Node]) -> bool:
+        """[CanPushdownSubquery] What is asked for each row of another may group and limit as it likes, unless that is of a list."""
+        inner = table["subquery"]
+        outward = _outward(inner)
+        if outward and any(not self._reads(query["rtable"][int(each["varno"]) - 1]) for each in outward) and self._merged(inner, within):
+            self.refused.append("a lateral sub-select that is put together asks a list [DeferredErrorIfUnsupportedLateralSubquery]")
+        if inner["cteList"] or inner["hasForUpdate"] == "true" or inner["setOperations"] or query["setOperations"]:
             return False
-        if any(int(each["varlevelsup"]) > 0 for each in nodes(query, "VAR")):
-            return True
+        return bool(outward) or not self._merged(inner, within)
+
+    def _merged(self, query: Node, above: list[Node]) -> bool:
+        """True if what its shards find must be put together [DeferErrorIfSubqueryRequiresMerge]."""
         within = [*above, query]
-        windows = all(self._grouped_by_bucket(query, each["partitionClause"], within) for each in query["windowClause"] or [])
-        grouped = not query["groupClause"] or self._grouped_by_bucket(query, query["groupClause"], within)
-        distinct = not query["distinctClause"] or self._grouped_by_bucket(query, query["distinctClause"], within)
+        windows = [each["partitionClause"] for each in query["windowClause"] or []]
+        apart = [each for each in (*windows, query["groupClause"], query["distinctClause"]) if each is not None or each in windows]
         added = query["hasAggs"] == "true" and not query["groupClause"]
-        return windows and grouped and distinct and not added and not query["limitCount"] and not query["limitOffset"]
+        whole = all(self._grouped_by_bucket(query, each, within) for each in apart)
+        return bool(not whole or added or query["limitCount"] or query["limitOffset"])
+
+    def _united(self, query: Node) -> list[Node]:
+        """The queries of a UNION, each a step of its own [RecursivelyPlanSetOperations]."""
+        return [query["rtable"][int(each["rtindex"]) - 1] for each in nodes(query["setOperations"], "RANGETBLREF")]
 
     def _grouped_by_bucket(self, query: Node, clause: Any, within: list[Node]) -> bool:
         wanted = {each["tleSortGroupRef"] for each in clause or []}
@@ -308,6 +333,11 @@ class Planner:
         table = query["rtable"][int(query["resultRelation"]) - 1]
         if table["relid"] not in self.catalog.spread:
             return
+        others = [each for each in self._from(query) if self.catalog.tables(each)] + [
+            each for each in self._links(query) if self.catalog.tables(each)
+        ]
+        if self.catalog.spread[table["relid"]] == "n" and others and query["commandType"] != INSERT:
+            self.refused.append("a table of every node is changed by what shards say [multi_router_planner.c]")
         key = self.catalog.bucket.get(table["relid"])
         changed = query["targetList"] or [] if query["commandType"] == UPDATE else []
         asked = [*(each["expr"] for each in changed), query["jointree"]] if query["commandType"] in (UPDATE, DELETE) else []
@@ -338,6 +368,16 @@ class Planner:
         if isinstance(part, list):
             return [one for each in part for one in self._without_queries(each)]
         return [part]
+
+
+def _outward(query: Any, depth: int = -1) -> list[Node]:
+    """The columns that it asks of the query around it."""
+    if isinstance(query, list):
+        return [found for each in query for found in _outward(each, depth)]
+    if not isinstance(query, dict):
+        return []
+    own = [query] if query[""] == "VAR" and int(query["varlevelsup"]) == depth + 1 else []
+    return own + _outward(list(query.values()), depth + (query[""] == "QUERY"))
 
 
 def _inlined(query: Node) -> Node:
