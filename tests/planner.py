@@ -310,18 +310,7 @@ class Planner:
             return found or (id(table), n)
         if table["rtekind"] in (JOIN, GROUP) and n != "0":
             return self._column(table["joinaliasvars" if table["rtekind"] == JOIN else "groupexprs"][int(n) - 1], reach)
-        if table["rtekind"] == CTE and n != "0" and (step := self._step_of(table, reach)):
-            query, depth = step
-            columns = query["targetList"] if query["commandType"] == SELECT else query["returningList"]
-            return self._column(columns[int(n) - 1]["expr"], [*reach[:depth], query]) or (id(table), n)
         return id(table), n
-
-    def _step_of(self, table: Node, reach: list[Node]) -> tuple[Node, int] | None:
-        depth = len(reach) - int(table["ctelevelsup"])
-        for each in (reach[depth - 1]["cteList"] or []) if depth > 0 else []:
-            if each["ctename"] == table["ctename"]:
-                return each["ctequery"], depth
-        return None
 
     def _root(self, column: Column) -> Column:
         while column in self.same:

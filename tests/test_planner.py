@@ -117,6 +117,7 @@ PLANNED = [
     "select 1 from unnest($1::smallint[], $2::uuid[]) with ordinality u(b, k, n) join address a on a.bucket = u.b and a.key = u.k",
     "select key from push where bucket = $1 for update skip locked",
     "select exists (select from push where bucket = $1)",
+    "with w as (select $1::smallint b) select p.key from push p join w on w.b = p.bucket for update of p",
     "select p.key, s.path from push p join told t on t.bucket = p.bucket and t.key = p.key left join scope s on s.scope = p.scope",
     "select (select max(t.sent_at) from told t where t.bucket = p.bucket and t.key = p.key) from push p",
     "select (select max(w.until) from unnest(a.pauses) w) from address a",
@@ -186,6 +187,7 @@ async def test_it_plans_what_keeps_to_the_rules(unchanged: tuple[asyncpg.Connect
         ("delete from mapping m using push p where p.account = m.account", "by what shards say"),
         ("update mapping m set filled = true where exists (select 1 from push p where p.account = m.account)", "by what shards say"),
         ("select 1 from (select key from push for update) p join scope s on true", "are locked"),
+        ("with w as materialized (select $1::smallint b) select p.key from push p join w on w.b = p.bucket for update of p", "are locked"),
         ("select ctid from push", "column of the system"),
         (
             "with recursive r (k) as (select key from push union select t.key from r join told t on t.key = r.k) select k from r",
