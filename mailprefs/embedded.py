@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from mailprefs import db
+from mailprefs import db, tuning
 from mailprefs.errors import Misconfigured, Unavailable
 
 PATIENCE = 120.0  # seconds until the server must answer, enough for recovery after a crash, or must have ended
@@ -44,15 +44,6 @@ OTHERWISE = "Or set DATABASE_URL to a PostgreSQL of your own."
 ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}  # whatever the locale out there is called
 KEEPER = "import sys; sys.path.append(sys.argv[1]); from mailprefs.embedded import keep; keep(*sys.argv[2:])"  # -P: none of the cwd
 DESCRIPTORS = Path("/proc/self/fd")
-SHARE = 4  # of the memory that there is, one part is for pages of the database; and of the disk that is free, one for the log
-BUFFERS = (128, 8192)  # MB at least, which is PostgreSQL's own; and at most: keys are random, and those of a hundred million addresses fit
-WAL = (1024, 16384)  # MB of log between checkpoints, after each of which changes log whole pages; PostgreSQL's own is the least
-QUIET = {  # nothing a person typed is ever in the log: not as DETAIL, not as a statement, not in an ERROR
-    "log_error_verbosity": "terse",
-    "log_min_messages": "log",
-    "log_min_error_statement": "panic",
-    "log_checkpoints": "off",
-}
 
 
 @asynccontextmanager
@@ -64,24 +55,6 @@ async def running(home: Path, binaries: Path | None = None) -> AsyncIterator[str
         yield url
     finally:
         await server.stop()
-
-
-def buffers(bound: Path = Path("/sys/fs/cgroup/memory.max")) -> str:
-    """Return how much memory is for pages, as PostgreSQL spells it. It is taken as it is needed."""
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError, ValueError):  # no such file, or "max": not bounded
-        there = min(there, int(bound.read_text()))
-    return _share(there, BUFFERS)
-
-
-def wal_size(home: Path) -> str:
-    """Return how long the log may become before a checkpoint, as PostgreSQL spells it. Most of it is given back."""
-    return _share(shutil.disk_usage(home).free, WAL)
-
-
-def _share(there: int, bounds: tuple[int, int]) -> str:
-    least, most = bounds
-    return f"{min(max((there >> 20) // SHARE, least), most)}MB"
 
 
 def is_made(home: Path) -> bool:
@@ -164,9 +137,7 @@ class Server:
             self._make_cluster(binaries, sockets)
             _give_to_its_own(self.cluster, sockets)
             settings = {
-                **QUIET,
-                "shared_buffers": buffers(),
-                "max_wal_size": wal_size(self.home),
+                **tuning.settings(self.home),
                 "listen_addresses": "",
                 "unix_socket_directories": f'"{sockets}"',
                 "unix_socket_permissions": "0700",

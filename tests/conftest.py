@@ -20,7 +20,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from mailprefs import catalogue, db, embedded, numbers
+from mailprefs import catalogue, db, embedded, numbers, tuning
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Catalogue
 from mailprefs.links import KeyRing, Links
@@ -109,8 +109,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with TemporaryDirectory(dir=_quick_place(), ignore_cleanup_errors=True) as home, asyncio.Runner() as runner:
         running = embedded.running(Path(home) / "data", Path(binaries) if binaries else None)
         with pytest.MonkeyPatch.context() as small:
-            small.setattr(embedded, "BUFFERS", PAGES)
-            small.setattr(embedded, "WAL", LOG)
+            small.setattr(tuning, "BUFFERS", PAGES)
+            small.setattr(tuning, "WAL", LOG)
             url = runner.run(running.__aenter__())
         # a system's PostgreSQL would compile queries about a handful of rows, which takes longer than they do
         cheaply = (f"password '{_verifier(urlsplit(url).password or '')}'", "set jit = off")

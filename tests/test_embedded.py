@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -32,7 +31,6 @@ NO_SYSTEM = "no PostgreSQL 15 to 18 of the system, run: apt-get install -y postg
 USER = """
 import asyncio, signal, sys
 from pathlib import Path
-from types import SimpleNamespace
 from mailprefs import embedded
 
 async def main():
@@ -488,20 +486,3 @@ async def test_a_directory_that_another_account_made_is_refused(home: Path) -> N
     home.parent.chmod(0o1777)  # as /tmp is: what lies in it is its owner's
     async with running(home) as url:
         assert await ask(url, "select 1") == 1
-
-
-@pytest.mark.parametrize(("bound", "found"), [("max", None), (str(2 << 30), "512MB"), ("1000", "128MB"), (str(1 << 50), None)])
-def test_a_quarter_of_the_memory_is_for_pages(tmp_path: Path, bound: str, found: str | None) -> None:
-    """A container's bound counts where it is less than the machine has."""
-    (tmp_path / "memory.max").write_text(bound)
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    machines = f"{min(max(whole >> 22, 128), 8192)}MB"
-    assert embedded.buffers(tmp_path / "memory.max") == (found or machines)
-    assert embedded.buffers(tmp_path / "none") == machines
-
-
-@pytest.mark.parametrize(("free", "found"), [(1 << 20, "1024MB"), (32 << 30, "8192MB"), (1 << 50, "16384MB")])
-def test_a_quarter_of_the_free_disk_is_for_the_log(tmp_path: Path, free: int, found: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never less than PostgreSQL takes by itself."""
-    monkeypatch.setattr(shutil, "disk_usage", lambda where: SimpleNamespace(free=free))
-    assert embedded.wal_size(tmp_path) == found

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import asyncpg
 
-from mailprefs import embedded
+from mailprefs import embedded, tuning
 
 PATIENCE = 30.0  # seconds until it answers, or is gone
 PAUSE = 0.02  # seconds between two looks
@@ -41,7 +41,7 @@ class Postgres:
 
     async def start(self) -> None:
         """Run it as the embedded one is run, and return when it answers."""
-        settings = {**embedded.QUIET, "listen_addresses": "", "unix_socket_directories": str(self._socket.parent)}
+        settings = {**tuning.QUIET, "listen_addresses": "", "unix_socket_directories": str(self._socket.parent)}
         words = [str(self._binaries / "postgres"), "-D", str(self._cluster)]
         words += [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with self.log.open("ab") as log:
