@@ -162,7 +162,7 @@ async def test_our_own_words_are_not_replaced_by_those_for_a_database_that_is_aw
 
 
 async def test_a_statement_that_takes_too_long_is_trouble(database: str) -> None:
-    pool = await db.pool(database, size=1, command_timeout=0.1, purpose="test")
+    pool = await db.pool(database, size=1, command_timeout=0.5, purpose="test")
     with pytest.raises(Unavailable):
         async with db.acquired(pool) as connection:
             await connection.fetchval("select pg_sleep(30)")
