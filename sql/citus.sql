@@ -103,11 +103,14 @@ begin
     order by p.oid
   loop
     -- Citus plans most statements only when it is told the parameters, so a plan for any parameters is none; how a node plans is its own
-    -- affair. A list of several columns that is joined is taken apart there by the type of its first, unless it is numbered.
+    -- affair. A list of several columns that is joined is taken apart there by the type of its first, unless it is numbered. A lock that is
+    -- asked for is asked of every node, one after the other; who reads the table has the same lock, of the coordinator alone.
     execute replace(
-      regexp_replace(
-        replace(f.whole, 'force_generic_plan', 'force_custom_plan'), E'\n SET (enable_\\w+|random_page_cost) TO [^\n]*', '', 'g'),
-      'unnest(p_bucket, p_key) u(bucket, key)', 'unnest(p_bucket, p_key) with ordinality u(bucket, key, n)');
+      replace(
+        regexp_replace(
+          replace(f.whole, 'force_generic_plan', 'force_custom_plan'), E'\n SET (enable_\\w+|random_page_cost) TO [^\n]*', '', 'g'),
+        'unnest(p_bucket, p_key) u(bucket, key)', 'unnest(p_bucket, p_key) with ordinality u(bucket, key, n)'),
+      'lock table mapping in access share mode;', 'perform m.account from mapping m limit 1;');
   end loop;
 end $everywhere$;
 

@@ -198,6 +198,31 @@ async def test_once_spread_nothing_counts_on_recursion(spreading: asyncpg.Connec
     assert [name for name, text in await texts(spreading) if "recursive" in text] == []
 
 
+async def test_once_spread_no_function_asks_for_the_lock_of_a_table(spreading: asyncpg.Connection) -> None:
+    """Citus asks every node for it, one after the other [resource_lock.c: AcquireDistributedLockOnRelations_Internal]."""
+    shape = r"\block table\b"
+    assert {name for name, text in await texts(spreading) if "." not in name and re.search(shape, text)} >= {"known", "settle"}, (
+        "the control"
+    )
+    await spread(spreading)
+    assert [name for name, text in await texts(spreading) if "." not in name and re.search(shape, text)] == []
+
+
+async def test_once_spread_whoever_reads_the_mappings_holds_them_until_the_end(
+    spreading: asyncpg.Connection, database: str, addresses: Addresses, now: datetime
+) -> None:
+    await spread(spreading)
+    other = await asyncpg.connect(database)
+    async with spreading.transaction():
+        await spreading.execute("select known($1, $2, $3)", [1], [uuid4()], now)
+        with pytest.raises(asyncpg.LockNotAvailableError):
+            await other.execute("begin; lock table mapping in access exclusive mode nowait")
+        await other.execute("rollback")
+    async with other.transaction():
+        await other.execute("lock table mapping in access exclusive mode nowait")  # and no longer
+    await other.close()
+
+
 # What is refused there; and what folds in a step of its own, since a statement that writes in a step is done step by step.
 ASKED_OF_ONE_SERVER = (
     *("exports.", "feed.", "webhooks.", "left_since", "reached_at", "summary_at"),
