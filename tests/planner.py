@@ -5,7 +5,7 @@ In brackets whose rule it is there, in src/backend/distributed/planner.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,16 @@ SLOW = "all of a table is read"  # which is planned, and no answer to a press
 GIVEN: Column = (0, "")  # a value that is known before anything is read
 
 
+ASKING = """with recursive asking (oid, proname) as (
+              select p.oid, p.proname::text from pg_proc p join pg_dist_partition d
+                on d.partmethod = 'h' and p.prosrc ~ ('\\m(from|join)\\s+' || d.logicalrelid::regclass::text || '\\M')
+              where p.pronamespace = 'public'::regnamespace
+              union
+              select p.oid, p.proname::text from asking a join pg_proc p on p.pronamespace = 'public'::regnamespace
+                and p.prosrc ~ ('\\m(from|join|lateral|perform|select)\\s+' || a.proname || '\\('))
+            select oid, true from asking"""
+
+
 @dataclass(frozen=True, slots=True)
 class Catalog:
     """What the server knows by number."""
@@ -29,6 +39,7 @@ class Catalog:
     spread: Mapping[str, str]  # table → h by its bucket, n whole on every node
     bucket: Mapping[str, str]  # spread table → the number of its bucket
     volatile: Mapping[str, str]  # function → i, s or v
+    asking: Mapping[str, bool]  # function → it asks spread tables, itself or by another
     operators: Mapping[str, tuple[str, str]]  # operator → its name, and how volatile it is
     spelt: Mapping[str, str]  # type → how volatile its spelling is
 
@@ -42,6 +53,7 @@ class Catalog:
             await known("""select p.logicalrelid::oid, a.attnum::text from pg_dist_partition p
                            join pg_attribute a on a.attrelid = p.logicalrelid and a.attname = p.partkey"""),
             await known("select oid, provolatile::text from pg_proc"),
+            await known(ASKING),
             await known("select o.oid, o.oprname, p.provolatile::text from pg_operator o join pg_proc p on p.oid = o.oprcode"),
             await known("""select t.oid, greatest(i.provolatile::text, o.provolatile::text) from pg_type t
                            join pg_proc i on i.oid = t.typinput join pg_proc o on o.oid = t.typoutput"""),
@@ -103,6 +115,7 @@ class Planner:
         self.same = {}
         self._learn(query, above)
         if query["commandType"] != INSERT and self._one_shard(query) and not self._modifying_steps(query):
+            self._alone(nodes(query, "FUNCEXPR"))  # all of it is done by one node
             return
         for step in query["cteList"] or []:
             self._step(step["ctequery"], above)
@@ -114,6 +127,11 @@ class Planner:
                     self._plan(each["subquery"], [*above, query])
             return
         self._several_shards(query, above)
+
+    def _alone(self, called: Iterable[Node]) -> None:
+        """What is done beside the rows of a shard asks no other [multi_executor.c: a query on a shard may not ask the cluster]."""
+        if any(each["funcid"] in self.catalog.asking for each in called):
+            self.refused.append("a node would ask the others [allow_nested_distributed_execution]")
 
     def _modifying_steps(self, query: Node) -> bool:
         return any(each["ctequery"]["commandType"] != SELECT for each in query["cteList"] or [])
@@ -136,7 +154,9 @@ class Planner:
         self._colocated(query, within)
         self._outer(query, within)
         direct = [each for each in self._from(query) if self._reads(each)]
-        self._combined(query, direct)
+        if direct:
+            self._combined(query)
+            self._alone(nodes([query["targetList"], query["jointree"], query["havingQual"]], "FUNCEXPR"))
         if query["hasForUpdate"] == "true":
             self.refused.append("rows of several shards are locked [DeferErrorIfCannotPushdownSubquery]")
         if query["hasRecursive"] == "true":
@@ -147,10 +167,8 @@ class Planner:
             if each["varattno"].startswith("-"):
                 self.refused.append("a column of the system over several shards [#512]")
 
-    def _combined(self, query: Node, direct: list[Node]) -> None:
+    def _combined(self, query: Node) -> None:
         """Functions beside spread tables [WrapFunctionsInSubqueries, DeferErrorIfUnsupportedTableCombination]."""
-        if not direct:
-            return
         for each in self._from(query):
             if each["rtekind"] != FUNCTION:
                 continue

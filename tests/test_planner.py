@@ -120,6 +120,7 @@ PLANNED = [
     "with w as (select $1::smallint b) select p.key from push p join w on w.b = p.bucket for update of p",
     "select p.key, s.path from push p join told t on t.bucket = p.bucket and t.key = p.key left join scope s on s.scope = p.scope",
     "select (select max(t.sent_at) from told t where t.bucket = p.bucket and t.key = p.key) from push p",
+    "select f.cause, a.key from fold($1, $2) f join address a on a.bucket = f.bucket and a.key = f.key",
     "select (select max(w.until) from unnest(a.pauses) w) from address a",
     "update push set due_at = $1::timestamptz + interval '1 day' where bucket = $2",
     "update push p set due_at = u.at from unnest($1::smallint[], $2::timestamptz[]) with ordinality u(b, at, n) where p.bucket = u.b",
@@ -188,6 +189,12 @@ async def test_it_plans_what_keeps_to_the_rules(unchanged: tuple[asyncpg.Connect
         ("update mapping m set filled = true where exists (select 1 from push p where p.account = m.account)", "by what shards say"),
         ("select 1 from (select key from push for update) p join scope s on true", "are locked"),
         ("with w as materialized (select $1::smallint b) select p.key from push p join w on w.b = p.bucket for update of p", "are locked"),
+        ("select spoken(a.bucket, a.key) from address a", "ask the others"),
+        (
+            "select 1 from address a where exists (select 1 from push p where p.bucket = a.bucket and spoken(p.bucket, p.key) < $1)",
+            "ask the others",
+        ),
+        ("select f.cause from fold($1, $2) f join address a on a.key = f.key where a.bucket = $3", "ask the others"),
         ("select ctid from push", "column of the system"),
         (
             "with recursive r (k) as (select key from push union select t.key from r join told t on t.key = r.k) select k from r",
