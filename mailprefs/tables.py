@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ class Table:
         None: the one that is obviously meant. Raises Unreadable.
         """
         with self._opened(to.parent) as connection:
-            rows = connection.read_parquet(str(self.path))
+            rows = connection.read_parquet(_literal(self.path))
             column = column or addressed(rows.columns)
             if column not in rows.columns:
                 raise Unreadable(f"no column of it is called '{column}'. --column names another")
@@ -47,7 +48,7 @@ class Table:
     def height(self) -> int:
         """Return how many rows it has. Raises Unreadable."""
         with self._opened(self.path.parent) as connection:
-            return len(connection.read_parquet(str(self.path)))
+            return len(connection.read_parquet(_literal(self.path)))
 
     def split(self, denied: Path, allowed: Path, others: Path) -> None:
         """Write the rows that are not denied, and those that are with one column more, ``reasons``; each in their order.
@@ -55,9 +56,9 @@ class Table:
         ``denied`` is CSV without a header: places from 0, and reasons.
         """
         with self._opened(allowed.parent) as connection:
-            rows = connection.read_parquet(str(self.path), file_row_number=True).set_alias("rows")
+            rows = connection.read_parquet(_literal(self.path), file_row_number=True).set_alias("rows")
             columns = {_DENIED: "BIGINT", "reasons": "VARCHAR"}
-            out = connection.read_csv(str(denied), header=False, columns=columns, auto_detect=False).set_alias("out")
+            out = connection.read_csv(_literal(denied), header=False, columns=columns, auto_detect=False).set_alias("out")
             for to, how, hidden in ((allowed, "anti", [_PLACE]), (others, "inner", [_PLACE, _DENIED])):
                 found = rows.join(out, f"rows.{_PLACE} = out.{_DENIED}", how=how).order(_PLACE)
                 found.select(self._library.StarExpression(exclude=hidden)).write_parquet(str(to), compression="zstd")
@@ -72,3 +73,8 @@ class Table:
             raise Misconfigured(f"a file of rows cannot be read or written: {error}") from None
         except self._library.Error:
             raise Unreadable("the Parquet file cannot be read") from None
+
+
+def _literal(path: Path) -> str:
+    """Return a path as DuckDB takes it for this file alone: it reads every file that a name with ``*``, ``?`` or ``[`` matches."""
+    return re.sub(r"[*?[]", r"[\g<0>]", str(path.absolute()))

@@ -45,3 +45,24 @@ def test_a_column_that_would_hide_the_places_of_the_rows_is_refused_before_anybo
     with pytest.raises(Unreadable, match="'file_row_number'"):
         table(tmp_path, "File_Row_Number").addresses(None, tmp_path / "texts")
     assert table(tmp_path, "n").addresses(None, tmp_path / "texts") == "address", "the control"
+
+
+@pytest.mark.parametrize("name", ["people?.parquet", "people*.parquet", "people[12].parquet", "~people.parquet", "people{1,2}.parquet"])
+def test_a_file_is_itself_alone_whatever_its_name_could_match(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The rows of a second file would be known by places of their own, so that whoever left there is let through."""
+    folder = tmp_path / "of [2026] *"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    path = table(folder, "n").path.rename(name)
+    for other in ("people1.parquet", "people2.parquet"):
+        duckdb.sql("select 'kim@example.org' address, 7 n from range(9)").write_parquet(str(tmp_path / other))
+        (tmp_path / other).rename(folder / other)
+    (folder / "denied").write_text("0,x\n4,y\n", encoding="utf-8")
+    given = Table(path)
+    assert given.addresses(None, folder / "texts") == "address"
+    assert (folder / "texts").read_text(encoding="utf-8").split() == ['"address"', *(f'"{n}@example.com"' for n in range(5))]
+    assert given.height == 5
+    given.split(folder / "denied", folder / "allowed", folder / "others")
+    monkeypatch.chdir(tmp_path)
+    (folder / "allowed").rename("left.parquet")
+    assert duckdb.read_parquet("left.parquet").fetchall() == [(f"{n}@example.com", n * 10) for n in (1, 2, 3)]
