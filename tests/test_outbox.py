@@ -1201,7 +1201,8 @@ async def carry(database: str, copy: dict[tuple[object, int], bool], seed: int, 
     settled, idle = Counter[Verdict](), 0
     while not over.is_set() or idle < 6:
         now += QUIET + LEASE + SETTLE
-        found = await lease(connection, now, stop=dice.random() < 0.5, most=10)
+        either = bool(idle % 2) if idle else dice.random() < 0.5  # by chance alone it could look six times where nothing is left
+        found = await lease(connection, now, stop=either, most=10)
         idle = idle + 1 if found is None else 0
         await asyncio.sleep(dice.random() * 0.005)
         if found is None:
