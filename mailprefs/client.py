@@ -7,6 +7,7 @@ is asked until its time is over. No error repeats an address.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import random
 import selectors
@@ -20,7 +21,7 @@ from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from itertools import islice
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from urllib.parse import urlsplit
 
 from mailprefs.errors import MailprefsError, Misconfigured, Unavailable
@@ -102,13 +103,16 @@ class _Question(Generic[Answer]):
 
 
 def _pairs(asked: Sequence[tuple[str, str]]) -> _Question[list[Decision]]:
-    body = {"pairs": [{"address": address, "topic": topic} for address, topic in asked]}
-    return _Question("/v1/decisions", json.dumps(body).encode(), lambda found: _of(asked, [_decision(each) for each in found["decisions"]]))
+    pairs = [(address, topic) for address, topic in asked]
+    body = {"pairs": [{"address": address, "topic": topic} for address, topic in pairs]}
+    return _Question("/v1/decisions", json.dumps(body).encode(), lambda found: _of(pairs, map(_decision, found["decisions"]), _pair))
 
 
 def _links(topic: str, addresses: Sequence[str]) -> _Question[list[Link]]:
     body = {"topic": topic, "addresses": addresses}
-    return _Question("/v1/links", json.dumps(body).encode(), lambda found: _of(addresses, [Link(**each) for each in found["links"]]))
+    return _Question(
+        "/v1/links", json.dumps(body).encode(), lambda found: _of(addresses, (Link(**each) for each in found["links"]), _address)
+    )
 
 
 def _changes(wanted: Sequence[Wanted], before: int) -> _Question[dict[int, str]]:
@@ -118,11 +122,20 @@ def _changes(wanted: Sequence[Wanted], before: int) -> _Question[dict[int, str]]
     return _Question("/v1/changes", body, lambda found: {before + r["row"]: r["reason"] for r in found["refused"]}, again)
 
 
-def _of(asked: Sequence[object], found: list[Answer]) -> list[Answer]:
-    """Return as many answers as there were questions: one fewer, and each would be about somebody else."""
-    if len(found) != len(asked):
+def _of(asked: Sequence[object], found: Iterable[Answer], about: Callable[[Answer], object]) -> list[Answer]:
+    """Return an answer for each question, in order. Raises ValueError where one is about somebody else, or about something else."""
+    answers = list(found)
+    if [about(each) for each in answers] != list(asked):
         raise ValueError
-    return found
+    return answers
+
+
+def _pair(found: Decision) -> tuple[str, str]:
+    return found.address, found.topic
+
+
+def _address(found: Link) -> str:
+    return found.address
 
 
 def _decision(found: Mapping[str, Any]) -> Decision:
@@ -245,9 +258,10 @@ class Client(_Place):
     def _sent(self, question: _Question[Answer], tries: _Tries) -> tuple[int, str | None, bytes]:
         connection = self._connection(tries)
         try:
+            connection.response_class = cast("type[HTTPResponse]", partial(_Timed, tries))
             connection.request("POST", urlsplit(self.base).path + question.path, question.body, self.headers)
             answer = connection.getresponse()
-            body = self._whole(answer, connection, tries)
+            body = self._whole(answer)
         except BaseException:
             connection.close()
             raise
@@ -255,15 +269,13 @@ class Client(_Place):
             self._idle.append(connection)
         return answer.status, answer.headers.get("Retry-After"), body
 
-    def _whole(self, answer: HTTPResponse, connection: HTTPConnection, tries: _Tries) -> bytes:
+    def _whole(self, answer: HTTPResponse) -> bytes:
         body = bytearray()
         with answer:
             while chunk := answer.read(_CHUNK):
                 body += chunk
-                if len(body) > LARGEST or tries.left <= 0:
+                if len(body) > LARGEST:
                     raise _Again
-                if connection.sock is not None:
-                    connection.sock.settimeout(tries.socket)
             if answer.length:  # of what was announced, so much never came
                 raise _Again
         return bytes(body)
@@ -284,6 +296,32 @@ class Client(_Place):
             return self._idle.pop()
         except IndexError:  # another thread may have taken the last
             return None
+
+
+class _Timed(HTTPResponse):
+    """An answer that is read while its request has time, headers and all: a socket's own patience begins anew with each byte."""
+
+    def __init__(self, tries: _Tries, sock: socket.socket, *more: Any, **named: Any) -> None:
+        super().__init__(sock, *more, **named)
+        self.fp = io.BufferedReader(_Coming(sock, self.fp.detach(), tries))
+
+
+class _Coming(io.RawIOBase):
+    def __init__(self, sock: socket.socket, raw: io.RawIOBase, tries: _Tries) -> None:
+        self._sock, self._raw, self._tries = sock, raw, tries
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self._tries.left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(self._tries.socket)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
 
 
 def _is_over(kept: socket.socket) -> bool:

@@ -126,9 +126,15 @@ async def test_a_connection_that_the_service_has_closed_meanwhile_costs_no_try()
                 await asyncio.sleep(0.02)  # until its end has come
 
 
+SLOWLY = b"slowly:"  # the name of a header, or what a body begins with
+
+
 @asynccontextmanager
 async def standing_in(*answers: bytes | None) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A service that gives these answers, one a connection: None is silence, b"" hangs up. The last one is given again and again."""
+    """A service that gives these answers, one a connection: None is silence, b"" hangs up. The last one is given again and again.
+
+    What ends with ``SLOWLY`` goes on by a byte now and then.
+    """
     seen: list[bytes] = []
     over, ended = asyncio.Event(), asyncio.Event()
 
@@ -140,6 +146,11 @@ async def standing_in(*answers: bytes | None) -> AsyncIterator[tuple[str, list[b
             await over.wait()
         else:
             writer.write(said)
+        for _ in range(600 if said and said.endswith(SLOWLY) else 0):
+            if over.is_set() or writer.is_closing():
+                break
+            writer.write(b" ")
+            await asyncio.sleep(0.02)
         writer.close()
         ended.set()
 
@@ -158,6 +169,8 @@ def http(status: int, body: object, *more: str) -> bytes:
 
 YES = http(200, {"decisions": [{"address": "jane@example.org", "topic": "t", "allowed": True, "reasons": []}]})
 NONE = http(200, {"decisions": []})
+ANOTHER = http(200, {"decisions": [{"address": "joe@example.org", "topic": "t", "allowed": True, "reasons": []}]})
+ELSE = http(200, {"decisions": [{"address": "jane@example.org", "topic": "receipts", "allowed": True, "reasons": []}]})
 SHY = http(503, {"type": "/docs/errors/unavailable", "detail": ""}, "Retry-After: 0")
 AWAY = http(302, b"", "Location: http://127.0.0.1:1/elsewhere")
 
@@ -190,7 +203,11 @@ async def test_an_answer_without_an_end_is_not_taken_whole(kind: type[Client]) -
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
-@pytest.mark.parametrize("answer", [SHY, b"", None, AWAY, NONE, http(200, b"<html>"), http(200, []), http(404, b"nginx")])
+@pytest.mark.parametrize(
+    "answer", [SHY, b"", None, AWAY, NONE, ANOTHER, ELSE, http(200, b"<html>"), http(200, []), http(404, b"nginx"),
+               b"HTTP/1.1 200 x\r\n" + SLOWLY, b"HTTP/1.1 200 x\r\nContent-Length: 9999\r\n\r\n" + SLOWLY,
+               b"HTTP/1.1 200 x\r\nConnection: close\r\n\r\n" + SLOWLY],
+)  # fmt: skip
 async def test_no_answer_is_unavailable_in_time_and_a_guard_s_no(kind: type[Client], answer: bytes | None) -> None:
     began = time.monotonic()
     async with standing_in(answer) as (base, seen):
