@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import BinaryIO
 
 from mailprefs.errors import Misconfigured
@@ -27,17 +27,19 @@ def whole(path: Path, *, new: bool = False) -> Iterator[BinaryIO]:
         with special:
             yield special
         return
-    with _named(path):
-        number, part = tempfile.mkstemp(prefix=".mailprefs-", dir=path.parent)
+    part = path.parent / f".mailprefs-{token_hex(8)}"  # known before it is there: whoever is ended between the two leaves nothing behind
     try:
-        with os.fdopen(number, "wb") as out:
+        with _named(path):
+            out = _made(part)
+        with out:
             yield out
             out.flush()
-            os.fsync(number)
+            os.fsync(out.fileno())
         with _named(path):
             (os.link if new else os.replace)(part, path)
     finally:
-        Path(part).unlink(missing_ok=True)
+        with suppress(OSError):  # it is in its place, or could not even be made
+            part.unlink()
 
 
 def fresh(path: Path) -> BinaryIO:
@@ -49,7 +51,11 @@ def fresh(path: Path) -> BinaryIO:
         if (special := _through(path)) is not None:
             return special
         path.unlink(missing_ok=True)
-        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb")
+        return _made(path)
+
+
+def _made(path: Path) -> BinaryIO:
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb")
 
 
 @contextmanager

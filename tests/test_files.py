@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -29,6 +33,49 @@ def test_a_file_is_there_when_it_is_whole_and_the_old_one_until_then(tmp_path: P
         break_off(path)
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+class Ended(BaseException):
+    """What a signal raises, between any two lines."""
+
+
+def ended_after(lines: int, work: Callable[[], None]) -> bool:
+    """Do some work that is ended once so many lines of the room were run; return whether it was."""
+    left = iter(range(lines))
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., Any] | None:
+        if event == "line" and next(left, None) is None:
+            raise Ended
+        return trace if frame.f_code.co_filename == files.__file__ else None
+
+    sys.settrace(trace)
+    try:
+        work()
+    except Ended:
+        return True
+    finally:
+        sys.settrace(None)
+    return False
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # whoever ends closes nothing
+def test_wherever_it_is_ended_no_part_is_left_behind(tmp_path: Path) -> None:
+    path, contents, lines = tmp_path / "out.csv", set(), 0
+    while True:
+        path.write_text("old")
+        ended = ended_after(lines, partial(write, path))
+        assert list(tmp_path.iterdir()) == [path], lines
+        contents.add(path.read_text())
+        if not ended:
+            break
+        lines += 1
+    assert lines > 20
+    assert contents == {"old", "new"}
+
+
+def write(path: Path) -> None:
+    with files.whole(path) as out:
+        out.write(b"new")
 
 
 def break_off(path: Path) -> None:
