@@ -98,8 +98,9 @@ async def page(
         raise Outdated
     await in_one_order(connection)
     where = cursor or Cursor(export.snapshot)
-    upto = where.upto or str(await queries("exports").horizon(connection))
-    if max(_xmax(where.after), _xmax(export.snapshot)) > _xmax(upto):
+    horizon = await _horizon(connection)
+    upto = where.upto or horizon
+    if max(map(_xmax, (where.after, upto, export.snapshot))) > _xmax(horizon):
         raise Unreadable("that is a cursor of another database, or of this one before it was restored")
     position, bucket, key, evidence = where.place
     asked = {"after": where.after, "upto": upto, "position": str(position), "bucket": bucket, "key": key, "evidence": evidence}
@@ -113,3 +114,15 @@ async def page(
     last = rows[-1]
     found = [Left(row["key"], row["plaintext"], row["received_at"], row["back"]) for row in rows if row["gone"]]
     return found, Cursor(where.after, upto, (int(last["position"]), last["bucket"], last["key"], last["evidence"])), True
+
+
+async def _horizon(connection: Connection) -> str:
+    """Return what is seen of the ledger now, once it is on disk.
+
+    What was given up is behind a reader too. If a crash lost its end, its number would be given again: to somebody who leaves, and whom
+    the reader would never hear of.
+    """
+    found = await queries("exports").horizon(connection)
+    if not found["is_kept"]:
+        await queries("exports").keep(connection)
+    return str(found["seen"])

@@ -89,9 +89,13 @@ update export set file = null where file is not null and expires_at <= :now;
 -- The files that are kept.
 select file from export where file is not null;
 
--- name: horizon$
--- What is seen of the ledger now.
-select pg_current_snapshot()::text;
+-- name: horizon^
+-- What is seen of the ledger now, and whether all that was written until then is on disk.
+select pg_current_snapshot()::text seen, pg_current_wal_flush_lsn() >= pg_current_wal_insert_lsn() is_kept;
+
+-- name: keep$
+-- Whatever was written before this is on disk once it is committed.
+select pg_logical_emit_message(true, 'mailprefs', '')::text;
 
 -- name: left
 -- Who of an export left between two snapshots, from a place on; and the last row of the ledger that was looked at.
