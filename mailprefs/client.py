@@ -7,9 +7,7 @@ is asked until its time is over. No error repeats an address.
 from __future__ import annotations
 
 import asyncio
-import io
 import json
-import random
 import selectors
 import socket
 import ssl
@@ -25,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from urllib.parse import urlsplit
 
 from mailprefs.errors import MailprefsError, Misconfigured, Unavailable
+from mailprefs.patience import Timed, Tries
 from mailprefs.words import Decision, Reason
 
 if TYPE_CHECKING:
@@ -35,10 +34,7 @@ CHANGES = 1_000  # of one request that changes something
 TIMEOUT = 5.0  # seconds for one request with all its tries
 LARGEST = 64 << 20  # bytes of an answer
 _CHUNK = 1 << 16  # bytes of it that are read at once
-_PAUSE = 0.1  # seconds before the second try; twice as long before each one after it
 _AGAIN = (408, 429, 500, 502, 503, 504)  # statuses of an answer that may be another one in a moment
-
-_JITTER = random.SystemRandom()
 
 Answer = TypeVar("Answer")
 
@@ -154,38 +150,6 @@ def _batches(asked: Iterable[Answer], most: int = BATCH) -> Iterator[list[Answer
 
 
 @dataclass
-class _Tries:
-    """The time that a request has, and what of it is left between its tries."""
-
-    seconds: float
-    count: int = 0
-    until: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.until = time.monotonic() + self.seconds
-
-    @property
-    def left(self) -> float:
-        return self.until - time.monotonic()
-
-    @property
-    def socket(self) -> float:
-        """What is left, for a socket, which takes 0 for something else."""
-        return max(self.left, 0.001)
-
-    def pause(self, trouble: Exception, question: _Question[Any]) -> float:
-        """Return how long to wait before the next try. Raises Unavailable where no time is left for it, or none may be made."""
-        if not question.again:
-            raise Unavailable("no answer: it may have been taken")
-        self.count += 1
-        after = getattr(trouble, "after", None) or 0.0
-        pause: float = max(after, _PAUSE * 2 ** (self.count - 1) * _JITTER.uniform(0.5, 1.5))
-        if pause >= self.left:
-            raise Unavailable("no answer in time")
-        return pause
-
-
-@dataclass
 class _Place:
     """Where the service is, and how to get in."""
 
@@ -248,17 +212,17 @@ class Client(_Place):
             self._idle.pop().close()
 
     def _ask(self, question: _Question[Answer]) -> Answer:
-        tries = _Tries(self.timeout)
+        tries = Tries(self.timeout)
         while True:
             try:
                 return question.answered(*self._sent(question, tries))
             except (OSError, HTTPException, _Again) as trouble:
-                time.sleep(tries.pause(trouble, question))
+                time.sleep(tries.pause(trouble, again=question.again))
 
-    def _sent(self, question: _Question[Answer], tries: _Tries) -> tuple[int, str | None, bytes]:
+    def _sent(self, question: _Question[Answer], tries: Tries) -> tuple[int, str | None, bytes]:
         connection = self._connection(tries)
         try:
-            connection.response_class = cast("type[HTTPResponse]", partial(_Timed, tries))
+            connection.response_class = cast("type[HTTPResponse]", partial(Timed, tries))
             connection.request("POST", urlsplit(self.base).path + question.path, question.body, self.headers)
             answer = connection.getresponse()
             body = self._whole(answer)
@@ -280,7 +244,7 @@ class Client(_Place):
                 raise _Again
         return bytes(body)
 
-    def _connection(self, tries: _Tries) -> HTTPConnection:
+    def _connection(self, tries: Tries) -> HTTPConnection:
         """Return a connection that nobody uses, of those that the service has not closed meanwhile; else a new one."""
         while kept := self._kept():
             if kept.sock is not None and not _is_over(kept.sock):
@@ -296,32 +260,6 @@ class Client(_Place):
             return self._idle.pop()
         except IndexError:  # another thread may have taken the last
             return None
-
-
-class _Timed(HTTPResponse):
-    """An answer that is read while its request has time, headers and all: a socket's own patience begins anew with each byte."""
-
-    def __init__(self, tries: _Tries, sock: socket.socket, *more: Any, **named: Any) -> None:
-        super().__init__(sock, *more, **named)
-        self.fp = io.BufferedReader(_Coming(sock, self.fp.detach(), tries))
-
-
-class _Coming(io.RawIOBase):
-    def __init__(self, sock: socket.socket, raw: io.RawIOBase, tries: _Tries) -> None:
-        self._sock, self._raw, self._tries = sock, raw, tries
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        if self._tries.left <= 0:
-            raise TimeoutError
-        self._sock.settimeout(self._tries.socket)
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
 
 
 def _is_over(kept: socket.socket) -> bool:
@@ -367,13 +305,13 @@ class AsyncClient(_Place):
     async def _ask(self, question: _Question[Answer]) -> Answer:
         from aiohttp import ClientError
 
-        tries = _Tries(self.timeout)
+        tries = Tries(self.timeout)
         while True:
             try:
                 async with asyncio.timeout(tries.left):
                     return question.answered(*await self._sent(question))
             except (OSError, ClientError, TimeoutError, _Again) as trouble:
-                await asyncio.sleep(tries.pause(trouble, question))
+                await asyncio.sleep(tries.pause(trouble, again=question.again))
 
     async def _sent(self, question: _Question[Answer]) -> tuple[int, str | None, bytes]:
         if self._session is None:

@@ -15,7 +15,7 @@ import mailprefs
 PACKAGE = Path(mailprefs.__file__).parent
 FLOORS = {
     0: ("words", "errors"),
-    0.1: ("shipped", "files", "mistakes", "languages", "colours", "logos", "masks", "columns"),
+    0.1: ("shipped", "files", "mistakes", "languages", "colours", "logos", "masks", "patience", "columns"),
     1: ("addresses", "bodies", "tuning", "catalogue", "settings", "db", "telemetry", "client", "rows", "packing"),
     1.1: ("foreign", "parquet", "sheets"),
     1.2: ("crews", "tables"),
