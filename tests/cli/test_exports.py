@@ -74,6 +74,7 @@ async def test_an_export_is_asked_for_made_fetched_and_verified(
     (shell.home / "mailprefs.keys.json").rename(shell.home / "elsewhere.json")
     assert json.loads((await shell("export", "verify", "out.csv.zst", "--key", public, "--json", env=nowhere)).said(0).out)["count"] == 20
     (shell.home / "elsewhere.json").rename(shell.home / "mailprefs.keys.json")
+    (await shell("export", "verify", "out.csv.zst", "--key", "")).said(1, "no public key")  # of a variable that is not set
     (await shell("export", "recompute", id)).said(0, "the same bytes")
     file = shell.home / "out.csv.zst"
     whole = bytearray(file.read_bytes())
