@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-from aiohttp import ClientSession, ClientTimeout
+from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 
 from mailprefs.errors import Misconfigured
@@ -18,7 +18,7 @@ from mailprefs.sandbox.app import create_app
 from .case_brevo import CASE
 from .scripted import GONE, Reply, Script, reply, scripted
 from .teller_brevo import TELLER
-from .tellers import DONE, Box
+from .tellers import DONE, PATIENT, Box
 
 BREVO = Brevo()
 UNCONFIRMED = Settlement(Outcome.UNKNOWN, "not_confirmed")
@@ -28,7 +28,7 @@ OURS = {"unsubscriptions": {"userUnsubscription": [], "adminUnsubscription": [{"
 
 @pytest.fixture
 async def box() -> AsyncIterator[Box]:
-    async with TestServer(create_app(["brevo"])) as server, ClientSession(timeout=ClientTimeout(total=0.5)) as http:
+    async with TestServer(create_app(["brevo"])) as server, ClientSession(timeout=PATIENT) as http:
         yield Box.at(str(server.make_url("")).rstrip("/"), http, TELLER)
 
 

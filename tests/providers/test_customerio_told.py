@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession, ClientTimeout
+from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 
 from mailprefs.errors import Misconfigured
@@ -21,7 +21,7 @@ from mailprefs.sandbox.app import create_app
 from .case_customerio import CASE
 from .scripted import GONE, Script, reply, scripted
 from .teller_customerio import FIRST, ON, SECOND, TELLER
-from .tellers import DONE, Box
+from .tellers import DONE, PATIENT, Box
 
 CUSTOMERIO = CustomerIo()
 ADDRESS = "a@example.com"
@@ -31,7 +31,7 @@ AT = 1_763_628_000  # 2025-11-20 08:40 in UTC
 
 @pytest.fixture
 async def box() -> AsyncIterator[Box]:
-    async with TestServer(create_app(["customerio"])) as server, ClientSession(timeout=ClientTimeout(total=0.5)) as http:
+    async with TestServer(create_app(["customerio"])) as server, ClientSession(timeout=PATIENT) as http:
         yield Box.at(str(server.make_url("")).rstrip("/"), http, TELLER)
 
 

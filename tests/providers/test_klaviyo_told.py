@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession, ClientTimeout
+from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 
 from mailprefs.errors import Misconfigured
@@ -22,7 +22,7 @@ from .case_klaviyo import CASE, body_of
 from .cases import unsigned
 from .scripted import GONE, Reply, Script, reply, scripted
 from .teller_klaviyo import SINCE, TELLER
-from .tellers import DONE, Box
+from .tellers import DONE, PATIENT, Box
 
 KLAVIYO = Klaviyo()
 LEFT = Settlement(Outcome.REFUSED, "left_there")
@@ -33,7 +33,7 @@ HEADERS = {"Authorization": "Klaviyo-API-Key pk_sandbox", "revision": "2026-07-1
 
 @pytest.fixture
 async def box() -> AsyncIterator[Box]:
-    async with TestServer(create_app(["klaviyo"])) as server, ClientSession(timeout=ClientTimeout(total=0.5)) as http:
+    async with TestServer(create_app(["klaviyo"])) as server, ClientSession(timeout=PATIENT) as http:
         yield Box.at(str(server.make_url("")).rstrip("/"), http, TELLER)
 
 

@@ -9,7 +9,7 @@ from hashlib import md5
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession, ClientTimeout
+from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 
 from mailprefs.errors import Misconfigured
@@ -20,7 +20,7 @@ from mailprefs.sandbox.app import create_app
 from .case_mailchimp import API_KEY, CASE
 from .scripted import GONE, Reply, Script, reply, scripted
 from .teller_mailchimp import FIRST, OPTED, SECOND, TELLER
-from .tellers import DONE, Box
+from .tellers import DONE, PATIENT, Box
 
 MAILCHIMP = Mailchimp()
 LEFT, DELETED = Settlement(Outcome.REFUSED, "left_there"), Settlement(Outcome.REFUSED, "deleted_there")
@@ -29,7 +29,7 @@ UNCONFIRMED = Settlement(Outcome.UNKNOWN, "not_confirmed")
 
 @pytest.fixture
 async def box() -> AsyncIterator[Box]:
-    async with TestServer(create_app(["mailchimp"])) as server, ClientSession(timeout=ClientTimeout(total=0.5)) as http:
+    async with TestServer(create_app(["mailchimp"])) as server, ClientSession(timeout=PATIENT) as http:
         yield Box.at(str(server.make_url("")).rstrip("/"), http, TELLER)
 
 

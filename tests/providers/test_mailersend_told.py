@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
-from aiohttp import ClientSession, ClientTimeout
+from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 
 from mailprefs.errors import Misconfigured
@@ -21,7 +21,7 @@ from mailprefs.sandbox.mailersend import entry
 from .case_mailersend import CASE
 from .scripted import GONE, Reply, Script, reply, scripted
 from .teller_mailersend import LIST, MARKETING, RECEIPTS, TELLER, holding
-from .tellers import DONE, Box
+from .tellers import DONE, PATIENT, Box
 
 ADDRESS = "a@example.com"
 UNCONFIRMED = Settlement(Outcome.UNKNOWN, "not_confirmed")
@@ -30,7 +30,7 @@ MAILERSEND = MailerSend()
 
 @pytest.fixture
 async def box() -> AsyncIterator[Box]:
-    async with TestServer(create_app(["mailersend"])) as server, ClientSession(timeout=ClientTimeout(total=1)) as http:
+    async with TestServer(create_app(["mailersend"])) as server, ClientSession(timeout=PATIENT) as http:
         yield Box.at(str(server.make_url("")).rstrip("/"), http, TELLER)
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession, ClientTimeout
+from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 
 from mailprefs.errors import Misconfigured
@@ -19,7 +19,7 @@ from mailprefs.sandbox.app import create_app
 from .case_mailjet import CASE
 from .scripted import GONE, Script, reply, scripted
 from .teller_mailjet import FIRST, SECOND, TELLER, holding
-from .tellers import DONE, Box
+from .tellers import DONE, PATIENT, Box
 
 MAILJET = Mailjet()
 ADDRESS = "a@example.com"
@@ -29,7 +29,7 @@ WAS_IN, LEFT = "2026-01-05T09:00:00Z", "2026-11-20T08:58:33Z"
 
 @pytest.fixture
 async def box() -> AsyncIterator[Box]:
-    async with TestServer(create_app(["mailjet"])) as server, ClientSession(timeout=ClientTimeout(total=0.5)) as http:
+    async with TestServer(create_app(["mailjet"])) as server, ClientSession(timeout=PATIENT) as http:
         yield Box.at(str(server.make_url("")).rstrip("/"), http, TELLER)
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession, ClientTimeout
+from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 
 from mailprefs import outbox
@@ -23,7 +23,7 @@ from mailprefs.words import Kind
 from .case_mandrill import CASE, SUBACCOUNT
 from .scripted import Reply, Script, reply, scripted
 from .teller_mandrill import OTHER, TELLER, holding
-from .tellers import DONE, Box
+from .tellers import DONE, PATIENT, Box
 
 ADDRESS = "a@example.com"
 UNCONFIRMED = Settlement(Outcome.UNKNOWN, "not_confirmed")
@@ -40,7 +40,7 @@ REASONS = {
 
 @pytest.fixture
 async def box() -> AsyncIterator[Box]:
-    async with TestServer(create_app(["mandrill"])) as server, ClientSession(timeout=ClientTimeout(total=0.5)) as http:
+    async with TestServer(create_app(["mandrill"])) as server, ClientSession(timeout=PATIENT) as http:
         yield Box.at(str(server.make_url("")).rstrip("/"), http, TELLER)
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession, ClientTimeout
+from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 
 from mailprefs.errors import Misconfigured
@@ -19,7 +19,7 @@ from mailprefs.sandbox.app import create_app
 from .case_resend import CASE
 from .scripted import GONE, Reply, Script, reply, scripted
 from .teller_resend import FIRST, SECOND, TELLER
-from .tellers import DONE, Box
+from .tellers import DONE, PATIENT, Box
 
 RESEND = Resend()
 LEFT = Settlement(Outcome.REFUSED, "left_there")
@@ -30,7 +30,7 @@ PERSON = "/contacts/a%40example.com"
 
 @pytest.fixture
 async def box() -> AsyncIterator[Box]:
-    async with TestServer(create_app(["resend"])) as server, ClientSession(timeout=ClientTimeout(total=0.5)) as http:
+    async with TestServer(create_app(["resend"])) as server, ClientSession(timeout=PATIENT) as http:
         yield Box.at(str(server.make_url("")).rstrip("/"), http, TELLER)
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import product
 
 import pytest
-from aiohttp import ClientSession, ClientTimeout
+from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 
 from mailprefs.errors import Misconfigured
@@ -23,7 +23,7 @@ from mailprefs.words import Kind
 from .case_sparkpost import CASE
 from .scripted import GONE, Reply, Script, reply, scripted
 from .teller_sparkpost import FIRST, TELLER
-from .tellers import DONE, Box
+from .tellers import DONE, PATIENT, Box
 
 ADDRESS, OTHER_LIST = "a@example.com", "offers.example.com"
 UNCONFIRMED = Settlement(Outcome.UNKNOWN, "not_confirmed")
@@ -32,7 +32,7 @@ SPARKPOST = SparkPost()
 
 @pytest.fixture
 async def box() -> AsyncIterator[Box]:
-    async with TestServer(create_app(["sparkpost"])) as server, ClientSession(timeout=ClientTimeout(total=0.5)) as http:
+    async with TestServer(create_app(["sparkpost"])) as server, ClientSession(timeout=PATIENT) as http:
         yield Box.at(str(server.make_url("")).rstrip("/"), http, TELLER)
 
 
