@@ -32,6 +32,8 @@ _PLAIN = re.compile(
     rf"(?=.{{1,{LONGEST}}}\Z)(?=[^@]{{1,{LONGEST_LOCAL}}}@){_ATOM}(?:\.{_ATOM})*@(?:{_LABEL}\.)+(?!{_SPECIAL}\Z){_LABEL}(?<=[A-Za-z])\Z",
     re.IGNORECASE | re.ASCII,  # without ASCII, the Kelvin sign would count as a k
 )
+# What nobody sees, and the library lets through: two who look alike would be two (Default_Ignorable_Code_Point of Unicode's UCD).
+_UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]")
 _PHONE = re.compile(r"\+[0-9 ().\-]{6,24}\Z")
 
 
@@ -170,6 +172,8 @@ def _unusual_email(text: str) -> str:
     local = text.rpartition("@")[0]
     if len(local.encode()) > LONGEST_LOCAL:  # the library counts characters
         raise Unreadable("longer than an address can be")
+    if _UNSEEN.search(local):
+        raise Unreadable("with a character in it that nobody sees")
     return f"{_folded(local)}@{domain}"
 
 
