@@ -172,7 +172,7 @@ class Ndjson:
 
     def _read(self, row: bytes) -> Any:
         """Return what a row says. Raises ValueError where another reader could find another address in it."""
-        if b"\r" in row.rstrip(b"\r"):
+        if b"\r" in row.rstrip(b"\r") or b"\0" in row:  # a NUL: UTF-16, whose keys would not be counted
             raise ValueError
         return json.loads(row, object_pairs_hook=_once if b"\\" in row or row.count(self._key) > 1 else None)
 

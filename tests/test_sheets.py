@@ -118,6 +118,7 @@ def test_what_has_no_header_with_the_column_is_refused(text: bytes) -> None:
         (Csv(b"name,address"), [b"x\ry,ok@example.org", b'"x"\r"y",ok@example.org']),
         (Ndjson(), [b'{"address": "ok@example.org", "n":\r{"address": "gone@example.org"}\r}']),
         (Ndjson(), [b'{"address": "gone@example.org", "address": "ok@example.org"}']),
+        (Ndjson(), ['{"address": "gone@example.org", "address": "ok@example.org"}'.encode(each) for each in ("utf-16-le", "utf-32-be")]),
         (Ndjson(), [b'{"\\u0061ddress": "gone@example.org", "address": "ok@example.org"}']),
     ],
 )
