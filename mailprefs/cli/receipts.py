@@ -27,7 +27,7 @@ def check_receipt_(file: Path, key: str | None, as_json: bool) -> None:
         text = contents(file).decode()
     except UnicodeDecodeError:
         raise Unreadable("that is no receipt: no text in UTF-8") from None
-    facts = receipts.read(key or seals.public(Opening().ring), text)
+    facts = receipts.read(seals.public(Opening().ring) if key is None else key, text)
     if as_json:
         click.echo(json.dumps(facts))
         return

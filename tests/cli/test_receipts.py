@@ -37,6 +37,12 @@ async def test_whoever_has_the_public_key_needs_nothing_else_of_ours(alone: Shel
     assert (await alone("check-receipt", "-", "--key", other, stdin=receipt.text.encode())).said(1, "does not hold").out == ""
 
 
+async def test_an_empty_key_is_not_taken_for_one_s_own(alone: Shell, addresses: Addresses) -> None:
+    receipt = receipts.issue(alone.ring, addresses.read("jane@example.org"), [272], AT)
+    (await alone("check-receipt", "-", "--key", "", stdin=receipt.text.encode())).said(1, "no public key")
+    (await alone("check-receipt", "-", stdin=receipt.text.encode())).said(0)  # the control
+
+
 async def test_an_altered_receipt_and_what_is_none_prove_nothing(alone: Shell, addresses: Addresses) -> None:
     text = receipts.issue(alone.ring, addresses.read("jane@example.org"), [272], AT).text
     altered = text.replace("272", "273")
