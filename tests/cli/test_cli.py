@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
-import time
 
 import click
 import pytest
@@ -51,13 +51,15 @@ async def test_help_takes_little_longer_than_python_itself(alone: Shell) -> None
     async def quickest(*command: str) -> float:
         times = []
         for _ in range(4):
-            started = time.perf_counter()
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
             (await alone(command=command)).said(0)
-            times.append(time.perf_counter() - started)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         return min(times)
 
     own, bare = await quickest(sys.executable, "-m", "mailprefs", "--help"), await quickest(sys.executable, "-c", "import click")
-    sys.stdout.write(f"mailprefs --help: {own:.3f} s; python and click alone: {bare:.3f} s\n")
+    assert bare > 0
+    sys.stdout.write(f"mailprefs --help: {own:.3f} s of the processor; python and click alone: {bare:.3f} s\n")
     assert own < 4 * bare
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from time import perf_counter
+from time import process_time
 from urllib.parse import urlencode
 
 import pytest
@@ -223,9 +223,9 @@ def test_mending_never_raises(body: bytes) -> None:
     ids=["brackets", "objects", "an array without end", "one long string", "keys twice", "JSON in JSON"],
 )
 def test_mending_takes_time_that_grows_with_the_body(body: bytes) -> None:
-    began = perf_counter()
+    began = process_time()
     readings(unsigned(body))
-    assert perf_counter() - began < 5
+    assert process_time() - began < 5
 
 
 def test_json_in_json_is_mended_once() -> None:
@@ -233,9 +233,9 @@ def test_json_in_json_is_mended_once() -> None:
     text = "[[]"
     for _ in range(18):
         text = json.dumps([("[" * 1_200), text])
-    began = perf_counter()
+    began = process_time()
     readings(unsigned(text.encode()))
-    assert perf_counter() - began < 5
+    assert process_time() - began < 5
 
 
 def test_the_control_strict_reading_refuses_all_of_it() -> None:
