@@ -56,6 +56,9 @@ class Sheet(Protocol):
     def head(self, *more: str) -> bytes:
         """Return what stands above the rows, with further columns."""
 
+    def has(self, name: str) -> bool:
+        """True where a further column of this name would be the second one, to whoever passes over case."""
+
     def cut(self, buffer: bytes, *, last: bool) -> tuple[list[bytes], bytes]:
         """Return the whole rows at the beginning of a buffer, and the rest of it. Raises Unreadable where a row never ends."""
 
@@ -85,6 +88,7 @@ class Csv:
             raise Unreadable(f"the first line names more than {WIDE:,} columns")
         self.column = column
         self._wide, self._at = len(columns), columns.index(column)
+        self._names = frozenset(name.strip().casefold() for name in columns)
         self._bare = self._pattern(_BARE, b"(%b)" % _EMAIL)
         self._quoted = self._pattern(_QUOTED, b'("?)(%b)\\1' % _EMAIL)
 
@@ -100,6 +104,9 @@ class Csv:
 
     def head(self, *more: str) -> bytes:
         return b",".join([self._header, *(name.encode() for name in more)]) + b"\n"
+
+    def has(self, name: str) -> bool:
+        return name.casefold() in self._names
 
     def cut(self, buffer: bytes, *, last: bool) -> tuple[list[bytes], bytes]:
         if b'"' not in buffer:
@@ -152,6 +159,9 @@ class Ndjson:
 
     def head(self, *more: str) -> bytes:
         return b""
+
+    def has(self, name: str) -> bool:
+        return False  # it would take the other's place
 
     def cut(self, buffer: bytes, *, last: bool) -> tuple[list[bytes], bytes]:
         return _lines(buffer, last)

@@ -91,6 +91,15 @@ async def test_what_can_have_no_link_mints_none(alone: Shell) -> None:
     assert done.said(1, "the first line must name the columns").out == ""
 
 
+async def test_no_second_column_stands_beside_one_of_ours(alone: Shell) -> None:
+    """A mail tool that takes the first would send a link by which nobody can leave."""
+    for name in ("url", "URL", '" List_Id"'):
+        done = await alone("links", "newsletter", stdin=f"address,{name}\njane@example.org,https://example.org\n".encode())
+        assert done.said(1, "is called '(url|list_id)' already").out == ""
+    line = b'{"address": "jane@example.org", "url": "https://example.org"}\n'
+    assert json.loads((await alone("links", "newsletter", stdin=line)).said(0).out)["url"].startswith("https://go.")
+
+
 async def test_a_host_that_is_too_long_is_said_once_and_minted_all_the_same(alone: Shell) -> None:
     catalogue = alone.home / "mailprefs.toml"
     catalogue.write_text(catalogue.read_text().replace('"go.example.com"', '"unsubscribe.news.example.com"'))
