@@ -83,6 +83,7 @@ def _convert(library: Any, pipe: int, path: Path, columns: Sequence[str], scratc
     """
     config = {"threads": 1, "memory_limit": MEMORY, "temp_directory": scratch}
     with library.connect(":memory:", config=config) as connection:
+        connection.execute("set enable_progress_bar = false")  # after two seconds it would stand on stdout, among what is written there
         rows = connection.read_csv(
             f"/dev/fd/{pipe}",  # and no name in a folder: the two ends of one wait for each other to be opened
             header=False,

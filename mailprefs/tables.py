@@ -68,6 +68,7 @@ class Table:
         config = {"threads": 1, "memory_limit": parquet.MEMORY, "temp_directory": str(scratch)}
         try:
             with self._library.connect(":memory:", config=config) as connection:
+                connection.execute("set enable_progress_bar = false")  # else stdout has it after two seconds, among the rows
                 yield connection
         except self._library.IOException as error:  # of the disk: what is wrong with the file itself is no such error
             raise Misconfigured(f"a file of rows cannot be read or written: {error}") from None

@@ -31,6 +31,7 @@ async def made(path, rows):
         for n in range(0, rows, 1000):
             each = range(n, n + 1000)
             await sink(b"".join(b"person.%d@example.com,https://go.example.com/u/%0200x\\n" % (i, i) for i in each))
+        await asyncio.sleep(2.2 * (rows > 1000))  # from two seconds on DuckDB would show on stdout how far it is
 
 asyncio.run(made(sys.argv[1], 1000))
 idle = peak()
@@ -39,7 +40,7 @@ print((peak() - idle) / 1024)
 """
 
 
-def test_memory_does_not_follow_the_number_of_rows(tmp_path: Path) -> None:
+def test_memory_does_not_follow_the_number_of_rows_and_nothing_is_shown_of_them(tmp_path: Path) -> None:
     pytest.importorskip("duckdb")
     words = [sys.executable, "-c", _WRITING, str(tmp_path / "rows.parquet"), str(ROWS)]  # 96 MiB of rows
     done = subprocess.run(
@@ -73,7 +74,7 @@ def _pieces(whole: bytes, most: int) -> Iterator[bytes]:
         at += size
 
 
-@pytest.mark.timeout(8)
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize(
     ("columns", "row", "size", "why"),
     [
@@ -100,7 +101,7 @@ async def test_what_cannot_be_written_is_said_at_once_without_a_word_of_the_rows
     assert _open() == before
 
 
-@pytest.mark.timeout(8)
+@pytest.mark.timeout(60)
 async def test_who_breaks_off_leaves_no_thread_and_no_file_open(tmp_path: Path) -> None:
     """However often: each is broken off in the middle of a write, of which there is always one more."""
     pytest.importorskip("duckdb")

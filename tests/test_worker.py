@@ -338,7 +338,7 @@ async def test_sigterm_and_sigint_stop_it() -> None:
         stop = asyncio.Event()
         worker.heed_signals(stop)
         os.kill(os.getpid(), number)
-        await asyncio.wait_for(stop.wait(), 2)
+        await asyncio.wait_for(stop.wait(), 20)
         asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
         asyncio.get_running_loop().remove_signal_handler(signal.SIGINT)
 
