@@ -110,7 +110,7 @@ async def test_two_writers_of_one_contact_in_one_process_lose_nothing(box: Box) 
 async def test_two_writers_in_two_processes_may_and_one_more_assertion_mends_it(box: Box) -> None:
     """The control, and the limit of what the API allows: no write can be made conditional."""
     await held_as(box, choices={})
-    await box.faults({"fault": "slow", "seconds": 0.3}, {"fault": "slow", "seconds": 0})
+    await box.faults({"fault": "slow", "seconds": 1}, {"fault": "slow", "seconds": 0})
     first = asyncio.create_task(box.tell(True, [ADDRESS]))
     await asyncio.sleep(0.15)
     other = SES()
