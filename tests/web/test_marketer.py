@@ -170,13 +170,20 @@ async def test_odd_addresses_by_the_thousand_hold_up_nobody(
             assert len(next(each for each in (await answer.json()).values() if isinstance(each, list))) == len(texts)
         return time.monotonic() - began
 
-    waits = []
-    call = asyncio.create_task(called())
-    while not call.done():
-        began = time.monotonic()
-        async with http.get(f"{base}/healthz") as answer:
-            assert answer.status == 200
-        waits.append(time.monotonic() - began)
-    took = await call
-    assert took > 0.3, "the control: it is long work"
-    assert max(waits) < took / 3
+    async def longest_wait() -> float:
+        """How much of that work somebody else had to wait for at most."""
+        waits = []
+        call = asyncio.create_task(called())
+        while not call.done():
+            began = time.monotonic()
+            async with http.get(f"{base}/healthz") as answer:
+                assert answer.status == 200
+            waits.append(time.monotonic() - began)
+        took = await call
+        assert took > 0.3, "the control: it is long work"
+        return max(waits) / took
+
+    shares = [await longest_wait()]
+    while shares[-1] >= 1 / 3 and len(shares) < 6:  # a busy machine stalls now and then; work in one piece would each time
+        shares.append(await longest_wait())
+    assert min(shares) < 1 / 3
