@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import cache
@@ -42,6 +42,14 @@ def queries(room: str) -> Any:
 def text(room: str, name: str) -> str:
     """Return the SQL of one query with ``$n`` in place of its names, for asyncpg's own verbs where a call is hot or streams."""
     return str(getattr(queries(room), name).sql)
+
+
+def spelt(words: Iterable[str]) -> str:
+    """Return words, numbers or times as PostgreSQL spells an array, for a parameter that is cast to text first.
+
+    Of an array the driver asks of each value whether it is an array itself. ``null`` is one; no word may have a comma, a quote or a brace.
+    """
+    return f"{{{','.join(words)}}}"
 
 
 async def _no_reset(_connection: Any) -> None:

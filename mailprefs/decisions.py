@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from mailprefs.catalogue import Catalogue, Scope
-from mailprefs.db import Connection, queries
+from mailprefs.db import Connection, queries, spelt, text
 from mailprefs.errors import UnknownScope
 from mailprefs.words import Address, Channel, Decision, Reason, Stream
 
@@ -31,10 +31,10 @@ async def decide(connection: Connection, questions: Sequence[Question], catalogu
     """
     scopes = {name: _scope(catalogue, name) for name in {q.topic for q in questions}}
     known = [(q, s) for q in questions if (s := scopes[q.topic]) is not None]
-    rows = await _asked(connection, known, now)
-    denied = [q.address for (q, _), row in zip(known, rows, strict=True) if not row["allowed"]]
+    allowed, missing = await _places(connection, known, now)
+    denied = [q.address for n, (q, _) in enumerate(known) if n not in allowed]
     holds = await _holds(connection, denied, now) if denied else {}
-    answers = iter([_decision(q, s, row, holds, catalogue) for (q, s), row in zip(known, rows, strict=True)])
+    answers = iter([_decision(q, s, n in allowed, n in missing, holds, catalogue) for n, (q, s) in enumerate(known)])
     return [next(answers) if scopes[q.topic] is not None else _unknown(q) for q in questions]
 
 
@@ -86,36 +86,38 @@ def _scope(catalogue: Catalogue, topic: str) -> Scope | None:
     return None if scope.retired else scope
 
 
-async def _asked(connection: Connection, known: Sequence[tuple[Question, Scope]], now: datetime) -> list[Any]:
-    rows = queries("decisions").decide(
-        connection,
-        bucket=[q.address.bucket for q, _ in known],
-        key=[q.address.key for q, _ in known],
-        channel=[q.address.channel for q, _ in known],
-        scope=[s.number for _, s in known],
-        now=now,
+async def _places(connection: Connection, known: Sequence[tuple[Question, Scope]], now: datetime) -> tuple[set[int], set[int]]:
+    """Return at which places, from 0, the rule says yes, and at which the consent that is wanted is missing."""
+    ((allowed, missing),) = await connection.fetch(
+        text("decisions", "decide"),
+        spelt(str(q.address.bucket) for q, _ in known),
+        [q.address.key for q, _ in known],
+        spelt(q.address.channel or "null" for q, _ in known),
+        spelt(str(s.number) for _, s in known),
+        now,
     )
-    return [row async for row in rows]
+    return {n - 1 for n in allowed}, {n - 1 for n in missing}
 
 
 async def _holds(connection: Connection, addresses: Sequence[Address], now: datetime) -> Mapping[UUID, list[Any]]:
     holds: dict[UUID, list[Any]] = {}
-    rows = queries("decisions").holds(connection, bucket=[a.bucket for a in addresses], key=[a.key for a in addresses], now=now)
-    async for row in rows:
+    for row in await connection.fetch(text("decisions", "holds"), [a.bucket for a in addresses], [a.key for a in addresses], now):
         holds.setdefault(row["key"], []).append(row)
     return holds
 
 
-def _decision(question: Question, scope: Scope, row: Any, holds: Mapping[UUID, list[Any]], catalogue: Catalogue) -> Decision:
+def _decision(
+    question: Question, scope: Scope, allowed: bool, missing: bool, holds: Mapping[UUID, list[Any]], catalogue: Catalogue
+) -> Decision:
     doubt = question.unreadable and scope.stream is not Stream.TRANSACTIONAL
-    if row["allowed"] and not doubt:
+    if allowed and not doubt:
         return Decision(question.asked, question.topic, True)
     reasons = [
         Reason(name_of(catalogue, hold["scope"]), hold["cause"], hold["off_at"], hold["until"])
         for hold in holds.get(question.address.key, ())
         if hold["scope"] in scope.path
     ]
-    if not row["consented"]:
+    if missing:
         reasons.append(Reason(scope.name, "consent_missing"))
     if doubt:
         reasons.append(Reason(scope.name, "unreadable"))

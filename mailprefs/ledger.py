@@ -5,14 +5,14 @@ Who may set and lift what is ``docs/state.md`` §2: a table here, because the cl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
 
-from mailprefs.db import Connection, queries, text
+from mailprefs.db import Connection, queries, spelt, text
 from mailprefs.errors import NotEntitled
 from mailprefs.words import ADS, MARKETING, ROOT, Cause, Change, Door, Effect
 
@@ -143,27 +143,22 @@ async def record(connection: Connection, changes: Sequence[Change], *, now: date
 def _columns(changes: Sequence[Change]) -> tuple[list[Any] | str, ...]:
     """Turn rows into the parallel arrays that ``record`` takes, in its order.
 
-    Those of words, numbers and times alone are spelt as PostgreSQL spells arrays: the driver asks of each value whether it is an array
-    itself.
+    Those of words, numbers and times alone are spelt.
     """
     return (
-        _spelt(str(c.address.bucket) for c in changes),
+        spelt(str(c.address.bucket) for c in changes),
         [c.address.key for c in changes],
-        _spelt(c.address.channel or "null" for c in changes),
-        _spelt(str(c.scope) for c in changes),
-        _spelt(c.cause for c in changes),
-        _spelt(c.effect for c in changes),
-        _spelt(c.door for c in changes),
+        spelt(c.address.channel or "null" for c in changes),
+        spelt(str(c.scope) for c in changes),
+        spelt(c.cause for c in changes),
+        spelt(c.effect for c in changes),
+        spelt(c.door for c in changes),
         [c.by for c in changes],
-        _spelt("t" if is_own(c) else "f" for c in changes),
+        spelt("t" if is_own(c) else "f" for c in changes),
         [c.happened_at for c in changes],
-        _spelt(c.until.isoformat() if c.until else "null" for c in changes),
+        spelt(c.until.isoformat() if c.until else "null" for c in changes),
         [c.evidence for c in changes],
     )
-
-
-def _spelt(words: Iterable[str]) -> str:
-    return f"{{{','.join(words)}}}"
 
 
 def withdrawal(stop: Change, *, now: datetime) -> Change:

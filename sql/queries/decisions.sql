@@ -1,6 +1,9 @@
 -- name: decide
--- The rule for each (address, topic) asked, in order (sql/migrations/0019_planned.sql).
-select allowed, consented from decided(:bucket, :key, :channel, :scope, :now) order by n;
+-- The rule for each (address, topic) asked (sql/migrations/0019_planned.sql): at which places, from 1, it says yes, and at which consent is
+-- missing. Whoever is at no place is denied. Two arrays cost the driver a fifth of what a thousand rows do.
+select coalesce(array_agg(d.n) filter (where d.allowed), '{}') allowed,
+  coalesce(array_agg(d.n) filter (where not d.consented), '{}') missing
+from decided(:bucket::text::smallint[], :key, :channel::text::text[], :scope::text::int[], :now) d;
 
 -- name: holds
 -- Everything on hold for these addresses, the oldest first.
