@@ -70,7 +70,7 @@ FLOORS = {
     9: ("demo.stage",),
     9.1: ("demo.story",),
     9.2: ("demo",),
-    9.9: ("cli.saying",),
+    9.9: ("cli.saying", "cli.signals"),
     10: ("cli.opening",),
     10.05: ("cli.invite", "cli.suppressions"),
     10.1: (

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import os
 import select
-import signal
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, NoReturn
 import click
 
 from mailprefs import __version__
+from mailprefs.cli import signals
 from mailprefs.cli.saying import tell
 from mailprefs.errors import MailprefsError, Misconfigured, NotMintable, UnknownScope
 
@@ -50,8 +50,6 @@ _COMMANDS = {
     "hook": ("hooks", "How each account is heard; deliveries tried, replayed, kept aside."),
     "sandbox": ("operate", "Simulated provider endpoints on loopback, with faults on request."),
 }
-
-TERMINATED = 128 + signal.SIGTERM  # the exit status, as a shell has it
 
 
 class _Lazy(click.Group):
@@ -95,8 +93,7 @@ def main(prog_name: str = "mailprefs") -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # whatever the locale out there is called
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # as by Ctrl-C: no half of a file is left behind
+    signals.heed()
     status = _ended(prog_name)
     _let_go()
     sys.exit(status)
@@ -111,13 +108,13 @@ def _ended(prog_name: str) -> int:
         tell(said.getvalue().rstrip("\n").expandtabs(4))
         return 2
     except click.Abort:
-        return 130
+        return signals.INTERRUPTED
     except (Misconfigured, UnknownScope, NotMintable) as error:
         return _said(str(error), 2)
     except MailprefsError as error:
         return _said(str(error), 1)
     except KeyboardInterrupt:
-        return 130
+        return signals.INTERRUPTED
     except OSError as error:
         where = f"{error.filename}: " if isinstance(error.filename, str | os.PathLike) else ""
         return _said(f"{where}{error.strerror or type(error).__name__}{'' if where else f', at {_place(error)}'}", 1)

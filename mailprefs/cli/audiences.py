@@ -11,8 +11,9 @@ from typing import BinaryIO
 import click
 
 from mailprefs import audience, files, shapes
-from mailprefs.cli.opening import Opening, now, run
+from mailprefs.cli.opening import Opening, now
 from mailprefs.cli.saying import counting, many, tell
+from mailprefs.cli.signals import run
 from mailprefs.packing import Packing, Sink
 from mailprefs.shapes import Shape
 from mailprefs.spelling import COLUMNS, MINTED

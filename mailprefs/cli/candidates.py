@@ -17,8 +17,9 @@ import click
 
 from mailprefs import audience, crews, files, packing, shapes, sheets
 from mailprefs.candidates import Filter, Verdict
-from mailprefs.cli.opening import Opening, now, run
+from mailprefs.cli.opening import Opening, now
 from mailprefs.cli.saying import counting, tell, tell_column
+from mailprefs.cli.signals import run
 from mailprefs.crews import Crew, Keyed
 from mailprefs.errors import Unreadable
 from mailprefs.packing import Packing

@@ -10,12 +10,11 @@ from contextlib import suppress
 import click
 
 from mailprefs import telemetry, worker
+from mailprefs.cli.signals import INTERRUPTED
 from mailprefs.demo import staged, tell
 from mailprefs.demo.stage import Stage
 from mailprefs.errors import MailprefsError
 from mailprefs.settings import load
-
-INTERRUPTED = 130  # as a shell calls it
 
 
 @click.command("demo")

@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from mailprefs import outbox, reconcile, seals, telemetry
-from mailprefs.cli.opening import Opening, contents, now, run
+from mailprefs.cli.opening import Opening, contents, now
 from mailprefs.cli.saying import show, tell
+from mailprefs.cli.signals import run
 from mailprefs.errors import Unavailable, Unreadable
 from mailprefs.providers import engaged
 from mailprefs.providers.calling import session

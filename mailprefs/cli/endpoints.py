@@ -13,8 +13,9 @@ import click
 
 from mailprefs import webhooks
 from mailprefs.catalogue import Webhook
-from mailprefs.cli.opening import Opening, now, run
+from mailprefs.cli.opening import Opening, now
 from mailprefs.cli.saying import show, tell
+from mailprefs.cli.signals import run
 from mailprefs.webhooks import COUNTED, Progress
 
 

@@ -13,9 +13,10 @@ from uuid import UUID
 import click
 
 from mailprefs import exports, files, seals, shapes
-from mailprefs.cli.opening import Opening, now, run
+from mailprefs.cli.opening import Opening, now
 from mailprefs.cli.people import operator
 from mailprefs.cli.saying import many, show, tell
+from mailprefs.cli.signals import run
 from mailprefs.cli.suppressions import suppressions_
 from mailprefs.errors import Expired, Forged, NotMade, UnknownExport, Unreadable
 from mailprefs.exports import Export

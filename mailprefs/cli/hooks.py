@@ -17,8 +17,9 @@ from aiohttp import ClientError, ClientSession
 
 from mailprefs import db, inbox, mailroom, reception, shipped
 from mailprefs.catalogue import Account
-from mailprefs.cli.opening import Opening, contents, now, run
+from mailprefs.cli.opening import Opening, contents, now
 from mailprefs.cli.saying import show
+from mailprefs.cli.signals import run
 from mailprefs.cli.tryout import test
 from mailprefs.errors import Forged, Unavailable, Unreadable
 from mailprefs.inbox import Inbox

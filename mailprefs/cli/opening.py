@@ -5,15 +5,14 @@ What only a database needs is imported with it: minting waits for no provider.
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 from mailprefs import catalogue, settings, turning
 from mailprefs.addresses import Addresses
@@ -26,7 +25,6 @@ from mailprefs.settings import Settings
 if TYPE_CHECKING:
     from asyncpg import Connection
 
-Answer = TypeVar("Answer")
 _NO_DATABASE = (
     "there is no database in {home}. `mailprefs serve` makes one, and so do migrate, work and import; "
     "MAILPREFS_DATA names another place, MAILPREFS_CONFIG the catalogue that it lies beside, DATABASE_URL a PostgreSQL of yours."
@@ -130,8 +128,3 @@ def contents(file: Path) -> bytes:
 def now() -> datetime:
     """The machine's time: a command is a door."""
     return datetime.now(UTC)
-
-
-def run(coroutine: Coroutine[Any, Any, Answer]) -> Answer:
-    """Run a command's work to its end."""
-    return asyncio.run(coroutine)

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import click
 
 from mailprefs import ledger, outbox
-from mailprefs.cli.opening import Opening, now, run
+from mailprefs.cli.opening import Opening, now
 from mailprefs.cli.saying import counting, show, tell
+from mailprefs.cli.signals import run
 from mailprefs.outbox import Figures
 from mailprefs.words import BUCKETS
 

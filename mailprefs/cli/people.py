@@ -19,8 +19,9 @@ from mailprefs import bulk, decisions, foreign, ledger, rows
 from mailprefs.bulk import Import, Tally
 from mailprefs.catalogue import Catalogue
 from mailprefs.cli.invite import invited
-from mailprefs.cli.opening import Opening, now, run
+from mailprefs.cli.opening import Opening, now
 from mailprefs.cli.saying import counting, many, show, tell, tell_column
+from mailprefs.cli.signals import run
 from mailprefs.errors import Unreadable
 from mailprefs.foreign import Reading
 from mailprefs.rows import Rejects, Row

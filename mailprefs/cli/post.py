@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import click
 
 from mailprefs import telemetry
-from mailprefs.cli.opening import Opening, now, run
+from mailprefs.cli.opening import Opening, now
+from mailprefs.cli.signals import run
 from mailprefs.letters import Letter
 from mailprefs.mailroom import Mailroom
 

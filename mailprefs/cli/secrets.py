@@ -14,8 +14,9 @@ import click
 
 from mailprefs import apikeys, files
 from mailprefs.apikeys import Power
-from mailprefs.cli.opening import Opening, now, run
+from mailprefs.cli.opening import Opening, now
 from mailprefs.cli.saying import show, tell
+from mailprefs.cli.signals import run
 from mailprefs.errors import Misconfigured
 from mailprefs.links import KeyRing, KeyState
 

@@ -10,8 +10,9 @@ from typing import BinaryIO
 import click
 
 from mailprefs import files, suppressions
-from mailprefs.cli.opening import Opening, now, run
+from mailprefs.cli.opening import Opening, now
 from mailprefs.cli.saying import counting, many, tell
+from mailprefs.cli.signals import run
 from mailprefs.suppressions import COLUMNS, HASHED, Handover, Spelling
 
 

@@ -14,8 +14,9 @@ from yarl import URL
 
 from mailprefs import reception
 from mailprefs.catalogue import Account
-from mailprefs.cli.opening import Opening, now, run
+from mailprefs.cli.opening import Opening, now
 from mailprefs.cli.saying import show
+from mailprefs.cli.signals import run
 from mailprefs.db import Connection
 from mailprefs.errors import Forged, Misconfigured, Unavailable, Unreadable
 from mailprefs.providers import engaged, samples

@@ -15,7 +15,7 @@ from backports import zstd
 
 from mailprefs import ledger
 from mailprefs.addresses import Addresses
-from mailprefs.cli import TERMINATED
+from mailprefs.cli.signals import TERMINATED
 from mailprefs.words import Cause, Change, Door, Effect
 
 from .shell import PATIENCE, Shell

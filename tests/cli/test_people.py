@@ -16,7 +16,7 @@ import asyncpg
 
 from mailprefs import directory, ledger
 from mailprefs.addresses import Addresses
-from mailprefs.cli import TERMINATED
+from mailprefs.cli.signals import TERMINATED
 from mailprefs.directory import Entry
 from mailprefs.words import Cause, Change, Door, Effect
 
