@@ -147,7 +147,7 @@ def test_a_hundred_thousand_guesses_are_refused() -> None:
 
 
 @settings(deadline=None)
-@given(st.text(max_size=200))
+@given(st.text(max_size=200) | st.text(st.characters(max_codepoint=127), min_size=links.LENGTH, max_size=links.LENGTH))
 def test_any_text_is_read_or_forged_and_nothing_else(text: str) -> None:
     assert not accepted(text)
 
