@@ -37,7 +37,7 @@ async def written(path: Path, columns: Sequence[str]) -> AsyncIterator[Sink]:
     library, loop = duckdb(), asyncio.get_running_loop()
     # One hand reads while the other writes, and then closes. They are of this file alone: of those that all share, the last could be taken
     # by readers that wait for what none is left to write.
-    with tempfile.TemporaryDirectory(prefix="mailprefs-") as scratch, ThreadPoolExecutor(2) as hands:
+    with _scratch() as scratch, ThreadPoolExecutor(2) as hands:
         end, begin = os.pipe()
         file = os.fdopen(begin, "wb", 0)
         reading = loop.run_in_executor(hands, _read, library, end, path, columns, scratch)
@@ -56,6 +56,16 @@ async def written(path: Path, columns: Sequence[str]) -> AsyncIterator[Sink]:
             with suppress(Exception):
                 await asyncio.shield(reading)
         await reading
+
+
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder for what DuckDB has no memory for. Raises Misconfigured: what a disk refuses is no trouble of the database's."""
+    try:
+        return tempfile.TemporaryDirectory(prefix="mailprefs-")
+    except OSError as error:
+        raise Misconfigured(
+            f"Parquet wants a folder for what is on its way, and none can be made ({error.strerror}): TMPDIR names one"
+        ) from None
 
 
 def _all(file: Any, chunk: bytes) -> None:

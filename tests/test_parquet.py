@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -120,3 +121,11 @@ async def test_who_breaks_off_leaves_no_thread_and_no_file_open(tmp_path: Path) 
 
 def _open() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def test_a_folder_that_cannot_be_made_is_no_trouble_of_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("duckdb")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(Misconfigured, match=r"none can be made \(No such file or directory\)"):
+        async with parquet.written(tmp_path / "out.parquet", ["address"]):
+            raise AssertionError("there is nothing to write to")
