@@ -39,7 +39,7 @@ demo:
 
 # What is marked so on the text of a cluster; then every test on the PostgreSQL that comes along; then, on the system's own where there is
 # one, what is about SQL itself (docs/rooms.md has the rules). All are run, whatever one says; 5 is pytest's word for "none of these TESTS".
-PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadgroup -r fEs
+PYTEST = $(PY) -m pytest -n $(WORKERS) --dist loadgroup -r fEs
 SYSTEM := $(lastword $(wildcard /usr/lib/postgresql/15/bin /usr/lib/postgresql/16/bin /usr/lib/postgresql/17/bin /usr/lib/postgresql/18/bin))
 
 test: setup
@@ -53,6 +53,8 @@ test: setup
 	fi; \
 	exit $${failed:-0}
 
+# Each worker has databases of its own there, Citus a process for each, and every session one more to its own server: two need no setting.
+test-citus: WORKERS = 2
 test-citus: setup
 	@test -n '$(CITUS_URL)' || { printf '%s\n' 'This needs a PostgreSQL server with Citus, and a role that may make databases:' '' \
 	  '    make test-citus CITUS_URL=postgresql://postgres@localhost/postgres' '' >&2; exit 2; }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Coroutine, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import cycle
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -25,6 +27,7 @@ from mailprefs.shapes import Shape
 from mailprefs.words import Address, Cause, Change, Channel, Door, Effect
 
 from .citus import spread, stand_in, statements
+from .conftest import NOT_ON_A_CLUSTER, OF_ONE_SERVER
 
 SQL = shipped.folder("sql")
 
@@ -542,3 +545,17 @@ def test_the_script_is_one_statement_after_the_other() -> None:
     begun = [re.split(r"[($]", each.replace("function ", "function $"))[0].strip() for each in statements()]
     assert begun[:3] == ["select create_distributed_table"] * 2 + ["select create_reference_table"]
     assert {re.sub(r"view.*", "view", each) for each in begun[3:]} == {"create or replace function", "create or replace view", "do"}
+
+
+def test_no_test_that_runs_on_a_cluster_makes_a_trigger() -> None:
+    """Citus refuses it for every table that is spread [trigger.c: ErrorOutForTriggerIfNotSupported]."""
+    making = [
+        each.name
+        for path in Path(__file__).parent.rglob("test_*.py")
+        if path.stem not in NOT_ON_A_CLUSTER
+        for each in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
+        and any(re.search(REFUSED["a trigger"], one.value) for one in ast.walk(each) if isinstance(one, ast.Constant) and isinstance(one.value, str))
+    ]
+    assert len(making) > 3
+    assert [name for name in making if not name.startswith(OF_ONE_SERVER)] == []
