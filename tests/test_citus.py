@@ -555,7 +555,11 @@ def test_no_test_that_runs_on_a_cluster_makes_a_trigger() -> None:
         if path.stem not in NOT_ON_A_CLUSTER
         for each in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)
-        and any(re.search(REFUSED["a trigger"], one.value) for one in ast.walk(each) if isinstance(one, ast.Constant) and isinstance(one.value, str))
+        and any(
+            re.search(REFUSED["a trigger"], one.value)
+            for one in ast.walk(each)
+            if isinstance(one, ast.Constant) and isinstance(one.value, str)
+        )
     ]
     assert len(making) > 3
     assert [name for name in making if not name.startswith(OF_ONE_SERVER)] == []
