@@ -104,13 +104,16 @@ begin
   loop
     -- Citus plans most statements only when it is told the parameters, so a plan for any parameters is none; how a node plans is its own
     -- affair. A list of several columns that is joined is taken apart there by the type of its first, unless it is numbered. A lock that is
-    -- asked for is asked of every node, one after the other; who reads the table has the same lock, of the coordinator alone.
+    -- asked for is asked of every node, one after the other; who reads the table has the same lock, of the coordinator alone. A statement about
+    -- rows of several shards goes shard by shard, so whoever locks some in one statement after the other does as well, or they wait in a circle.
     execute replace(
       replace(
-        regexp_replace(
-          replace(f.whole, 'force_generic_plan', 'force_custom_plan'), E'\n SET (enable_\\w+|random_page_cost) TO [^\n]*', '', 'g'),
-        'unnest(p_bucket, p_key) u(bucket, key)', 'unnest(p_bucket, p_key) with ordinality u(bucket, key, n)'),
-      'lock table mapping in access share mode;', 'perform m.account from mapping m limit 1;');
+        replace(
+          regexp_replace(
+            replace(f.whole, 'force_generic_plan', 'force_custom_plan'), E'\n SET (enable_\\w+|random_page_cost) TO [^\n]*', '', 'g'),
+          'unnest(p_bucket, p_key) u(bucket, key)', 'unnest(p_bucket, p_key) with ordinality u(bucket, key, n)'),
+        'lock table mapping in access share mode;', 'perform m.account from mapping m limit 1;'),
+      E'order by u.bucket\n  loop', E'order by get_shard_id_for_distribution_column(\'push\', u.bucket), u.bucket\n  loop');
   end loop;
 end $everywhere$;
 

@@ -113,3 +113,7 @@ begin
   perform refuse_foreign_keys(table_name, null, null);
   insert into pg_dist_partition values (table_name, 'n', null, 0);
 end $$;
+
+-- [shard_pruning.c] The hashes of a column are cut into ranges of one length, and the shards are numbered in their order.
+create function pg_catalog.get_shard_id_for_distribution_column(table_name regclass, distribution_value smallint) returns bigint
+language sql immutable as $$ select (hashint2(distribution_value) + 2147483648) / (4294967296 / 32) $$;

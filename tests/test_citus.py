@@ -226,6 +226,30 @@ async def test_once_spread_whoever_reads_the_mappings_holds_them_until_the_end(
     await other.close()
 
 
+async def test_once_spread_what_is_settled_is_locked_shard_by_shard(
+    spreading: asyncpg.Connection, addresses: Addresses, now: datetime
+) -> None:
+    """As a statement that changes what several people are owed does it; on one server both go bucket by bucket."""
+    await know(spreading, [Entry(addresses.read(f"p{n}@example.org")) for n in range(40)], now=now)
+
+    async def settled() -> list[int]:
+        token, owed = uuid4(), "insert into push select bucket, 1, key, 272, 1, true, $1, $1, 1, '-infinity', $2, $3 from address"
+        await spreading.execute(owed, now, token, now + timedelta(hours=1))
+        rows = await spreading.fetch("select bucket, key, 272, 1 from push order by key")
+        done = [outbox.Fate.DONE.value] * len(rows)
+        spans = [timedelta(minutes=1), timedelta(minutes=15), timedelta(hours=72)]
+        await spreading.fetch(SETTLE, token, True, *zip(*rows, strict=True), done, done, now, *spans, now)
+        return [row[0] for row in await spreading.fetch("select bucket from told order by ctid")]
+
+    plain = await within(spreading, settled())
+    assert plain == sorted(plain)
+    await spread(spreading)
+    by_shard = await within(spreading, settled())
+    shards = [await spreading.fetchval("select get_shard_id_for_distribution_column('push', $1)", each) for each in by_shard]
+    assert shards == sorted(shards)
+    assert by_shard != plain
+
+
 # What is refused there; and what folds in a step of its own, since a statement that writes in a step is done step by step.
 ASKED_OF_ONE_SERVER = (
     *("exports.", "feed.", "webhooks.", "left_since", "reached_at", "summary_at"),
