@@ -17,8 +17,8 @@ from mailprefs.catalogue import Catalogue
 from mailprefs.links import KeyRing
 
 from .citus import spread, stand_in, statements
-from .planner import Catalog, Planner
-from .test_citus import THERE_REFUSED, answers
+from .planner import DELETE, UPDATE, Catalog, Planner
+from .test_citus import THERE_REFUSED, answers, within
 from .test_sql import QUERIES
 from .trees import Node, heard, nodes
 
@@ -99,6 +99,35 @@ async def test_some_of_the_text_of_one_server_it_would_not(
         "a sub-select of a spread table for each row of a list",
         "recursion over several shards",
     }
+
+
+async def test_what_records_changes_rows_in_the_shards_of_its_people_alone(
+    conn: asyncpg.Connection, shared_catalogue: Catalogue, addresses: Addresses, now: datetime
+) -> None:
+    """Each of several shards that a change is asked of is locked until the end [AcquireExecutorShardLocksForExecution].
+
+    Were it every shard, all writers would wait for one another, and two who have locked each other's people, in a circle.
+    """
+    await cluster(conn)
+    kept = await Catalog.of(conn)
+    plain = unpruned(kept, await within(conn, run(conn, answers(conn, shared_catalogue, addresses, now))))
+    assert len(plain) == 4, "the control: an update and a delete, in record_few and record_many"
+    await spread(conn)
+    assert unpruned(kept, await run(conn, answers(conn, shared_catalogue, addresses, now))) == set()
+
+
+def unpruned(catalog: Catalog, every: dict[str, list[Node]]) -> set[tuple[str, str]]:
+    """Which updates and deletes of what records name no buckets, by function and line."""
+    found = set()
+    for place, trees in every.items():
+        for tree in trees if "record_" in place else ():
+            for query in nodes(tree, "QUERY"):
+                if query["commandType"] in (UPDATE, DELETE) and not any(
+                    each["args"][0].get("varattno") == catalog.bucket[query["rtable"][int(query["resultRelation"]) - 1]["relid"]]
+                    for each in nodes(query["jointree"], "SCALARARRAYOPEXPR", deep=False)
+                ):
+                    found.add((place, query["commandType"]))
+    return found
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
