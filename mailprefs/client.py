@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import selectors
 import socket
 import ssl
@@ -34,6 +35,7 @@ CHANGES = 1_000  # of one request that changes something
 TIMEOUT = 5.0  # seconds for one request with all its tries
 LARGEST = 64 << 20  # bytes of an answer
 _CHUNK = 1 << 16  # bytes of it that are read at once
+_KEY = re.compile(r"mp_[\w-]*", re.ASCII)
 _AGAIN = (408, 429, 500, 502, 503, 504)  # statuses of an answer that may be another one in a moment
 
 Answer = TypeVar("Answer")
@@ -149,6 +151,17 @@ def _batches(asked: Iterable[Answer], most: int = BATCH) -> Iterator[list[Answer
         yield batch
 
 
+def _is_base(text: str) -> bool:
+    """True for a URL that questions can be put to."""
+    try:
+        found = urlsplit(text)
+        plain = found.path.isascii() and text.isprintable() and " " not in text
+        whole = found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
+        return plain and whole and found.username is None and not found.query + found.fragment  # a name would be a second proof
+    except ValueError:  # no such port, or half a bracket
+        return False
+
+
 @dataclass
 class _Place:
     """Where the service is, and how to get in."""
@@ -158,11 +171,10 @@ class _Place:
     timeout: float = TIMEOUT
 
     def __post_init__(self) -> None:
-        found = urlsplit(self.base)
-        if found.scheme not in ("http", "https") or not found.hostname or found.query or found.fragment:
+        if not _is_base(self.base):
             raise Misconfigured("the address of the service is a URL such as https://mailprefs.example.com")
-        if not self.key.startswith("mp_"):
-            raise Misconfigured("an API key begins with mp_; `mailprefs api-keys new links decide` makes one")
+        if not _KEY.fullmatch(self.key):  # with the end of its line, every refusal of the header would repeat it
+            raise Misconfigured("an API key begins with mp_, and no space is in it; `mailprefs api-keys new links decide` makes one")
         self.base = self.base.rstrip("/")
 
     @property

@@ -245,7 +245,19 @@ async def test_a_bounce_holds_back_what_must_not_wait_too(
         assert not await AsyncGuard(client, {"orders"}).may_send("kim@example.org", "orders")
 
 
-@pytest.mark.parametrize(("base", "key"), [("example.com", KEY), ("ftp://example.com", KEY), ("https://example.com", "secret")])
+@pytest.mark.parametrize(
+    ("base", "key"),
+    [
+        ("example.com", KEY),
+        ("ftp://example.com", KEY),
+        ("https://example.com:99999", KEY),
+        ("https://[::1", KEY),
+        ("https://example.com/a b", KEY),
+        ("https://secret@example.com", KEY),
+        ("https://example.com", "secret"),
+        ("https://example.com", "mp_secret\n"),
+    ],
+)
 def test_what_cannot_work_is_said_at_once(base: str, key: str) -> None:
     with pytest.raises(Misconfigured) as wrong:
         Client(base, key)
