@@ -59,6 +59,8 @@ class Crew:
             yield key(self._addresses, self._sheet, block)
             if rows >= self._large:
                 break
+        else:
+            return  # a pool begins a process of its own before it has any of ours
         with ExitStack() as stack:
             hands = min(HANDS, os.cpu_count() or 1)
             pool = ProcessPoolExecutor(hands, get_context("spawn"), _begin, (self._digest, self._sheet))

@@ -48,3 +48,30 @@ def test_a_crew_ends_with_whoever_leads_it_however_that_ends() -> None:
     process, _ = led()
     process.kill()
     assert process.communicate(timeout=60)[0] == ""  # read to its end: nobody has it open any more
+
+
+ALONE = """
+import asyncio, os, sys
+from pathlib import Path
+from mailprefs.crews import Crew
+from mailprefs.sheets import Csv
+
+async def main(large):
+    print(len([each async for each in Crew(b"k" * 32, Csv(b"address"), large=large).keyed(iter([[b"jane@example.org"]] * 3))]))
+    print(Path(f"/proc/self/task/{os.getpid()}/children").read_text())
+
+if __name__ == "__main__":
+    asyncio.run(main(int(sys.argv[1])))
+"""
+
+
+def test_a_file_that_is_not_large_begins_no_process_at_all() -> None:
+    """A pool has one before anything is asked of it, which counts what its processes share."""
+
+    def said(large: int) -> list[str]:
+        return subprocess.run(
+            [sys.executable, "-c", ALONE, str(large)], capture_output=True, text=True, timeout=60, check=True
+        ).stdout.split()
+
+    assert said(4) == ["3"]
+    assert len(said(2)) > 1, "the control"
