@@ -328,3 +328,22 @@ $new$);
     execute body;
   end loop;
 end $record$;
+
+-- What is joined to a list is asked of every shard, unless it is said beside it which buckets these are of.
+do $buckets$
+declare
+  f record;
+  joined text := (
+    select '(\mjoin (?:' || string_agg(d.logicalrelid::regclass::text, '|') || ') (\w+) on )\2\.bucket = (?!any\()'
+    from pg_dist_partition d
+    where d.partmethod = 'h');
+begin
+  for f in
+    select pg_get_functiondef(p.oid) whole
+    from pg_proc p
+    where p.pronamespace = current_schema()::regnamespace and pg_get_function_identity_arguments(p.oid) like '%p_bucket smallint[]%'
+    order by p.oid
+  loop
+    execute regexp_replace(f.whole, joined, '\1\2.bucket = any(p_bucket) and \2.bucket = ', 'g');
+  end loop;
+end $buckets$;

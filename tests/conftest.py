@@ -110,8 +110,6 @@ def links(ring: KeyRing) -> Links:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server to make databases on: MAILPREFS_TEST_DATABASE_URL, or our embedded one with the binaries of MAILPREFS_TEST_BINARIES."""
     if url := os.environ.get("MAILPREFS_TEST_DATABASE_URL"):
-        if CITUS:
-            _loaded(url)
         yield url
         return
     binaries = os.environ.get("MAILPREFS_TEST_BINARIES")
@@ -126,14 +124,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         runner.run(_admin(url, *(f"alter role {embedded.ROLE} {each}" for each in cheaply)))
         yield url
         runner.run(running.__aexit__(None, None, None))
-
-
-def _loaded(url: str) -> None:
-    """Give the database from which others are made and dropped the extension, one at a time: else no drop ends what Citus runs for each.
-
-    There is room for as many of these as for background processes; without it every new session begins with a warning.
-    """
-    asyncio.run(_admin(url, "select pg_advisory_lock(6)", "create extension if not exists citus"))
 
 
 def _verifier(password: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import asyncpg
@@ -30,6 +30,7 @@ from .citus import spread, stand_in, statements
 from .conftest import NOT_ON_A_CLUSTER, OF_ONE_SERVER
 
 SQL = shipped.folder("sql")
+Result = TypeVar("Result")
 
 
 @pytest.fixture
@@ -224,6 +225,23 @@ async def test_once_spread_whoever_reads_the_mappings_holds_them_until_the_end(
     async with other.transaction():
         await other.execute("lock table mapping in access exclusive mode nowait")  # and no longer
     await other.close()
+
+
+async def test_once_spread_what_is_asked_of_a_list_is_asked_of_the_shards_that_it_names(spreading: asyncpg.Connection) -> None:
+    """Else of all of them [shard_pruning.c: SAORestrictions], be it about one address."""
+    given = "select proname, pg_get_functiondef(oid) from pg_proc where pg_get_function_identity_arguments(oid) ~ 'p_bucket smallint\\[\\]'"
+    spread_out = "|".join(await about_addresses(spreading))
+    joined = rf"\bjoin (?:{spread_out}) (\w+) on \1\.bucket = (?!any\(p_bucket\))"
+
+    async def of_all() -> set[str]:
+        return {row[0] for row in await spreading.fetch(given) if re.search(joined, row[1])}
+
+    assert await of_all() >= {"fold", "decided", "record_few", "record_many"}
+    await spread(spreading)
+    assert await of_all() == set()
+    before = await spreading.fetch(given + " order by oid")
+    await spread(spreading)
+    assert await spreading.fetch(given + " order by oid") == before
 
 
 async def test_once_spread_what_is_settled_is_locked_shard_by_shard(
@@ -518,7 +536,7 @@ async def test_a_fault_in_the_text_of_a_cluster_is_found_out(
     assert await within(conn, answers(conn, shared_catalogue, addresses, now)) == plain
 
 
-async def within(conn: asyncpg.Connection, work: Coroutine[Any, Any, list[Any]]) -> list[Any]:
+async def within(conn: asyncpg.Connection, work: Coroutine[Any, Any, Result]) -> Result:
     """Return what work comes to, and undo it."""
     undone = conn.transaction()
     await undone.start()
