@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,6 +53,21 @@ def fresh(path: Path) -> BinaryIO:
             return special
         path.unlink(missing_ok=True)
         return _made(path)
+
+
+@contextmanager
+def scratch(folder: Path | None = None) -> Iterator[Path]:
+    """Lend a folder for what is on its way, in this one or in TMPDIR, and remove it with all that is in it.
+
+    Raises Misconfigured: what a disk refuses would be taken for trouble of the database.
+    """
+    try:
+        made = tempfile.TemporaryDirectory(prefix=".mailprefs-", dir=folder)
+    except OSError as error:
+        where = f"in {folder}" if folder else "where TMPDIR says"
+        raise Misconfigured(f"a folder for what is on its way cannot be made {where}: {error.strerror}") from None
+    with made as path:
+        yield Path(path)
 
 
 def _made(path: Path) -> BinaryIO:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from mailprefs.errors import Misconfigured
+from mailprefs import files
+from mailprefs.errors import Misconfigured, NotInstalled
 from mailprefs.packing import Sink
 
 MEMORY = "128MB"  # that DuckDB takes at most
@@ -20,11 +20,11 @@ BUFFER = 512 * 1024  # bytes that are read of the rows at once; a row may have h
 
 
 def duckdb() -> Any:
-    """Return the library. Raises Misconfigured where the extra is not installed."""
+    """Return the library. Raises NotInstalled where the extra is not."""
     try:
         import duckdb
     except ImportError:
-        raise Misconfigured("Parquet wants DuckDB. In the folder of mailprefs: .venv/bin/pip install '.[parquet]'") from None
+        raise NotInstalled("Parquet wants DuckDB. In the folder of mailprefs: .venv/bin/pip install '.[parquet]'") from None
     return duckdb
 
 
@@ -37,7 +37,7 @@ async def written(path: Path, columns: Sequence[str]) -> AsyncIterator[Sink]:
     library, loop = duckdb(), asyncio.get_running_loop()
     # One hand reads while the other writes, and then closes. They are of this file alone: of those that all share, the last could be taken
     # by readers that wait for what none is left to write.
-    with _scratch() as scratch, ThreadPoolExecutor(2) as hands:
+    with files.scratch() as scratch, ThreadPoolExecutor(2) as hands:
         end, begin = os.pipe()
         file = os.fdopen(begin, "wb", 0)
         reading = loop.run_in_executor(hands, _read, library, end, path, columns, scratch)
@@ -58,23 +58,13 @@ async def written(path: Path, columns: Sequence[str]) -> AsyncIterator[Sink]:
         await reading
 
 
-def _scratch() -> tempfile.TemporaryDirectory[str]:
-    """Return a folder for what DuckDB has no memory for. Raises Misconfigured: what a disk refuses is no trouble of the database's."""
-    try:
-        return tempfile.TemporaryDirectory(prefix="mailprefs-")
-    except OSError as error:
-        raise Misconfigured(
-            f"Parquet wants a folder for what is on its way, and none can be made ({error.strerror}): TMPDIR names one"
-        ) from None
-
-
 def _all(file: Any, chunk: bytes) -> None:
     left = memoryview(chunk)
     while left:
         left = left[file.write(left) :]
 
 
-def _read(library: Any, pipe: int, path: Path, columns: Sequence[str], scratch: str) -> None:
+def _read(library: Any, pipe: int, path: Path, columns: Sequence[str], scratch: Path) -> None:
     """Read a pipe to its end, or as far as it goes, and close it, so that no writer waits for somebody to read. Raises Misconfigured."""
     try:
         _convert(library, pipe, path, columns, scratch)
@@ -85,13 +75,13 @@ def _read(library: Any, pipe: int, path: Path, columns: Sequence[str], scratch: 
         os.close(pipe)
 
 
-def _convert(library: Any, pipe: int, path: Path, columns: Sequence[str], scratch: str) -> None:
+def _convert(library: Any, pipe: int, path: Path, columns: Sequence[str], scratch: Path) -> None:
     """Make Parquet of what comes through a pipe. Nothing in it is guessed: every column is text, and an empty text is no null.
 
     It reads "in parallel", by one thread: the other way it lets go of nothing that came through a pipe before the end, first in memory and
     then on disk. So no field may hold the end of a line: DuckDB refuses such rows, and `bulk` lets none in.
     """
-    config = {"threads": 1, "memory_limit": MEMORY, "temp_directory": scratch}
+    config = {"threads": 1, "memory_limit": MEMORY, "temp_directory": str(scratch)}
     with library.connect(":memory:", config=config) as connection:
         connection.execute("set enable_progress_bar = false")  # after two seconds it would stand on stdout, among what is written there
         rows = connection.read_csv(

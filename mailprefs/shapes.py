@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailprefs import parquet
+from mailprefs import files, parquet
 from mailprefs.audience import Format
 from mailprefs.errors import Unreadable
 from mailprefs.packing import Packer, Packing, Sink
@@ -93,8 +92,8 @@ async def delivered(shape: Shape, sink: Sink, scratch: Path | None = None) -> As
 
 @asynccontextmanager
 async def _parquet(columns: Sequence[str], sink: Sink, scratch: Path | None) -> AsyncIterator[Sink]:
-    with tempfile.TemporaryDirectory(prefix=".mailprefs-", dir=scratch) as folder:
-        path = Path(folder) / "rows.parquet"
+    with files.scratch(scratch) as folder:
+        path = folder / "rows.parquet"
         async with parquet.written(path, columns) as rows:
             yield _headless(rows)
         with path.open("rb") as file:

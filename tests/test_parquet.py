@@ -9,13 +9,16 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import pytest
 
-from mailprefs import parquet
+from mailprefs import parquet, shapes
 from mailprefs.errors import Misconfigured
+from mailprefs.packing import Sink
+from mailprefs.shapes import Shape
 
 MOST = 32  # MiB, beside what DuckDB itself takes when it is opened
 ROWS = 400_000
@@ -123,9 +126,17 @@ def _open() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
-async def test_a_folder_that_cannot_be_made_is_no_trouble_of_the_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("through", [parquet.written, lambda path, columns: shapes.delivered(Shape(columns, "parquet"), sinking)])
+async def test_a_folder_that_cannot_be_made_is_no_trouble_of_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, through: Callable[..., AbstractAsyncContextManager[Sink]]
+) -> None:
+    """Neither what DuckDB has no memory for, nor the file itself before it is whole."""
     pytest.importorskip("duckdb")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
-    with pytest.raises(Misconfigured, match=r"none can be made \(No such file or directory\)"):
-        async with parquet.written(tmp_path / "out.parquet", ["address"]):
+    with pytest.raises(Misconfigured, match="cannot be made where TMPDIR says: No such file or directory"):
+        async with through(tmp_path / "out.parquet", ("address",)):
             raise AssertionError("there is nothing to write to")
+
+
+async def sinking(chunk: bytes) -> None:
+    raise AssertionError("nothing is whole")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -104,19 +103,21 @@ def _of_table(topic: str, file: Path, column: str | None, output: Path | None, d
         raise click.UsageError("a Parquet file is answered by one: name it, with --output")
     _called((output, denied), shapes.PARQUET)
     table = Table(file)
-    with tempfile.TemporaryDirectory(prefix=".mailprefs-", dir=output.parent) as scratch:
-        texts, places, left, others = (Path(scratch) / name for name in ("texts", "places", "left", "others"))
+    with ExitStack() as stack:
+        outs = [stack.enter_context(files.whole(path)) if path else None for path in (output, denied)]  # both, or neither
+        scratch = stack.enter_context(files.scratch(output.parent))
+        texts, places, left, others = (scratch / name for name in ("texts", "places", "left", "others"))
         called = table.addresses(column, texts)
         tell_column(called, column)
-        with texts.open("rb") as source, places.open("wb") as out:
-            found = _Places(out, denied is not None)
+        with texts.open("rb") as source, places.open("wb") as aside:
+            found = _Places(aside, denied is not None)
             count = run(_filtered(topic, source, called, found))
         if found.seen != table.height:
             raise Unreadable("its rows cannot be told apart")  # by their places: one off, and all behind it would be another's
         table.split(places, left, others)
-        for part, to in ((left, output), (others, denied)):
-            if to is not None:
-                with part.open("rb") as whole, files.whole(to) as out:
+        for part, out in zip((left, others), outs, strict=True):
+            if out is not None:
+                with part.open("rb") as whole:
                     shutil.copyfileobj(whole, out)
     return count
 
