@@ -30,6 +30,9 @@ _MAIL = frozenset({"email", "emailaddress"})  # what others call it, once blanks
 _ANGLED = frozenset("<>")
 _NAMED = re.compile(r"([^<>]*)<\s*([^<>]*?)\s*>")  # RFC 5322 §3.4: display-name, angle-addr
 _ENDS = ("\n", "\r")
+_DECODER = json.JSONDecoder()
+_SAYING = re.compile(r"[^ \t\r\n:,]")  # in JSON: what is neither blank nor stands between two things
+_BEYOND = re.compile(r"[^\x00-\x7f]+")
 _BETWEEN = re.compile(r"[,;\s]")  # what stands between addresses where there are several
 BROKEN = (EOFError, OSError, UnicodeError, zlib.error, zstd.ZstdError)  # what a damaged archive can raise
 _UTF16 = "it is UTF-16, as spreadsheets write it: save it as CSV in UTF-8"
@@ -310,6 +313,33 @@ def _csv(row: Row, reason: str, columns: Sequence[str]) -> str:
 
 def _ndjson(row: Row, reason: str) -> str:
     line = "".join(row.came)
-    came = json.loads(line) if row.fields else {"line": line}
-    odd = row.wrong is not None  # then only escapes can say it
-    return json.dumps({**came, "row": row.number, "reason": reason}, ensure_ascii=odd) + "\n"
+    more: dict[str, str | int] = {"row": row.number, "reason": reason}
+    spelled = beside(line, row.fields, more) if row.fields else json.dumps({"line": line, **more}, ensure_ascii=False)
+    return (spelled if row.wrong is None else _escaped(spelled)) + "\n"
+
+
+def beside(line: str, names: Collection[str], more: Mapping[str, str | int]) -> str:
+    """Return a JSON object of these names with further members, in the places of those that are called as they are.
+
+    All else stays as it came: spelled anew, ``1e400`` would be ``Infinity``, which is no JSON, and a long number another one.
+    """
+    if more.keys().isdisjoint(names):
+        members = [line.strip()[1:-1].strip()] if names else []
+    else:
+        members = [spelled for name, spelled in _members(line) if name not in more]
+    return "{" + ", ".join([*members, json.dumps(more)[1:-1]]) + "}"
+
+
+def _members(line: str) -> Iterator[tuple[str, str]]:
+    """Give the members of what is known to be a JSON object: each by its name, and as it is spelled."""
+    end = line.index("{") + 1
+    while (found := _SAYING.search(line, end)) and found[0] == '"':
+        name, end = _DECODER.raw_decode(line, found.start())
+        if value := _SAYING.search(line, end):
+            _, end = _DECODER.raw_decode(line, value.start())
+        yield name, line[found.start() : end]
+
+
+def _escaped(spelled: str) -> str:
+    """Return JSON in ASCII: nothing else can say what is not UTF-8."""
+    return _BEYOND.sub(lambda found: json.dumps(found[0])[1:-1], spelled)

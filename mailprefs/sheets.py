@@ -16,7 +16,7 @@ from backports import zstd
 
 from mailprefs.columns import Plain
 from mailprefs.errors import Unreadable
-from mailprefs.rows import ADDRESS, BROKEN, LONGEST, TALLEST, WIDEST, Row, address_of, addressed, quoted, why
+from mailprefs.rows import ADDRESS, BROKEN, LONGEST, TALLEST, WIDEST, Row, address_of, addressed, beside, quoted, why
 
 PARQUET = b"PAR1"  # what such a file begins with
 PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # what archives begin with
@@ -188,12 +188,12 @@ class Ndjson:
 
     def beside(self, row: bytes, more: Mapping[str, str | int]) -> bytes:
         try:
-            came = json.loads(row)
+            came = self._read(row)
+            if isinstance(came, dict):
+                return beside(row.decode("utf-8-sig", "surrogatepass"), came, more).encode("utf-8", "surrogatepass")
         except (ValueError, RecursionError):
-            came = None
-        if not isinstance(came, dict):
-            came = {"line": row.decode("utf-8", "replace")}
-        return json.dumps({**came, **more}).encode()
+            pass
+        return json.dumps({"line": row.decode("utf-8", "replace"), **more}).encode()
 
 
 def unpacked(file: BufferedReader) -> BinaryIO:
@@ -249,6 +249,11 @@ class Cutter:
         if self._sheet is None:
             raise Unreadable("there is nothing in it")
         return self._sheet
+
+    @property
+    def held(self) -> int:
+        """How many bytes it holds back: of a row that is not whole yet."""
+        return len(self._rest)
 
     def take(self, chunk: bytes) -> list[bytes] | None:
         """Return the rows that are whole now; None while not even the first line is. Raises Unreadable for no header with the column."""

@@ -296,6 +296,13 @@ def test_rejected_objects_come_back_as_objects(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("address", ['"address":"x","n":1e400,"e":"é"', '"n":1e400,"e":"\\u00e9","row" : 7'])
+def test_a_rejected_object_is_spelled_as_it_came(tmp_path: Path, address: str) -> None:
+    [row] = parsed(f"{{{address}}}".encode(), tmp_path, "in.ndjson")
+    came = address.removesuffix(',"row" : 7').replace(",", ", " if "row" in address else ",")
+    assert rows.refused(row, "why", []).decode() == f'{{{came}, "row": 1, "reason": "why"}}\n'
+
+
 def test_without_a_reject_there_is_no_file_and_one_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     with Rejects(tmp_path / "none.csv", b"address\n"):
         pass

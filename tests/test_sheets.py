@@ -77,6 +77,30 @@ def test_a_reason_is_one_more_column_whatever_the_row_is(addresses: Addresses) -
     assert json.loads(Ndjson().beside(b"oops", {"reasons": "a:b"})) == {"line": "oops", "reasons": "a:b"}
 
 
+ODDLY = '"n" : 1e400,"m":1.50, "id": 12345678901234567890.12, "e":"\\u00e9é", "o":{"reasons":[ ]}, "x":NaN'
+
+
+@pytest.mark.parametrize(
+    ("row", "spelled"),
+    [
+        (f'{{ "address":"j@example.org",{ODDLY} }}\r', f'{{"address":"j@example.org",{ODDLY}, "reasons": "a:b"}}'),
+        (f'{{"reasons" : "old" , {ODDLY}}}', f'{{{ODDLY.replace(",", ", ").replace(",  ", ", ")}, "reasons": "a:b"}}'),
+        ('{"reasons":1}', '{"reasons": "a:b"}'),
+        ("{ }", '{"reasons": "a:b"}'),
+    ],
+)
+def test_what_a_json_row_says_is_given_back_as_it_is_spelled(row: str, spelled: str) -> None:
+    """Whoever reads floats and writes them again says Infinity for 1e400, which is no JSON, and another id: the control."""
+    assert Ndjson().beside(row.encode(), {"reasons": "a:b"}).decode() == spelled
+    anew = json.dumps({**json.loads(row), "reasons": "a:b"})
+    assert (anew == spelled) is (ODDLY not in row)
+
+
+@pytest.mark.parametrize("row", [b"[1]", b'{"n":1e400', b'{"address":"x","address":"y"}', b'{"n":\r1}', '{"n":1}'.encode("utf-16-le")])
+def test_what_is_no_row_is_given_back_as_a_line(row: bytes) -> None:
+    assert json.loads(Ndjson().beside(row, {"reasons": "a:b"})) == {"line": row.decode(), "reasons": "a:b"}
+
+
 def test_what_is_read_in_bulk_is_what_is_read_one_by_one(addresses: Addresses) -> None:
     """Every spelling that the bulk takes has the key of the slow way; the control is that most of them are taken, and these are not."""
     random = Random(1)

@@ -88,6 +88,15 @@ async def test_ndjson_and_a_column_of_another_name(shell: Shell, left: None) -> 
     (await shell("filter", "newsletter", stdin=text.replace(b"email", b"post"))).said(1, r"one alone 'email'\. --column")
 
 
+async def test_numbers_that_no_float_holds_come_back_as_they_came(shell: Shell, left: None) -> None:
+    row = '{{"address":"{}","n":1e400,"price":1.50}}\n'.format
+    text = "".join(row(f"{name}@example.org") for name in ("jane", "joe"))
+    done = await shell("filter", "newsletter", "--denied", "denied.ndjson", stdin=text.encode())
+    assert done.said(0).out == row("jane@example.org")
+    denied = (shell.home / "denied.ndjson").read_text()
+    assert denied == row("joe@example.org").replace("}", ', "reasons": "connective/marketing:complaint"}')
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [

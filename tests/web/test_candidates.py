@@ -57,6 +57,15 @@ async def test_ndjson_is_answered_as_ndjson_and_another_column_can_hold_the_addr
     assert found == [{**row, "reasons": why} for row, why in zip(rows, ["", LEFT, NOWHERE], strict=True)]
 
 
+async def test_numbers_that_no_float_holds_come_back_as_they_came(
+    base: str, http: ClientSession, bearer: dict[str, str], left: None
+) -> None:
+    body = "".join(f'{{"address":"{name}@example.org","n":1e400,"price":1.50}}\n' for name in ("jane", "joe"))
+    async with http.post(f"{base}{PATH}?rows=all", data=body, headers=bearer) as answer:
+        found = (await answer.text()).splitlines()
+    assert found == [f'{line[:-1]}, "reasons": "{why}"}}' for line, why in zip(body.splitlines(), ["", LEFT], strict=True)]
+
+
 @pytest.mark.parametrize("key", ["email", "Email Address", "post"])
 async def test_a_column_that_is_obviously_meant_is_read_and_nobody_is_denied_for_want_of_one(
     base: str, http: ClientSession, bearer: dict[str, str], left: None, key: str
