@@ -87,7 +87,8 @@ async def page(
 ) -> tuple[list[Left], Cursor, bool]:
     """Return who left next, where a reader then stands, and whether there is more to look at now.
 
-    Raises NotMade, Expired, NotOnACluster, and Outdated for a topic whose own rule changed: then more have left than the ledger says.
+    Raises NotMade, Expired, NotOnACluster, and Outdated for a topic whose own rule changed, so that more have left than the ledger says,
+    or where the database was restored, so that nobody knows who left after what the export saw.
     """
     topic = catalogue.by_number.get(export.scope)
     if export.state(now) == "expired":
@@ -100,7 +101,9 @@ async def page(
     where = cursor or Cursor(export.snapshot)
     horizon = await _horizon(connection)
     upto = where.upto or horizon
-    if max(map(_xmax, (where.after, upto, export.snapshot))) > _xmax(horizon):
+    if _xmax(export.snapshot) > _xmax(horizon):
+        raise Outdated("the database was restored since the export was made. Make a new one.")
+    if max(map(_xmax, (where.after, upto))) > _xmax(horizon):
         raise Unreadable("that is a cursor of another database, or of this one before it was restored")
     position, bucket, key, evidence = where.place
     asked = {"after": where.after, "upto": upto, "position": str(position), "bucket": bucket, "key": key, "evidence": evidence}

@@ -210,6 +210,8 @@ async def test_a_cursor_from_before_a_restore_is_refused(
         await leaving.page(conn, export, shared_catalogue, Cursor("9000000:9000000:"), now=now)
     with pytest.raises(Unreadable, match="restored"):  # in the middle of what it was reading
         await leaving.page(conn, export, shared_catalogue, Cursor("3:3:", "9000000:9000000:", (1, 3, UUID(int=5), "1")), now=now)
+    with pytest.raises(Outdated, match="restored"):  # whoever begins again is told what would help
+        await leaving.page(conn, replace(export, snapshot="9000000:9000000:"), shared_catalogue, None, now=now)
 
 
 async def test_no_reader_stands_on_what_a_crash_would_undo(
