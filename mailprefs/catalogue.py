@@ -303,20 +303,23 @@ class Catalogue(_Entry):
 
     def scope(self, name: str) -> Scope:
         """Return the scope that a name means: ``brand/topic``, ``brand``, ``*``, or a topic alone where that is unique."""
-        if found := self._by_name.get(name):
-            return found
-        alone = [s for s in self.scopes if s.name.endswith(f"/{name}")]
-        if len(alone) == 1:
-            return alone[0]
-        if alone:
-            raise UnknownScope("that name is in more than one brand; write it as brand/topic")
-        raise UnknownScope(f"no such scope; there are: {', '.join(s.name for s in self.scopes)}")
+        if (found := self._named(name)) is None:
+            raise UnknownScope(f"no such scope; there are: {', '.join(s.name for s in self.scopes)}")
+        return found
 
     def topic(self, name: str) -> Scope:
         """Return the topic that a name means. Raises UnknownScope."""
-        if not (scope := self.scope(name)).is_topic:
-            raise UnknownScope(f"that is no topic; there are: {', '.join(s.name for s in self.topics)}")
+        if (scope := self._named(name)) is None or not scope.is_topic:
+            raise UnknownScope(f"{'that is no' if scope else 'no such'} topic; there are: {', '.join(s.name for s in self.topics)}")
         return scope
+
+    def _named(self, name: str) -> Scope | None:
+        if found := self._by_name.get(name):
+            return found
+        alone = [scope for scope in self.scopes if scope.name.endswith(f"/{name}")]
+        if len(alone) > 1:
+            raise UnknownScope("that name is in more than one brand; write it as brand/topic")
+        return alone[0] if alone else None
 
     @cached_property
     def topics(self) -> tuple[Scope, ...]:

@@ -149,8 +149,8 @@ class KeyRing:
             return cls.parse(path.read_text(encoding="ascii"))
         except FileNotFoundError:
             raise Misconfigured(
-                f"{named} does not exist. Restore it from your copy (MAILPREFS_KEYS names another place); "
-                "only before the very first start, `mailprefs keys new` makes one."
+                f"{named} does not exist. It lies beside mailprefs.toml: go there, or let MAILPREFS_KEYS name it. If it is lost, "
+                "restore it from your copy; only before the very first start, `mailprefs keys new` makes one."
             ) from None
         except (OSError, ValueError) as error:  # ValueError: not ASCII, or a NUL in the path
             raise Misconfigured(f"{named} cannot be read: {type(error).__name__}") from None

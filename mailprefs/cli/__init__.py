@@ -28,7 +28,7 @@ _COMMANDS = {
     "serve": ("service", "Serve links, webhooks and the API."),
     "work": ("service", "Tell the providers what they have not heard."),
     "keys": ("secrets", "Make, show and retire signing keys."),
-    "api-keys": ("secrets", "Make, show and revoke keys for /v1 and the console."),
+    "api-keys": ("secrets", "Make, show and revoke keys for the API."),
     "link": ("mint", "Mint the link and the headers for one recipient."),
     "links": ("mint", "Mint them for a file of recipients, streaming, without database or network."),
     "check": ("mint", "Check a message: headers, DKIM, visible link, postal address."),

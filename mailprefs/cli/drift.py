@@ -79,9 +79,7 @@ def _show(report: Mapping[str, Any]) -> None:
 
 
 async def _compared(opening: Opening, name: str, fix: bool, shrunk: bool) -> Sequence[Report]:
-    account = opening.catalogue.account_named(name)
-    if account is None:
-        raise click.BadParameter(f"no such account; there are: {', '.join(each.name for each in opening.catalogue.account)}")
+    account = opening.account(name)
     provider, credential = engaged(account, opening.settings)
     async with opening.connected() as connection, session(1) as http:
         number = (await outbox.accounts(connection))[name]

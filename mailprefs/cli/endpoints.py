@@ -14,12 +14,12 @@ import click
 from mailprefs import webhooks
 from mailprefs.catalogue import Webhook
 from mailprefs.cli.opening import Opening, now
-from mailprefs.cli.saying import show, tell
+from mailprefs.cli.saying import Whole, show, tell
 from mailprefs.cli.signals import run
 from mailprefs.webhooks import COUNTED, Progress
 
 
-@click.group("webhook")
+@click.group("webhook", cls=Whole)
 def webhook_() -> None:
     """What your own systems have heard of our changes: where each stands; one tried out, or told once more."""
 

@@ -15,7 +15,7 @@ import click
 from mailprefs import exports, files, seals, shapes
 from mailprefs.cli.opening import Opening, now
 from mailprefs.cli.people import operator
-from mailprefs.cli.saying import many, show, tell
+from mailprefs.cli.saying import Whole, many, show, tell
 from mailprefs.cli.signals import run
 from mailprefs.cli.suppressions import suppressions_
 from mailprefs.errors import Expired, Forged, NotMade, UnknownExport, Unreadable
@@ -28,7 +28,7 @@ SHOWN = 50  # exports in a list
 _BESIDE = ".manifest.json"  # behind the file's name
 
 
-@click.group("export")
+@click.group("export", cls=Whole)
 def export_() -> None:
     """Audiences that are made once and kept, with a signed manifest."""
 
@@ -38,7 +38,7 @@ export_.add_command(suppressions_)
 
 @export_.command("new")
 @click.argument("topic")
-@click.option("--purpose", required=True, help="What it is for. Signed, and kept for ever: nothing about a person.")
+@click.option("--purpose", required=True, help="What it is for, in one line. Signed, and kept for ever: nothing about a person.")
 @click.option("--channel", type=click.Choice([each.value for each in Channel]), default="email", show_default=True)
 @click.option("--format", "format_", type=click.Choice(shapes.FORMATS), default="csv", show_default=True)
 @click.option("--columns", default="address", show_default=True, help=f"Some of {', '.join(COLUMNS)}, with commas.")
@@ -56,7 +56,7 @@ def new(
         opening, at = Opening(), now()
         scope = opening.catalogue.topic(topic)
         async with opening.connected() as connection:
-            said = {"purpose": purpose.strip()[:200], "requester": f"operator {operator()}"}
+            said = {"purpose": purpose, "requester": f"operator {operator()}"}
             return await exports.ask(connection, scope, Channel(channel), shape, **said, expires_at=at + timedelta(days=days), now=at)
 
     click.echo(run(asked()))
@@ -76,11 +76,12 @@ def every(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows))
         return
+    if not rows:
+        tell("no export was asked for yet: `mailprefs export new` asks for one")
     for row in rows:
         count = "" if row["count"] is None else many(row["count"], "address", "addresses")
-        show(
-            f"{row['id']}  {row['state']:<8} {row['asked_at'][:16]}Z  {row['topic']:<28} {count:<22} {row['purpose']} ({row['requester']})"
-        )
+        whose = f"{row['purpose']} ({row['requester']}){': ' + row['why'] if row['why'] else ''}"
+        show(f"{row['id']}  {row['state']:<8} {row['asked_at'][:16]}Z  {row['topic']:<28} {count:<22} {whose}")
 
 
 def _row(export: Export, topic: str, at: datetime) -> dict[str, Any]:

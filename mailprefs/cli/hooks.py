@@ -18,7 +18,7 @@ from aiohttp import ClientError, ClientSession
 from mailprefs import db, inbox, mailroom, reception, shipped
 from mailprefs.catalogue import Account
 from mailprefs.cli.opening import Opening, contents, now
-from mailprefs.cli.saying import show
+from mailprefs.cli.saying import NO_ACCOUNT, Whole, show, tell
 from mailprefs.cli.signals import run
 from mailprefs.cli.tryout import test
 from mailprefs.errors import Forged, Unavailable, Unreadable
@@ -63,7 +63,7 @@ def _section(provider: str, title: str) -> Iterator[str]:
     yield from (found[1].rstrip() if found else "").splitlines()
 
 
-@click.group("hook")
+@click.group("hook", cls=Whole)
 def hook_() -> None:
     """How each account is heard, and deliveries once more: tried, replayed, kept aside, confirmed."""
 
@@ -85,13 +85,15 @@ def accounts(account: str | None, as_json: bool) -> int:
         click.echo(json.dumps({"accounts": [_told(each, at) for each in receptions]}, default=lambda moment: moment.isoformat()))
     for each in () if as_json else receptions:
         show(_said(each, at))
+    if not receptions and not as_json:
+        tell(NO_ACCOUNT)
     return 1 if any(each.unusual(at) for each in receptions) else 0
 
 
 async def _receptions(opening: Opening, account: str | None) -> list[Reception]:
     """Return how one account is received, or each, and plain mail too if there was any."""
     if account and account != mailroom.NAME:
-        _account(opening, account)
+        opening.account(account)
     names = [account] if account else [*(each.name for each in opening.catalogue.account), mailroom.NAME]
     async with opening.connected() as connection:
         found = await reception.figures(connection, names)
@@ -166,9 +168,12 @@ def kept(account: str | None, id: str | None) -> int:
         raw = run(_raw(account, id))
         sys.stdout.buffer.write(raw or b"")
         return 0 if raw is not None else 1
-    for row in run(_kept(account)):
+    rows = run(_kept(account))
+    for row in rows:
         when = f"{row['received_at']:%Y-%m-%d %H:%M:%S}Z"
         click.echo(f"{when}  {row['account']:<20} {row['reason']:<26} {row['bytes']:>8} bytes  {row['id'][:16]}")
+    if not rows:
+        tell("nothing is kept aside")
     return 0
 
 
@@ -196,7 +201,7 @@ def confirm(file: Path, account: str) -> int:
 
 async def _confirmed(name: str, body: bytes) -> None:
     opening = Opening()
-    provider, credential = engaged(_account(opening, name), opening.settings)
+    provider, credential = engaged(opening.account(name), opening.settings)
     async with session(1) as http:
         await subscribe(http, provider, credential, body)
 
@@ -216,7 +221,7 @@ async def subscribe(http: ClientSession, provider: Ear, credential: Credential, 
 
 async def _replayed(name: str, delivery: Delivery, dry_run: bool) -> tuple[Heard, int]:
     opening = Opening()
-    account = _account(opening, name)
+    account = opening.account(name)
     provider, credential = engaged(account, opening.settings)
     async with session(1) as http:
         heard = await listen(provider, credential, delivery, http)
@@ -231,13 +236,6 @@ async def _replayed(name: str, delivery: Delivery, dry_run: bool) -> tuple[Heard
             raise
         await (transaction.rollback() if dry_run else transaction.commit())
     return heard, added
-
-
-def _account(opening: Opening, name: str) -> Account:
-    account = opening.catalogue.account_named(name)
-    if account is None:
-        raise click.BadParameter(f"no such account: {name}")
-    return account
 
 
 def _captured(raw: bytes) -> Delivery:

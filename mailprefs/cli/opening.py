@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from mailprefs import catalogue, settings, turning
 from mailprefs.addresses import Addresses
-from mailprefs.catalogue import Catalogue, Scope
-from mailprefs.cli.saying import tell
+from mailprefs.catalogue import Account, Catalogue, Scope
+from mailprefs.cli.saying import no_account, tell
 from mailprefs.errors import Misconfigured, Unavailable, Unreadable
 from mailprefs.links import KeyRing, Links, by_brand
 from mailprefs.settings import Settings
@@ -48,6 +48,12 @@ class Opening:
     @cached_property
     def addresses(self) -> Addresses:
         return Addresses(self.ring.digest)
+
+    def account(self, name: str) -> Account:
+        """Return an account of the catalogue. Raises BadParameter, which says which there are."""
+        if (found := self.catalogue.account_named(name)) is None:
+            raise no_account(name, [each.name for each in self.catalogue.account])
+        return found
 
     def links(self, topic: Scope) -> Links:
         return by_brand(self.catalogue.brand, self.ring)[topic.brand]

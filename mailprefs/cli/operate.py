@@ -9,7 +9,7 @@ import click
 
 from mailprefs import ledger, outbox
 from mailprefs.cli.opening import Opening, now
-from mailprefs.cli.saying import counting, show, tell
+from mailprefs.cli.saying import NO_ACCOUNT, Whole, counting, no_account, show, tell
 from mailprefs.cli.signals import run
 from mailprefs.outbox import Figures
 from mailprefs.words import BUCKETS
@@ -20,9 +20,10 @@ from mailprefs.words import BUCKETS
 @click.option("--json", "as_json", is_flag=True, help="For a program to read.")
 def sync_(account: str | None, as_json: bool) -> int:
     """What each account (or ACCOUNT) still has to hear, and since when. Exit 1 while anything waits."""
-    figures = [each for each in run(_figures()) if account in (None, each.account)]
+    known = run(_figures())
+    figures = [each for each in known if account in (None, each.account)]
     if account and not figures:
-        raise click.BadParameter(f"no such account: {account}")
+        raise no_account(account, [each.account for each in known])
     if as_json:
         click.echo(json.dumps({"accounts": [each.shown for each in figures]}))
     for each in () if as_json else figures:
@@ -30,6 +31,8 @@ def sync_(account: str | None, as_json: bool) -> int:
         due = f", due by {each.next_deadline_at:%Y-%m-%d %H:%M}Z" if each.next_deadline_at else ""
         late = f", {each.late} LATE" if each.late else ""
         show(f"{each.account:<24} {each.waiting} waiting{oldest}{due}{late}, {each.dead} refused, {each.no_address} known by key only")
+    if not known and not as_json:
+        tell(NO_ACCOUNT)
     return 1 if any(each.waiting for each in figures) else 0
 
 
@@ -38,7 +41,7 @@ async def _figures() -> list[Figures]:
         return await outbox.sync(connection, now=now())
 
 
-@click.group("ledger")
+@click.group("ledger", cls=Whole)
 def ledger_() -> None:
     """Prove that every summary is what its ledger says."""
 

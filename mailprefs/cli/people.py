@@ -29,6 +29,7 @@ from mailprefs.words import MARKETING, Cause, Change, Decision, Door, Effect
 
 _CAUSES = [cause.value for cause in Cause if not cause.ends]
 _EVIDENCE = "Where the reason is written down, such as a ticket's number. Kept for ever: nothing about the person."
+_STRANGE = ", and is no provider's that is known"
 FEW = 20  # columns that are warned about
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True)
 
@@ -55,7 +56,7 @@ def import_(what: str, file: Path, rejects: Path | None, scope: str | None, dry_
         click.echo(json.dumps(asdict(tally)))
     else:
         ending = " (dry run: nothing was kept)" if dry_run else ""
-        tell(f"{many(tally.read, 'row', 'rows')} read, {tally.accepted} accepted, {tally.added} of them new{ending}")
+        tell(f"{many(tally.read, 'row', 'rows')} read, {tally.accepted:,} accepted, {tally.added:,} of them new{ending}")
     if tally.rejected:
         refused = many(tally.rejected, "row was refused and is", "rows were refused and are")
         tell(f"{refused} in {rejects}, each with its reason")
@@ -123,7 +124,7 @@ def _judged(what: str, columns: Sequence[str]) -> None:
         tell(f"read as {origin.name}")
     elif columns and (missing := [name for name in bulk.MUST[what][1:] if name not in columns]):
         raise Unreadable(
-            f"the first line names no column {' and none '.join(map(repr, missing))}, and is no provider's that is known: "
+            f"the first line names no column {' and none '.join(map(repr, missing))}{_STRANGE if what == 'suppressions' else ''}: "
             f"`import {what}` wants {', '.join(bulk.MUST[what])} (docs/imports.md)"
         )
     elif columns:

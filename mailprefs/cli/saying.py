@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
 import click
 
 from mailprefs.rows import ADDRESS
+
+NO_ACCOUNT = "there is no account: write [[account]] with name, provider, brand and secrets into the catalogue (docs/providers)"
 
 
 def plain(text: str) -> str:
@@ -22,6 +24,14 @@ def plain(text: str) -> str:
 def lines(text: str) -> str:
     """Return a text of several lines, each of them plain."""
     return "\n".join(map(plain, text.split("\n")))
+
+
+class Whole(click.Group):
+    """A group whose help says of each command the whole of its first sentence, over as many lines as that takes."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.get_short_help_str(limit=400)) for name, command in sorted(self.commands.items())])
 
 
 def show(line: str) -> None:
@@ -38,6 +48,11 @@ def tell_column(called: str, asked: str | None = None) -> None:
     """Say which column the addresses are read from, where nobody asked for it and it is not called so."""
     if asked is None and called != ADDRESS:
         tell(f"the addresses are read from the column {called!r}")
+
+
+def no_account(name: str, known: Sequence[str]) -> click.BadParameter:
+    """Return what is said to whoever names an account that is not there."""
+    return click.BadParameter(f"no such account: {name}; there are: {', '.join(known) or 'none'}")
 
 
 def many(count: int, one: str, more: str) -> str:

@@ -15,13 +15,13 @@ import click
 from mailprefs import apikeys, files
 from mailprefs.apikeys import Power
 from mailprefs.cli.opening import Opening, now
-from mailprefs.cli.saying import show, tell
+from mailprefs.cli.saying import Whole, show, tell
 from mailprefs.cli.signals import run
 from mailprefs.errors import Misconfigured
 from mailprefs.links import KeyRing, KeyState
 
 
-@click.group("keys")
+@click.group("keys", cls=Whole)
 def keys_() -> None:
     """Make, show and retire signing keys. Many verify, one mints; no link ever dies with its key's retirement."""
 
@@ -90,9 +90,9 @@ def write_ring(path: Path, ring: KeyRing, *, fresh: bool = False) -> None:
         file.write(ring.dumped().encode("ascii"))
 
 
-@click.group("api-keys")
+@click.group("api-keys", cls=Whole)
 def api_keys_() -> None:
-    """Make, show and revoke keys for /v1 and the console."""
+    """Make, show and revoke keys for the API."""
 
 
 @api_keys_.command("new")
@@ -125,6 +125,8 @@ def every_api_key(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, default=str))
         return
+    if not rows:
+        tell("no key was made yet: `mailprefs api-keys new` makes one")
     for row in rows:
         state = "revoked" if row["revoked_at"] else f"until {row['expires_at']:%Y-%m-%d}" if row["expires_at"] else "holds"
         powers = " ".join(row["scopes"]) if isinstance(row["scopes"], list) else ""

@@ -75,9 +75,7 @@ def test(account: str, kind: str, url: str | None, public: bool, signed_by: Path
     must be refused. Exit 1 if it did not come out as it should.
     """
     opening = Opening()
-    known = opening.catalogue.account_named(account)
-    if known is None:
-        raise click.BadParameter(f"no such account: {account}")
+    known = opening.account(account)
     provider, credential = engaged(known, opening.settings)
     if signed_by:
         credential = replace(credential, secrets={**credential.secrets, TRY_OUT: signed_by.read_text(encoding="utf-8", errors="replace")})

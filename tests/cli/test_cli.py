@@ -75,6 +75,17 @@ def test_every_command_is_there_and_says_what_it_does(name: str) -> None:
     assert len(short) < 90
 
 
+@pytest.mark.parametrize("name", ["keys", "api-keys", "export", "webhook", "ledger", "hook"])
+def test_a_group_of_commands_says_of_each_a_whole_sentence_on_a_narrow_terminal(name: str) -> None:
+    context = click.Context(cli.commands, info_name="mailprefs", terminal_width=80)
+    group = cli.commands.get_command(context, name)
+    assert isinstance(group, click.Group)
+    shown = " ".join(group.get_help(click.Context(group, info_name=name, parent=context, terminal_width=80)).split())
+    for command in group.commands.values():
+        assert command.help
+        assert f" {command.name} {' '.join(command.help.split()).split('. ')[0].rstrip('.')}" in shown
+
+
 async def test_a_mistake_in_a_command_is_said_with_the_way_out(alone: Shell) -> None:
     cases = {
         ("lnik",): "No such command 'lnik'",
@@ -92,6 +103,8 @@ async def test_a_mistake_in_a_command_is_said_with_the_way_out(alone: Shell) -> 
         ("serve", "--only", "public,attic"): "no such part: attic; there are: public",
         ("serve", "--only", ""): "no such part",
         ("sandbox", "pigeon"): "no sandbox for pigeon",
+        ("hook", "test", "pigeon"): "no such account: pigeon; there are: sendgrid-main, sendgrid-second",
+        ("reconcile", "pigeon"): "no such account: pigeon; there are: sendgrid-main, sendgrid-second",
         ("provider", "pigeon"): "no such provider or account: pigeon",
         (): "Usage: mailprefs",
     }
@@ -103,7 +116,7 @@ async def test_what_is_missing_is_said_with_what_to_do(alone: Shell) -> None:
     link = ("link", "jane@example.org", "newsletter")
     gone, refused, unset = {"MAILPREFS_KEYS": "gone.json"}, {"MAILPREFS_CONFIG": "gone.toml"}, {"DATABASE_URL": "canary-password"}
     cases: list[tuple[tuple[str, ...], dict[str, str], int, str]] = [
-        (link, gone, 2, r"the key ring gone\.json does not exist\. Restore it from your copy.*`mailprefs keys new` makes one"),
+        (link, gone, 2, r"ring gone\.json does not exist\. It lies beside mailprefs\.toml: go there.*`mailprefs keys new` makes one"),
         (("keys", "list"), gone, 2, "`mailprefs keys new` makes one"),
         (link, refused, 2, r"gone\.toml does not exist\. `mailprefs init` writes one"),
         (link, {"MAILPREFS_KEYS": '{"digest": "canary-password"}'}, 2, "the key ring is not in its form"),
@@ -114,7 +127,7 @@ async def test_what_is_missing_is_said_with_what_to_do(alone: Shell) -> None:
         (("serve",), {}, 2, "account 'sendgrid-main' wants its webhook_key in the variable SENDGRID_WEBHOOK_KEY, which is not set"),
         (("work",), {}, 1, "the database cannot be reached"),
         (("link", "jane@example.org", "orders"), {}, 2, "Unsubscribe links exist for marketing alone"),
-        (("link", "jane@example.org", "gossip"), {}, 2, "no such scope; there are: .*connective/newsletter"),
+        (("link", "jane@example.org", "gossip"), {}, 2, "no such topic; there are: connective/newsletter"),
         (("link", "jane@example.org", "connective/marketing"), {}, 2, "that is no topic; there are: connective/newsletter"),
         (("link", "not an address", "newsletter"), {}, 1, "neither an e-mail address nor a phone number"),
     ]

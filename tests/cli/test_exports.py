@@ -57,6 +57,15 @@ async def test_the_variant_for_a_spreadsheet_says_that_it_is_lossy(shell: Shell,
     (await shell("audience", "orders", "--links")).said(2, "marketing alone")
 
 
+@pytest.mark.parametrize("purpose", [" ", "x" * 201, "two\nlines", "\x1b[31m", "\udcff"])
+async def test_a_purpose_is_kept_as_it_was_said_or_refused(shell: Shell, purpose: str) -> None:
+    """It is signed: what is cut off, or cannot be shown, was not said."""
+    (await shell("export", "new", "newsletter", "--purpose", purpose)).said(1, "one line of 200 characters at most")
+    assert not json.loads((await shell("export", "list", "--json")).said(0).out)
+    (await shell("export", "new", "newsletter", "--purpose", f" {'é' * 200} ")).said(0)
+    assert json.loads((await shell("export", "list", "--json")).said(0).out)[0]["purpose"] == "é" * 200
+
+
 async def test_an_export_is_asked_for_made_fetched_and_verified(
     shell: Shell, alone: Shell, conn: asyncpg.Connection, people: list[str], shared_catalogue: Catalogue, ring: KeyRing
 ) -> None:
@@ -64,6 +73,9 @@ async def test_an_export_is_asked_for_made_fetched_and_verified(
     (await shell("export", "fetch", id, "out.csv.zst")).said(1, "not made yet")
     assert await Maker(shell.home / ".mailprefs/exports", shared_catalogue, ring, lambda: datetime.now(UTC)).round(conn)
     assert "made" in (await shell("export", "list")).said(0).out
+    await conn.execute("update export set refused = 'for want of DuckDB' where id = $1", UUID(id))
+    assert "): for want of DuckDB\n" in (await shell("export", "list")).said(0).out
+    await conn.execute("update export set refused = null where id = $1", UUID(id))
     (row,) = json.loads((await shell("export", "list", "--json")).said(0).out)
     assert (row["id"], row["count"], row["state"], row["purpose"]) == (str(UUID(id)), 20, "made", "the May issue")
     (await shell("export", "fetch", id, "out.csv.zst")).said(0, "20 addresses")

@@ -42,7 +42,16 @@ async def test_sync_says_what_each_account_still_has_to_hear(
     shown = (await shell("sync", "sendgrid-main")).said(1).out
     due = f"the oldest since {now:%Y-%m-%d %H:%M:%S}Z, due by 2026-11-24 12:00Z"
     assert shown == f"sendgrid-main            1 waiting, {due}, 0 refused, 1 known by key only\n"
-    (await shell("sync", "pigeon")).said(2, "no such account: pigeon")
+    (await shell("sync", "pigeon")).said(2, "no such account: pigeon; there are: sendgrid-main, sendgrid-second")
+
+
+async def test_where_there_is_nothing_to_show_a_command_says_so_with_what_makes_it(shell: Shell) -> None:
+    (await shell("hook", "kept")).said(0, "^nothing is kept aside$")
+    (await shell("api-keys", "list")).said(0, "`mailprefs api-keys new` makes one")
+    (await shell("export", "list")).said(0, "`mailprefs export new` asks for one")
+    catalogue = shell.home / "mailprefs.toml"
+    catalogue.write_text(re.sub(r"(?ms)^\[\[account\]\].*?(?=^\[\[(?!account)|\Z)", "", catalogue.read_text()))
+    (await shell("hook", "accounts")).said(0, r"^there is no account: write \[\[account\]\]")
 
 
 async def test_ledger_verify_finds_the_summary_that_was_altered(

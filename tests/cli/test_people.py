@@ -51,6 +51,9 @@ async def test_what_is_imported_is_counted_rejected_and_sent(shell: Shell, conn:
 
     consents = b"address,scope,at,source\njane@example.org,partners,2026-01-01T00:00:00Z,form 7\n"
     (await shell("import", "consents", "-", stdin=consents)).said(0, "1 row read, 1 accepted, 1 of them new")
+    (await shell("import", "consents", "-", stdin=consents.replace(b"at,", b"when,"))).said(1, "no column 'at': `import consents` wants")
+    many = "".join(f"p{n}@example.org\n" for n in range(1200)).encode()
+    (await shell("import", "addresses", "-", "--dry-run", stdin=b"address\n" + many)).said(0, "1,200 rows read, 1,200 accepted, 1,200 of")
 
     assert (await shell("audience", "newsletter")).said(0, "^1 address$").out == "address\njane@example.org\n"
     assert (await shell("audience", "partners")).said(0).out == "address\njane@example.org\n"
@@ -226,7 +229,7 @@ async def test_why_says_what_is_behind_an_answer(shell: Shell, conn: asyncpg.Con
     assert "waiting" in shown
     assert (await shell("why", "jane@example.org", "orders")).said(0).out.splitlines()[1].split() == ["yes", "connective/orders"]
     (await shell("why", "jane@example.org", "newsletter")).said(1)
-    (await shell("why", "jane@example.org", "gossip")).said(2, "no such scope")
+    (await shell("why", "jane@example.org", "gossip")).said(2, "no such topic; there are: connective/newsletter")
     assert "never met" not in shown
 
 
