@@ -28,6 +28,10 @@ class Misconfigured(MailprefsError):
     """The configuration is wrong."""
 
 
+class NotInstalled(Misconfigured):
+    """This wants an extra that is not installed here."""
+
+
 class UnknownScope(MailprefsError):
     """No such topic or scope in the catalogue."""
 

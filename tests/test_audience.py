@@ -276,7 +276,7 @@ async def test_rows_that_are_cut_anywhere_are_spelt_alike(links: Links, shared_c
 def test_parquet_without_its_library_says_what_brings_it() -> None:
     script = "import sys; sys.modules['duckdb'] = None; from mailprefs import parquet; parquet.duckdb()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    assert "Misconfigured: Parquet wants DuckDB. In the folder of mailprefs: .venv/bin/pip install '.[parquet]'" in done.stderr
+    assert "NotInstalled: Parquet wants DuckDB. In the folder of mailprefs: .venv/bin/pip install '.[parquet]'" in done.stderr
 
 
 async def test_a_pause_is_what_it_was_when_its_rule_was_a_query(conn: asyncpg.Connection) -> None:

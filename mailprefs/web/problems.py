@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from mailprefs import errors
+from mailprefs import errors, telemetry
 
 RETRY = {"Retry-After": "5"}  # seconds
 _BESIDE = {401: {"WWW-Authenticate": "Bearer"}, 503: RETRY}  # RFC 9110 §15.5.2: a 401 says what would let one in
@@ -36,6 +36,7 @@ _KINDS: tuple[tuple[type[errors.MailprefsError], int, str], ...] = (
     (errors.Outdated, 409, "outdated"),
     (errors.Expired, 410, "expired"),
     (errors.NotOnACluster, 501, "not-on-a-cluster"),
+    (errors.NotInstalled, 501, "not-installed"),
     (errors.NotEntitled, 422, "not-entitled"),
     (errors.NotMintable, 422, "not-mintable"),
     (Powerless, 403, "powerless"),
@@ -57,6 +58,8 @@ def answer(error: errors.MailprefsError) -> web.Response:
     for kind, status, name in _KINDS:
         if isinstance(error, kind):
             return problem(status, name, str(error))
+    if isinstance(error, errors.Misconfigured):
+        telemetry.log.error("misconfigured", why=str(error))  # who calls is told nothing of it
     return problem(500, "internal", "Something went wrong here. Nothing was acknowledged.")
 
 

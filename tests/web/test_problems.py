@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from aiohttp import ClientSession, web
+from structlog.testing import capture_logs
 
 from mailprefs import errors
 from mailprefs.errors import MailprefsError
@@ -25,6 +26,7 @@ STATUS: dict[type[MailprefsError], int] = {
     errors.Outdated: 409,
     errors.Expired: 410,
     errors.NotOnACluster: 501,
+    errors.NotInstalled: 501,
     TooSlow: 408,
     TooLarge: 413,
     errors.Unreadable: 400,
@@ -56,6 +58,13 @@ def test_every_error_of_the_tree_has_its_answer() -> None:
         assert str(told["type"]).startswith("/docs/errors/")
         assert set(told) == {"type", "title", "status", "detail"}
         assert (told["detail"] == "in words of ours") is (status != 500), "a 500 says nothing of what went wrong inside"
+
+
+def test_what_an_operator_mends_is_in_the_log_and_nowhere_else() -> None:
+    with capture_logs() as lines:
+        assert "canary" not in str(body(problems.answer(errors.Misconfigured("canary"))))
+        problems.answer(errors.NotInstalled("of the caller's asking"))
+    assert [(line["event"], line["why"]) for line in lines] == [("misconfigured", "canary")]
 
 
 def test_who_should_come_back_is_told_when_and_who_is_not_let_in_with_what() -> None:
