@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -33,6 +34,7 @@ from mailprefs.words import Channel
 WAITING = 20  # exports that may wait at once: each takes room on the disk
 FOLDER = "exports"  # under MAILPREFS_DATA
 _TURN, _ASKING = 0x6578_706F_7274, 0x6578_7061_736B  # advisory locks, "export" and "expask"
+_SENTENCE = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]{1,200}")
 _SLICE = 1 << 20  # bytes of a file that are read at once
 
 
@@ -73,8 +75,12 @@ async def ask(
     expires_at: datetime,
     now: datetime,
 ) -> UUID:
-    """Ask for an export, which the worker makes, and return its id. Raises as ``audience.sound``, NotOnACluster, and Busy."""
+    """Ask for an export, which the worker makes, and return its id.
+
+    Raises as ``audience.sound``, NotOnACluster, Busy, and Unreadable for a purpose that is not one line of 200 characters at most.
+    """
     audience.sound(topic, shape.columns)
+    purpose = _sentence(purpose)
     await in_one_order(connection)
     id = uuid4()
     said = {"scope": topic.number, "channel": channel.value, "wants": topic.wants(channel), "purpose": purpose, "requester": requester}
@@ -83,6 +89,12 @@ async def ask(
         if not await queries("exports").ask(connection, id=id, **said, **_columns(shape), now=now, expires_at=expires_at, most=WAITING):
             raise Busy("as many exports as may are waiting to be made. Try again.")
     return id
+
+
+def _sentence(purpose: str) -> str:
+    if not _SENTENCE.fullmatch(said := purpose.strip()):
+        raise Unreadable("a purpose is one line of 200 characters at most: it is signed, and kept for ever")
+    return said
 
 
 def _columns(shape: Shape) -> dict[str, Any]:

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Any
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from mailprefs import db, decisions, exports, leaving, shapes
 from mailprefs.apikeys import Power
@@ -27,14 +27,12 @@ READING = 1.0  # seconds of looking through what is nobody's leaving, before one
 
 routes = web.RouteTableDef()
 
-Sentence = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True, pattern=r"^[^\x00-\x1f\x7f]+$")]
-
 
 class ExportAsked(Asked):
     """``POST /v1/exports``"""
 
     topic: Text
-    purpose: Sentence
+    purpose: str
     channel: str = "email"
     columns: list[str] = Field(default=["address"], max_length=10)
     format: str = "csv"
