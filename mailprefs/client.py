@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from urllib.parse import urlsplit
 
 from mailprefs.errors import MailprefsError, Misconfigured, Unavailable
-from mailprefs.patience import Timed, Tries
+from mailprefs.patience import Timed, Tries, connected
 from mailprefs.words import Decision, Reason
 
 if TYPE_CHECKING:
@@ -263,9 +263,20 @@ class Client(_Place):
                 kept.sock.settimeout(tries.socket)
                 return kept
             kept.close()
+        return self._made(tries)
+
+    def _made(self, tries: Tries) -> HTTPConnection:
         found = urlsplit(self.base)
-        kind = partial(HTTPSConnection, context=ssl.create_default_context()) if found.scheme == "https" else HTTPConnection
-        return kind(found.hostname or "", found.port, timeout=tries.socket)
+        host, port = found.hostname or "", found.port
+        if found.scheme == "http":
+            made = HTTPConnection(host, port)
+            made.sock = connected(host, made.port, tries)
+            return made
+        context = ssl.create_default_context()
+        made = HTTPSConnection(host, port, context=context)
+        with connected(host, made.port, tries) as plain:  # closed here where no proof follows; else it was taken over
+            made.sock = context.wrap_socket(plain, server_hostname=host)
+        return made
 
     def _kept(self) -> HTTPConnection | None:
         try:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import ssl
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import datetime
+from contextlib import ExitStack, asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
 
 import asyncpg
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from mailprefs import ledger
 from mailprefs.addresses import Addresses
@@ -130,7 +138,7 @@ SLOWLY = b"slowly:"  # the name of a header, or what a body begins with
 
 
 @asynccontextmanager
-async def standing_in(*answers: bytes | None) -> AsyncIterator[tuple[str, list[bytes]]]:
+async def standing_in(*answers: bytes | None, secret: ssl.SSLContext | None = None) -> AsyncIterator[tuple[str, list[bytes]]]:
     """A service that gives these answers, one a connection: None is silence, b"" hangs up. The last one is given again and again.
 
     What ends with ``SLOWLY`` goes on by a byte now and then.
@@ -154,7 +162,7 @@ async def standing_in(*answers: bytes | None) -> AsyncIterator[tuple[str, list[b
         writer.close()
         ended.set()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=secret)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", seen
         over.set()
@@ -215,6 +223,48 @@ async def test_no_answer_is_unavailable_in_time_and_a_guard_s_no(kind: type[Clie
             await asking(base, kind)
         assert seen
     assert time.monotonic() - began < 10  # of which it was given less than half a second
+
+
+async def test_a_dead_address_of_the_service_leaves_its_others_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual function gives the first one all of it."""
+    async with standing_in(YES) as (base, _):
+        with socket.create_server(("127.0.0.1", 0), backlog=0) as dead, ExitStack() as stack:
+            for _ in range(3):  # more than it lets wait: whoever comes next hears nothing
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(dead.getsockname())
+            places = [dead.getsockname(), ("127.0.0.1", int(base.rpartition(":")[2]))]
+            found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
+            monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+            began = time.monotonic()
+            assert (await asking(base, Client, 1.9))[0].allowed
+            assert time.monotonic() - began > 0.9, "the first is dead"
+
+
+async def test_a_secret_connection_is_with_whom_it_was_meant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secret = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    secret.load_cert_chain(certified(tmp_path, "localhost"))
+    async with standing_in(YES, secret=secret) as (base, seen):
+        named = base.replace("http://127.0.0.1", "https://localhost")
+        with pytest.raises(Unavailable):
+            await asking(named, Client)  # nobody known stands for it
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "localhost.pem"))
+        with pytest.raises(Unavailable):
+            await asking(named.replace("localhost", "127.0.0.1"), Client)  # it stands for another name
+        assert not seen
+        assert (await asking(named, Client, 10))[0].allowed
+
+
+def certified(folder: Path, host: str) -> Path:
+    """Return a file with a key and its own certificate for a host."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+    begun = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(1)
+    begun = begun.not_valid_before(datetime(2020, 1, 1, tzinfo=UTC)).not_valid_after(datetime(2120, 1, 1, tzinfo=UTC))
+    begun = begun.add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
+    made = begun.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True).sign(key, hashes.SHA256())
+    spelt = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (path := folder / f"{host}.pem").write_bytes(made.public_bytes(Encoding.PEM) + spelt)
+    return path
 
 
 async def test_a_guard_is_no_in_doubt_but_for_what_must_not_wait(doors: Doors, left: None) -> None:
