@@ -14,6 +14,7 @@ from mailprefs.apikeys import Power
 from mailprefs.catalogue import Scope
 from mailprefs.packing import Packing, Sink
 from mailprefs.shapes import PARQUET, Shape
+from mailprefs.web import problems
 from mailprefs.web.guard import wants
 from mailprefs.web.keys import EXPORTS, HOUSE, STANDBY, House
 from mailprefs.web.questions import topic_of
@@ -33,6 +34,7 @@ routes = web.RouteTableDef()
 async def everyone(request: web.Request) -> web.StreamResponse:
     """Stream everyone who may be sent a topic, as a file of the shape that is asked for."""
     house = request.app[HOUSE]
+    problems.known(request.query, "channel", "format", "columns", "links", "compress", "spreadsheet")
     topic = topic_of(house, f"{request.match_info['brand']}/{request.match_info['topic']}")
     channel = decisions.channel_of(request.query.get("channel", "email"))
     shape = _shape(request)

@@ -17,6 +17,7 @@ from mailprefs.apikeys import Power
 from mailprefs.errors import Expired, NotMade, UnknownExport, Unreadable
 from mailprefs.exports import Export
 from mailprefs.leaving import Cursor, Left
+from mailprefs.web import problems
 from mailprefs.web.guard import CALLER, wants
 from mailprefs.web.keys import HOUSE, KEPT, POOL
 from mailprefs.web.questions import Asked, Text, asked, topic_of
@@ -95,6 +96,7 @@ async def file(request: web.Request) -> web.StreamResponse:
 @wants(Power.EXPORT)
 async def revoked(request: web.Request) -> web.Response:
     """Say who left since an export was made, after a cursor; wait for somebody, if so asked."""
+    problems.known(request.query, "after", "wait")
     export, cursor = await _found(request), leaving.read(request.query["after"]) if "after" in request.query else None
     patience = _wait(request.query)
     loop = asyncio.get_running_loop()

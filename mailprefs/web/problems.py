@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from aiohttp import web
@@ -61,6 +61,12 @@ def answer(error: errors.MailprefsError) -> web.Response:
     if isinstance(error, errors.Misconfigured):
         telemetry.log.error("misconfigured", why=str(error))  # who calls is told nothing of it
     return problem(500, "internal", "Something went wrong here. Nothing was acknowledged.")
+
+
+def known(query: Collection[str], *names: str) -> None:
+    """Raise Unreadable for a parameter that the route does not have: who asks for ``chanel=sms`` must not be given e-mail."""
+    if set(query) - set(names):
+        raise errors.Unreadable(f"there is a parameter that means nothing here; there are: {', '.join(names)}")
 
 
 async def read_body(request: web.Request, *, limit: int, seconds: float, counted: Callable[[int], None] = lambda _size: None) -> bytes:

@@ -86,7 +86,13 @@ async def test_parquet_and_the_variant_for_a_spreadsheet(base: str, http: Client
 
 @pytest.mark.parametrize(
     ("query", "status"),
-    [("format=parquet&compress=gzip", 400), ("compress=br", 400), ("spreadsheet=1&format=ndjson", 400), ("columns=url,address", 404)],
+    [
+        ("format=parquet&compress=gzip", 400),
+        ("compress=br", 400),
+        ("spreadsheet=1&format=ndjson", 400),
+        ("columns=url,address", 404),
+        ("chanel=sms", 400),
+    ],
 )
 async def test_what_does_not_go_together_is_refused(
     base: str, http: ClientSession, bearer: dict[str, str], query: str, status: int

@@ -151,7 +151,7 @@ async def test_who_waits_hears_of_the_next_who_leaves(
     async with http.get(url, params={"after": second["next"]}, headers=bearer) as answer:
         said = await answer.json()
     assert [each["address"] for each in said["items"]] == [people[4].text], "who left behind an answer is in the next"
-    for wrong in ({"after": "x"}, *({"wait": each} for each in ("soon", "60.1", "600", "-1", "nan", "inf"))):
+    for wrong in ({"after": "x"}, {"afer": first["next"]}, *({"wait": each} for each in ("soon", "60.1", "600", "-1", "nan", "inf"))):
         async with http.get(url, params=wrong, headers=bearer) as answer:
             assert answer.status == 400, wrong
     async with http.get(url, params={"wait": "60"}, headers=bearer) as answer:
