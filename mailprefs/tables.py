@@ -32,6 +32,8 @@ class Table:
         """
         with self._opened(to.parent) as connection:
             rows = connection.read_parquet(_literal(self.path))
+            if not self._named(connection).issuperset(rows.columns):
+                raise Unreadable("two columns of it have one name, in capitals or small letters: call one of them otherwise")
             column = column or addressed(rows.columns)
             if column not in rows.columns:
                 raise Unreadable(f"no column of it is called '{column}'. --column names another")
@@ -43,6 +45,10 @@ class Table:
             whole = self._library.CaseExpression(one, text).otherwise(nothing)
             rows.select(whole.alias(column)).write_csv(str(to), header=True, quoting="ALL")
         return column
+
+    def _named(self, connection: Any) -> set[str]:
+        """Return what is named in it: DuckDB calls the second column otherwise where two have one name to whoever passes over case."""
+        return {name for (name,) in connection.table_function("parquet_schema", [_literal(self.path)]).select("name").fetchall()}
 
     @property
     def height(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,14 @@ def test_a_file_is_itself_alone_whatever_its_name_could_match(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     (folder / "allowed").rename("left.parquet")
     assert duckdb.read_parquet("left.parquet").fetchall() == [(f"{n}@example.com", n * 10) for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    ("names", "wrong"), [(("Address", "address"), True), (("address", "address"), True), (("address", "address_1"), False)]
+)
+def test_a_column_that_would_come_back_under_another_name_is_refused(tmp_path: Path, names: tuple[str, str], wrong: bool) -> None:
+    """Of two that one name fits, the addresses would be looked for in the first, and the second be called otherwise."""
+    arrow, written = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    written.write_table(arrow.table([["jane@example.org"], ["x"]], names=names), str(tmp_path / "in.parquet"))
+    with pytest.raises(Unreadable, match="one name") if wrong else nullcontext():
+        assert Table(tmp_path / "in.parquet").addresses(None, tmp_path / "texts") == "address"
