@@ -75,9 +75,10 @@ def _shape(request: web.Request) -> Shape:
 def _encoding(accepted: str) -> Packing:
     """Return the best of what a client says it unpacks by itself (RFC 9110 §12.5.3); none if it says nothing of ours."""
     said = {
-        name.strip().lower(): parameter.replace(" ", "") for name, _, parameter in (each.partition(";") for each in accepted.split(","))
+        name.strip().lower(): parameter.replace(" ", "").lower()
+        for name, _, parameter in (each.partition(";") for each in accepted.split(","))
     }
-    return next((each for name, each in ENCODED.items() if name in said and said[name] not in ("q=0", "q=0.0")), Packing.NONE)
+    return next((each for name, each in ENCODED.items() if name in said and said[name].rstrip("0.") != "q="), Packing.NONE)
 
 
 def _response(request: web.Request, topic: Scope, shape: Shape) -> web.StreamResponse:

@@ -48,7 +48,15 @@ async def test_a_file_is_packed_as_it_is_asked_for(base: str, http: ClientSessio
 
 @pytest.mark.parametrize(
     ("accepted", "encoding"),
-    [("gzip", "gzip"), ("gzip, deflate, zstd", "zstd"), ("zstd;q=0, gzip;q=0.5", "gzip"), ("br", None), ("gzip; q=0", None)],
+    [
+        ("gzip", "gzip"),
+        ("gzip, deflate, zstd", "zstd"),
+        ("zstd;q=0, gzip;q=0.5", "gzip"),
+        ("br", None),
+        ("gzip; q=0", None),
+        ("gzip;q=0.000", None),
+        ("gzip; Q=0", None),
+    ],
 )
 async def test_what_a_client_unpacks_by_itself_is_packed_on_the_way(
     base: str, bearer: dict[str, str], people: list[str], accepted: str, encoding: str | None
