@@ -26,6 +26,7 @@ from mailprefs.web import (
     candidates,
     changes,
     exports,
+    guard,
     manage,
     marketer,
     operator,
@@ -37,11 +38,12 @@ from mailprefs.web import (
     screens,
     wire,
 )
-from mailprefs.web.arrivals import Arrivals
+from mailprefs.web.arrivals import Arrivals, largest
 from mailprefs.web.asking import Askers
 from mailprefs.web.bursts import Bursts
 from mailprefs.web.keys import (
     ARRIVALS,
+    ASKED,
     ASKERS,
     BURSTS,
     COMPARING,
@@ -88,6 +90,7 @@ def create_app(
     app[STANDBY] = settings.read_database_url
     app[FORGERIES] = Forgeries()
     app[ARRIVALS] = Arrivals()
+    app[ASKED] = Arrivals(share=guard.SHARE, gives_way=largest)
     app[ASKERS] = Askers()
     app[THOUGHTS] = SecondThoughts()
     app[BURSTS] = Bursts()

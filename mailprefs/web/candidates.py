@@ -20,18 +20,23 @@ from mailprefs.errors import Unavailable, Unreadable
 from mailprefs.sheets import PACKED, PARQUET, Cutter, Sheet
 from mailprefs.web import problems
 from mailprefs.web.audiences import STALLED, patient
-from mailprefs.web.guard import wants
-from mailprefs.web.keys import HOUSE, POOL
+from mailprefs.web.guard import ARRIVAL, wants
+from mailprefs.web.keys import ASKED, HOUSE, POOL
 from mailprefs.web.questions import topic_of
 
 STEP = 500  # rows that are asked about together
 ARCHIVES = 1000  # in one body; each costs its sender a few bytes, and us a whole piece
 CHUNK = 65_536  # bytes
+FREE = 2 * CHUNK  # bytes that count nothing: what a filter of ordinary rows holds, however long it takes
 WAIT = 30.0  # seconds for which an answer that has begun waits for the database
 SHOWN = ("allowed", "denied", "all")
 _TYPES = {True: "text/csv; charset=utf-8", False: "application/x-ndjson"}
 
-_UNPACKING: Mapping[str, Callable[[], Any]] = {"gzip": partial(zlib.decompressobj, 31), "zstd": zstd.ZstdDecompressor}
+_WINDOW: Mapping[int, int] = {zstd.DecompressionParameter.window_log_max: 23}  # 8 MiB (RFC 9659), and not the 128 that it may ask for
+_UNPACKING: Mapping[str, Callable[[], Any]] = {
+    "gzip": partial(zlib.decompressobj, 31),
+    "zstd": partial(zstd.ZstdDecompressor, options=_WINDOW),
+}
 
 routes = web.RouteTableDef()
 
@@ -49,7 +54,7 @@ async def filtered(request: web.Request) -> web.StreamResponse:
     if request.content_type.startswith("multipart/"):
         raise Unreadable("it is a form: send the file itself as the body, as `curl -T` does")
     cutter = Cutter(request.query.get("column"))
-    chunks = _unpacked(request)
+    chunks = _counted(request, cutter, _unpacked(request))
     first = await _first(cutter, chunks)
     response = web.StreamResponse(headers={"Content-Type": _TYPES[bool(cutter.sheet.head())]})
     await response.prepare(request)
@@ -63,6 +68,15 @@ async def filtered(request: web.Request) -> web.StreamResponse:
         raise
     await response.write_eof()
     return response
+
+
+async def _counted(request: web.Request, cutter: Cutter, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Give each chunk, counted with what is held of the rows before it until the next one is asked for. Raises Busy."""
+    hold = partial(request.app[ASKED].hold, request[ARRIVAL])
+    async for chunk in chunks:
+        hold(max(0, cutter.held + len(chunk) - FREE))
+        yield chunk
+        hold(max(0, cutter.held - FREE))
 
 
 async def _first(cutter: Cutter, chunks: AsyncIterator[bytes]) -> list[bytes]:
@@ -171,7 +185,7 @@ class _Unpacker:
             try:  # zlib hands back what it had no room for, and zstd keeps it
                 piece = self._inner.decompress(getattr(self._inner, "unconsumed_tail", b"") + chunk, CHUNK)
             except (zlib.error, zstd.ZstdError):
-                raise Unreadable("the body is not packed as it says") from None
+                raise Unreadable("the body is not packed as it says, or with a window of more than 8 MiB") from None
             chunk = b""
             if piece:
                 yield piece

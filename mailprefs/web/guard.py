@@ -1,4 +1,4 @@
-"""Who may come in at ``/v1``: a key with the power that the route wants."""
+"""Who may come in at ``/v1``: a key with the power that the route wants. Its body is counted until it is answered."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from mailprefs import apikeys, db
 from mailprefs.apikeys import Power
 from mailprefs.errors import Forged, MailprefsError
 from mailprefs.web import problems
-from mailprefs.web.keys import HOUSE, POOL
+from mailprefs.web.arrivals import MOST, Arrival
+from mailprefs.web.keys import ASKED, HOUSE, POOL
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+SHARE = MOST // 2  # bytes of the bodies of one key: one alone may well send twenty large ones at once
+
 CALLER = web.RequestKey("caller", str)  # the id of the key that came in
+ARRIVAL = web.RequestKey("arrival", Arrival)  # counts what is held of its body
 
 
 def wants(power: Power) -> Callable[[Handler], Handler]:
@@ -25,7 +29,8 @@ def wants(power: Power) -> Callable[[Handler], Handler]:
         async def guarded(request: web.Request) -> web.StreamResponse:
             try:
                 request[CALLER] = await _let_in(request, power)
-                return await handler(request)
+                async with request.app[ASKED].arriving(request[CALLER]) as request[ARRIVAL]:
+                    return await handler(request)
             except MailprefsError as error:
                 return problems.answer(error)
 

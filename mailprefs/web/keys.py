@@ -63,6 +63,7 @@ EXPORTS = web.AppKey("exports", Pool)  # for audiences, each of which takes as l
 STANDBY: web.AppKey[SecretStr | None] = web.AppKey("standby")  # what audiences are read from, while it is near enough
 KEPT = web.AppKey("kept", Path)  # where the files of kept exports lie
 ARRIVALS = web.AppKey("arrivals", Arrivals)  # for the bodies of providers, all accounts together
+ASKED = web.AppKey("asked", Arrivals)  # for those of applications, so that neither pushes the other out
 ASKERS = web.AppKey("askers", Askers)  # who have no link, and ask for one
 THOUGHTS = web.AppKey("thoughts", SecondThoughts)
 BURSTS = web.AppKey("bursts", Bursts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 from aiohttp import web
@@ -12,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 from mailprefs.catalogue import Scope
 from mailprefs.errors import UnknownScope, Unreadable
 from mailprefs.web import problems
-from mailprefs.web.keys import House
+from mailprefs.web.guard import ARRIVAL
+from mailprefs.web.keys import ASKED, House
 
 BODY = 8 * 1024 * 1024  # bytes
 PATIENCE = 30.0  # seconds
@@ -28,8 +30,10 @@ class Asked(BaseModel):
 
 
 async def asked(request: web.Request, model: type[Model]) -> Model:
-    """Return the body as a model. Raises Unreadable, which says where it is wrong and never repeats what was sent."""
-    body = await problems.read_body(request, limit=BODY, seconds=PATIENCE)
+    """Return the body as a model. Raises Unreadable, which says where it is wrong and never repeats what was sent; Busy."""
+    arrivals, arrival = request.app[ASKED], request[ARRIVAL]
+    body = await problems.read_body(request, limit=BODY, seconds=PATIENCE, counted=partial(arrivals.grow, arrival))
+    arrivals.whole(arrival)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:

@@ -174,6 +174,15 @@ async def test_a_body_of_nothing_but_archives_is_refused(base: str, http: Client
         assert "archives" in await answer.text()
 
 
+async def test_a_packed_body_takes_no_more_memory_than_a_window_in_http_may(base: str, http: ClientSession, bearer: dict[str, str]) -> None:
+    for level, status in ((19, 200), (20, 400)):  # of which the first has a window of 8 MiB, where the length is not known
+        packer = zstd.ZstdCompressor(level)
+        body = packer.compress(ROWS.encode()) + packer.flush()
+        async with http.post(base + PATH, data=body, headers={**bearer, "Content-Encoding": "zstd"}) as answer:
+            assert answer.status == status
+            assert ("8 MiB" in await answer.text()) is (status == 400)
+
+
 async def test_a_packed_body_that_does_not_say_so_is_told_how_to(
     base: str, http: ClientSession, bearer: dict[str, str], left: None
 ) -> None:
