@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.client import request
 from benchmarks.figures import turn_by_turn
+from benchmarks.filtering import staying
 from benchmarks.options import Options
 
 
@@ -48,6 +49,12 @@ def test_every_size_can_be_set_and_quick_takes_smaller_ones() -> None:
     numbers = count(1)
     every = {each.name: next(numbers) for each in fields(Options)}
     assert Options.read({"QUICK": "1", **{f"BENCH_{name.upper()}": str(n) for name, n in every.items()}}) == Options(**every)
+
+
+@pytest.mark.parametrize(("rows", "found"), [(10, 9), (11, 9), (20, 18), (1_234_567, 1_111_110)])
+def test_of_any_number_of_candidates_as_many_come_out_as_have_not_left(rows: int, found: int) -> None:
+    """The first has left, and every tenth behind it."""
+    assert staying(rows) == found
 
 
 @pytest.mark.parametrize("body", [b"", b"List-Unsubscribe=One-Click"])
