@@ -170,7 +170,7 @@ class KeyRing:
 
 
 class _Truncated(SigningAlgorithm):
-    """HMAC-SHA256 cut to 13 bytes. One keyed context for each key, copied for each message: that is where the time goes."""
+    """HMAC-SHA256 cut to 13 bytes, as ``Signer`` signs by itself: what ``TokenSigner.sign``, which goes past it, must come to."""
 
     def get_signature(self, key: bytes, value: bytes) -> bytes:
         context = _context(key).copy()
@@ -179,7 +179,7 @@ class _Truncated(SigningAlgorithm):
 
 
 class TokenSigner(Signer):
-    """Signs unsubscribe tokens: SHA-256 over our own subkey, nothing derived from it."""
+    """Signs unsubscribe tokens: SHA-256 over our own subkey, nothing derived from it. One keyed context, copied for each message."""
 
     def __init__(self, subkey: bytes) -> None:
         super().__init__(subkey, key_derivation="none", digest_method=sha256, algorithm=_Truncated())
