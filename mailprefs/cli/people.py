@@ -30,6 +30,7 @@ from mailprefs.words import MARKETING, Cause, Change, Decision, Door, Effect
 _CAUSES = [cause.value for cause in Cause if not cause.ends]
 _EVIDENCE = "Where the reason is written down, such as a ticket's number. Kept for ever: nothing about the person."
 _STRANGE = ", and is no provider's that is known"
+EVIDENT = 80  # characters of evidence
 FEW = 20  # columns that are warned about
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True)
 
@@ -221,11 +222,18 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
+def _evident(_context: click.Context, _option: click.Parameter, said: str) -> str:
+    """Return evidence as it was said. Raises BadParameter: what is kept for ever says something, names nobody, and is not cut."""
+    if not said.strip() or "@" in said or len(said) > EVIDENT:
+        raise click.BadParameter(f"it is kept for ever and names nobody: some words, {EVIDENT} characters at most, and no @ in them")
+    return said
+
+
 @click.command("stop")
 @click.argument("address")
 @click.argument("scope")
 @click.option("--cause", type=click.Choice(_CAUSES), required=True)
-@click.option("--evidence", required=True, help=_EVIDENCE)
+@click.option("--evidence", required=True, callback=_evident, help=_EVIDENCE)
 def stop_(address: str, scope: str, cause: str, evidence: str) -> int:
     """Stop SCOPE for ADDRESS, by staff, with evidence."""
     return _by_staff(address, scope, Cause(cause), Effect.STOP, evidence)
@@ -235,7 +243,7 @@ def stop_(address: str, scope: str, cause: str, evidence: str) -> int:
 @click.argument("address")
 @click.argument("scope")
 @click.option("--cause", type=click.Choice(_CAUSES), required=True)
-@click.option("--evidence", required=True, help=_EVIDENCE)
+@click.option("--evidence", required=True, callback=_evident, help=_EVIDENCE)
 def lift_(address: str, scope: str, cause: str, evidence: str) -> int:
     """Lift what staff may lift (staff, minor, and a bounce that was corrected).
 
@@ -267,7 +275,7 @@ def _by_staff(address: str, scope: str, cause: Cause, effect: Effect, evidence: 
 
 def _named(evidence: str) -> str:
     """Return what a Change by staff goes by, with a number of its own: the same ticket may stop, lift and stop again."""
-    return f"{evidence.encode('utf-8', 'replace').decode()[:80]} {uuid4().hex[:12]}"
+    return f"{evidence.encode('utf-8', 'replace').decode()} {uuid4().hex[:12]}"
 
 
 def operator() -> str:
