@@ -156,9 +156,9 @@ def _is_base(text: str) -> bool:
     try:
         found = urlsplit(text)
         plain = found.path.isascii() and text.isprintable() and " " not in text
-        whole = found.scheme in ("http", "https") and bool(found.hostname) and found.port != 0
-        return plain and whole and found.username is None and not found.query + found.fragment  # a name would be a second proof
-    except ValueError:  # no such port, or half a bracket
+        whole = found.scheme in ("http", "https") and (found.hostname or "").encode("idna") and found.port != 0
+        return bool(plain and whole and found.username is None and not found.query + found.fragment)  # a name would be a second proof
+    except ValueError:  # no such port or name, or half a bracket
         return False
 
 

@@ -302,6 +302,7 @@ async def test_a_bounce_holds_back_what_must_not_wait_too(
         ("ftp://example.com", KEY),
         ("https://example.com:99999", KEY),
         ("https://[::1", KEY),
+        ("https://example..com", KEY),
         ("https://example.com/a b", KEY),
         ("https://secret@example.com", KEY),
         ("https://example.com", "secret"),
@@ -313,4 +314,5 @@ def test_what_cannot_work_is_said_at_once(base: str, key: str) -> None:
         Client(base, key)
     assert isinstance(wrong.value, MailprefsError)
     assert "secret" not in str(wrong.value)
-    assert KEY not in repr(Client("https://example.com", KEY))
+    for base in ("https://example.com", "http://[::1]:8080/mailprefs/", "https://bücher.example"):
+        assert KEY not in repr(Client(base, KEY))
