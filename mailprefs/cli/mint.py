@@ -15,7 +15,7 @@ import click
 from mailprefs import sheets
 from mailprefs.addresses import Addresses
 from mailprefs.catalogue import Scope
-from mailprefs.cli.opening import Opening
+from mailprefs.cli.opening import Opening, contents
 from mailprefs.cli.saying import many, show, tell, tell_column
 from mailprefs.errors import Unreadable
 from mailprefs.links import LONGEST_WORD, Links, mintable
@@ -105,19 +105,12 @@ def check_(file: Path, as_json: bool) -> int:
     from mailprefs import checkup  # brings in DKIM and DNS, which minting can do without
 
     opening = Opening()
-    findings = checkup.check(_bytes(file), ring=opening.ring, catalogue=opening.catalogue)
+    findings = checkup.check(contents(file), ring=opening.ring, catalogue=opening.catalogue)
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings]))
     for finding in () if as_json else findings:
         show(f"{finding.verdict:<4}  {finding.rule:<24} {finding.sentence} ({finding.source})")
     return 0 if checkup.passed(findings) else 1
-
-
-def _bytes(file: Path) -> bytes:
-    try:
-        return sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-    except OSError as error:
-        raise Unreadable(f"{file} cannot be read: {error.strerror}") from None
 
 
 def warn_if_long(links: Links) -> None:
