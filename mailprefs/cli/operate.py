@@ -9,7 +9,7 @@ import click
 
 from mailprefs import ledger, outbox
 from mailprefs.cli.opening import Opening, now
-from mailprefs.cli.saying import NO_ACCOUNT, Whole, counting, no_account, show, tell
+from mailprefs.cli.saying import NO_ACCOUNT, Whole, counting, many, no_account, show, tell
 from mailprefs.cli.signals import run
 from mailprefs.outbox import Figures
 from mailprefs.words import BUCKETS
@@ -29,8 +29,9 @@ def sync_(account: str | None, as_json: bool) -> int:
     for each in () if as_json else figures:
         oldest = f", the oldest since {each.oldest_at:%Y-%m-%d %H:%M:%S}Z" if each.oldest_at else ""
         due = f", due by {each.next_deadline_at:%Y-%m-%d %H:%M}Z" if each.next_deadline_at else ""
-        late = f", {each.late} LATE" if each.late else ""
-        show(f"{each.account:<24} {each.waiting} waiting{oldest}{due}{late}, {each.dead} refused, {each.no_address} known by key only")
+        late = f", {each.late:,} LATE" if each.late else ""
+        rest = f"{each.dead:,} refused, {each.no_address:,} known by key only"
+        show(f"{each.account:<24} {each.waiting:,} waiting{oldest}{due}{late}, {rest}")
     if not known and not as_json:
         tell(NO_ACCOUNT)
     return 1 if any(each.waiting for each in figures) else 0
@@ -50,7 +51,8 @@ def ledger_() -> None:
 def verify() -> int:
     """Fold every ledger anew and compare. Exit 1 if one summary differs."""
     count = run(_differing())
-    tell(f"{count} summaries differ from their ledger" if count else "every summary is what its ledger says")
+    differing = f"{many(count, 'summary differs from its', 'summaries differ from their')} ledger"
+    tell(differing if count else "every summary is what its ledger says")
     return 1 if count else 0
 
 
