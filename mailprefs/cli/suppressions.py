@@ -37,8 +37,8 @@ def suppressions_(hashed: bool, key: Path | None, output: Path | None) -> None:
 
 async def _streamed(spell: Spelling, columns: tuple[str, ...], out: BinaryIO) -> Handover:
     opening, done = Opening(), Handover()
-    out.write((",".join(columns) + "\n").encode())
     async with opening.connected() as connection:
+        out.write((",".join(columns) + "\n").encode())
         with counting("rows", out=out) as bar:
             async for chunk in suppressions.stream(connection, opening.catalogue, spell, done, now=now(), progress=bar):
                 out.write(chunk)
