@@ -48,7 +48,7 @@ class Tries:
         after = getattr(trouble, "after", None) or 0.0
         pause: float = max(after, _PAUSE * 2 ** (self.count - 1) * _JITTER.uniform(0.5, 1.5))
         if pause >= self.left:
-            raise Unavailable("no answer in time")
+            raise Unavailable(f"no answer in time{f' ({type(trouble).__name__})' if isinstance(trouble, OSError) else ''}")
         return pause
 
 

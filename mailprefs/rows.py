@@ -12,9 +12,10 @@ import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, TextIO, cast
 
 from backports import zstd
 
@@ -36,13 +37,14 @@ _BEYOND = re.compile(r"[^\x00-\x7f]+")
 _BETWEEN = re.compile(r"[,;\s]")  # what stands between addresses where there are several
 BROKEN = (EOFError, OSError, UnicodeError, zlib.error, zstd.ZstdError)  # what a damaged archive can raise
 _UTF16 = "it is UTF-16, as spreadsheets write it: save it as CSV in UTF-8"
+PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # what archives begin with
+_UNPACKING: Mapping[str, Callable[..., Any]] = {"gzip": gzip.open, "zstd": zstd.open}
 _OTHERS = {  # how files begin that are no CSV
     b"PK\x03\x04": "it is a spreadsheet or another zip archive, and no CSV: save the sheet as CSV in UTF-8",
     b"\xd0\xcf\x11\xe0": "it is an old spreadsheet, and no CSV: save the sheet as CSV in UTF-8",
     b"\xff\xfe": _UTF16,
     b"\xfe\xff": _UTF16,
-    b"\x1f\x8b": "it is packed with gzip: give it a name that ends in .gz",
-    b"\x28\xb5\x2f\xfd": "it is packed with Zstandard: give it a name that ends in .zst",
+    **dict.fromkeys(PACKED, "it is packed twice: unpack it once"),
     b"PAR1": "it is Parquet, and no CSV",
 }
 
@@ -78,21 +80,23 @@ def address_of(row: Row) -> str:
 
 @contextmanager
 def opened(path: Path) -> Iterator[TextIO]:
-    """Lend the text of a file of rows, unpacking ``.gz`` and ``.zst``; ``-`` is standard input. Raises Unreadable."""
+    """Lend the text of a file of rows, unpacked; ``-`` is standard input. Raises Unreadable."""
     with ExitStack() as stack:
         try:
-            raw: Any = stack.enter_context(_raw(path))
+            raw: Any = stack.enter_context(unpacked(stack.enter_context(_raw(path))))
         except OSError as error:
             raise Unreadable(f"{path} cannot be read: {error.strerror}") from None
         yield stack.enter_context(io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline=""))
 
 
-def _raw(path: Path) -> Any:
-    if str(path) == "-":
-        return os.fdopen(os.dup(0), "rb")
-    if path.suffix == ".zst":
-        return zstd.open(path, "rb")
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+def _raw(path: Path) -> BufferedReader:
+    return os.fdopen(os.dup(0), "rb") if str(path) == "-" else path.open("rb")
+
+
+def unpacked(file: BufferedReader) -> BinaryIO:
+    """Return what a file holds, unpacked where its first bytes say that it is packed, whatever its name says."""
+    begins = file.peek(4)
+    return next((cast(BinaryIO, _UNPACKING[name](file, "rb")) for magic, name in PACKED.items() if begins.startswith(magic)), file)
 
 
 def read(
@@ -122,8 +126,8 @@ def read(
     return columns, _records(lines, [ADDRESS if column == called else column for column in columns])
 
 
-def why(head: str, columns: Sequence[str]) -> str:
-    """Return why a file is no CSV with a column ``address``, from how it begins, and what to do."""
+def why(head: str, columns: Sequence[str], otherwise: str = "") -> str:
+    """Return why a file is no CSV with a column ``address``, from how it begins, and what to do; ``otherwise`` is behind what it lacks."""
     begins = head[:4].encode("utf-8", "surrogateescape")
     for magic, what in _OTHERS.items():
         if begins.startswith(magic):
@@ -138,8 +142,8 @@ def why(head: str, columns: Sequence[str]) -> str:
     if twice := [n for n, column in enumerate(columns, 1) if columns.index(column) < n - 1]:  # its name may be an address
         return f"the first line names a column twice: the column {twice[0]} is called as one before it"
     if near := [column for column in columns if column.strip().casefold() == ADDRESS]:
-        return f"the first line says {near[0]!r}: write 'address', in small letters and without spaces"
-    return "the first line must name the columns, each once, and one of them 'address', or one alone 'email'"
+        return f"the first line says {near[0]!r}: write 'address', in small letters and without spaces{otherwise}"
+    return f"the first line must name the columns, each once, and one of them 'address', or one alone 'email'{otherwise}"
 
 
 class _Lines:

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
-from typing import Any, BinaryIO, Protocol, cast
-
-from backports import zstd
+from typing import Any, Protocol
 
 from mailprefs.columns import Plain
 from mailprefs.errors import Unreadable
-from mailprefs.rows import ADDRESS, BROKEN, LONGEST, TALLEST, WIDEST, Row, address_of, addressed, beside, quoted, why
+from mailprefs.rows import ADDRESS, BROKEN, LONGEST, TALLEST, WIDEST, Row, address_of, addressed, beside, quoted, unpacked, why
 
 PARQUET = b"PAR1"  # what such a file begins with
-PACKED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}  # what archives begin with
+REASONS = "reasons"  # the column that stands behind the others of those who are denied
 _BOM = b"\xef\xbb\xbf"
 CHUNK = 1 << 20  # bytes that are read at once
 WIDE = 1000  # columns: what lacks some is filled up when it is given back with its reasons
+_ANOTHER = ". --column, or over HTTP ?column=, names another"
 PLAIN = 64  # octets of an address that is read in bulk; a longer one is read by itself
 
 # What `addresses.email` gives back as it is, once it is lower case: nothing else is read in bulk (a test).
@@ -46,7 +44,14 @@ class Block:
     plain: Sequence[bytes]
 
 
-class Sheet(Protocol):
+class Columns(Protocol):
+    """What has columns."""
+
+    def has(self, name: str) -> bool:
+        """True where a further column of this name would be the second one, to whoever passes over case."""
+
+
+class Sheet(Columns, Protocol):
     """One file of candidates, of a known kind."""
 
     @property
@@ -55,9 +60,6 @@ class Sheet(Protocol):
 
     def head(self, *more: str) -> bytes:
         """Return what stands above the rows, with further columns."""
-
-    def has(self, name: str) -> bool:
-        """True where a further column of this name would be the second one, to whoever passes over case."""
 
     def cut(self, buffer: bytes, *, last: bool) -> tuple[list[bytes], bytes]:
         """Return the whole rows at the beginning of a buffer, and the rest of it. Raises Unreadable where a row never ends."""
@@ -196,19 +198,11 @@ class Ndjson:
         return json.dumps({"line": row.decode("utf-8", "replace"), **more}).encode()
 
 
-def unpacked(file: BufferedReader) -> BinaryIO:
-    """Return what a file holds, unpacked where its first bytes say that it is packed, whatever its name says."""
-    magic = file.peek(4)[:4]
-    if magic == PARQUET:
-        raise Unreadable("that is a Parquet file; give its name, and the name of a file for the answer")
-    if magic[:2] == b"\x1f\x8b":
-        return cast(BinaryIO, gzip.open(file, "rb"))
-    return cast(BinaryIO, zstd.open(file, "rb")) if magic == b"\x28\xb5\x2f\xfd" else file
-
-
 def chunks(source: BufferedReader) -> Iterator[bytes]:
-    """Give what a file holds, unpacked, some at a time. Raises Unreadable where it breaks off."""
+    """Give what a file holds, unpacked, some at a time. Raises Unreadable where it breaks off, or is Parquet."""
     try:
+        if source.peek(4).startswith(PARQUET):
+            raise Unreadable("that is a Parquet file; give its name, and the name of a file for the answer")
         file = unpacked(source)
         while chunk := file.read(CHUNK):
             yield chunk
@@ -247,7 +241,7 @@ class Cutter:
     def sheet(self) -> Sheet:
         """What it is. Raises Unreadable while nothing has come."""
         if self._sheet is None:
-            raise Unreadable("there is nothing in it")
+            raise Unreadable(why("", ()))
         return self._sheet
 
     @property
@@ -321,7 +315,7 @@ def _meant(keys: Sequence[str]) -> str:
     """Return the key of the address. Raises Unreadable where none obviously is: every row would be denied."""
     found = addressed(keys)
     if keys and found not in keys:
-        raise Unreadable("the first object has no key 'address', nor one alone 'email'. --column, or over HTTP ?column=, names another")
+        raise Unreadable("the first object has no key 'address', nor one alone 'email'" + _ANOTHER)
     return found
 
 
@@ -336,7 +330,13 @@ def _why(header: bytes, columns: Sequence[str], column: str) -> str:
     if column in columns:
         return f"the first line names a column twice: {column!r}"
     named = "" if column == ADDRESS else f"no column is called {column!r}, in these very letters. "
-    return f"{named}{why(header.decode('utf-8', 'replace'), columns)}. --column, or over HTTP ?column=, names another"
+    return named + why(header.decode("utf-8", "replace"), columns, _ANOTHER)
+
+
+def spare(sheet: Columns, *names: str) -> None:
+    """Raise Unreadable where a further column of one of these names would be the second one: whoever reads the file may take either."""
+    if taken := [name for name in names if sheet.has(name)]:
+        raise Unreadable(f"a column is called '{taken[0]}' already, and could be taken for ours: call it otherwise")
 
 
 def _keys(line: bytes) -> list[str]:

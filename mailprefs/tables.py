@@ -12,6 +12,7 @@ from typing import Any
 from mailprefs import parquet
 from mailprefs.errors import Misconfigured, Unreadable
 from mailprefs.rows import addressed
+from mailprefs.sheets import REASONS
 
 _ONE = r"[^\r\n]{1,1000}"  # what can be an address, with its name: one line, and no book
 _PLACE = "file_row_number"  # what DuckDB calls a row's place in its file, from 0
@@ -50,6 +51,11 @@ class Table:
         """Return what is named in it: DuckDB calls the second column otherwise where two have one name to whoever passes over case."""
         return {name for (name,) in connection.table_function("parquet_schema", [_literal(self.path)]).select("name").fetchall()}
 
+    def has(self, name: str) -> bool:
+        """True where a further column of this name would be the second one, to whoever passes over case. Raises Unreadable."""
+        with self._opened(self.path.parent) as connection:
+            return name.casefold() in (each.casefold() for each in connection.read_parquet(_literal(self.path)).columns)
+
     @property
     def height(self) -> int:
         """Return how many rows it has. Raises Unreadable."""
@@ -63,7 +69,7 @@ class Table:
         """
         with self._opened(allowed.parent) as connection:
             rows = connection.read_parquet(_literal(self.path), file_row_number=True).set_alias("rows")
-            columns = {_DENIED: "BIGINT", "reasons": "VARCHAR"}
+            columns = {_DENIED: "BIGINT", REASONS: "VARCHAR"}
             out = connection.read_csv(_literal(denied), header=False, columns=columns, auto_detect=False).set_alias("out")
             for to, how, hidden in ((allowed, "anti", [_PLACE]), (others, "inner", [_PLACE, _DENIED])):
                 found = rows.join(out, f"rows.{_PLACE} = out.{_DENIED}", how=how).order(_PLACE)

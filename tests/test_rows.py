@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from backports import zstd
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -168,8 +169,14 @@ def test_an_archive_that_breaks_off_keeps_the_rows_before(tmp_path: Path, name: 
         assert kept[: len(kept) // 2] == people[: len(kept) // 2]
 
 
+@pytest.mark.parametrize("name", ["in.csv", "in.csv.gz", "in.csv.zst"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstd.compress])
+def test_what_is_packed_says_so_by_its_first_bytes_whatever_it_is_called(tmp_path: Path, name: str, pack: Callable[[bytes], bytes]) -> None:
+    assert sound(parsed(pack(b"address\njane@example.org\n"), tmp_path, name)) == ["jane@example.org"]
+
+
 @pytest.mark.parametrize(
-    "content", [b"address\na@example.com\n", gzip.compress(b"address\n" * 99, mtime=0)[:12], b""], ids=["plain", "torn", "empty"]
+    "content", [gzip.compress(b"address\n" * 99, mtime=0)[:12], zstd.compress(b"address\n" * 99)[:9], b""], ids=["gzip", "zstd", "empty"]
 )
 def test_what_is_no_archive_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(Unreadable, match=r"cannot be unpacked|the file is empty"):
@@ -185,7 +192,7 @@ def test_what_is_no_archive_is_said_to_be_none(tmp_path: Path, content: bytes) -
         ("address,locale\na@example.com,de\n".encode("utf-16-be"), "UTF-16"),
         (b"PK\x03\x04\x14\x00\x06\x00\x08\x00", "spreadsheet .* no CSV"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "old spreadsheet"),
-        (gzip.compress(b"address\n", mtime=0), r"ends in \.gz"),
+        (zstd.compress(gzip.compress(b"address\n", mtime=0)), "packed twice"),
         (b"", "the file is empty"),
         (b"address,address\n", "a column twice: the column 2 "),
         (b"locale, Address\n", "says ' Address': write 'address'"),

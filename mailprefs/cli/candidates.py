@@ -17,12 +17,12 @@ import click
 from mailprefs import audience, crews, files, packing, shapes, sheets
 from mailprefs.candidates import Filter, Verdict
 from mailprefs.cli.opening import Opening, now
-from mailprefs.cli.saying import counting, tell, tell_column
+from mailprefs.cli.saying import counting, many, tell, tell_column
 from mailprefs.cli.signals import run
 from mailprefs.crews import Crew, Keyed
 from mailprefs.errors import Unreadable
 from mailprefs.packing import Packing
-from mailprefs.sheets import Sheet
+from mailprefs.sheets import REASONS, Sheet
 
 LARGE = 8 << 20  # bytes of a file that is known to be worth other processes before it is read
 FEW = 50_000  # rows that are asked about one by one, however many addresses there are
@@ -58,7 +58,7 @@ def filter_(topic: str, file: Path, denied: Path | None, column: str | None, out
             aside = stack.enter_context(_written(denied)) if denied else None
             source = stack.enter_context(_opened(file))
             count = run(_filtered(topic, source, column, _Sides(out, aside, (output, denied))))
-    tell(f"{count.rows:,} candidates, {count.rows - count.denied:,} may be sent {topic}, {count.denied:,} may not")
+    tell(f"{many(count.rows, 'candidate', 'candidates')}, {count.rows - count.denied:,} may be sent {topic}, {count.denied:,} may not")
 
 
 def _apart(*paths: Path | None) -> None:
@@ -103,6 +103,8 @@ def _of_table(topic: str, file: Path, column: str | None, output: Path | None, d
         raise click.UsageError("a Parquet file is answered by one: name it, with --output")
     _called((output, denied), shapes.PARQUET)
     table = Table(file)
+    if denied:
+        sheets.spare(table, REASONS)
     with ExitStack() as stack:
         outs = [stack.enter_context(files.whole(path)) if path else None for path in (output, denied)]  # both, or neither
         scratch = stack.enter_context(files.scratch(output.parent))
@@ -151,14 +153,15 @@ class _Sides:
 
     def begin(self, sheet: Sheet) -> None:
         _called(self.paths, "csv" if sheet.head() else "ndjson")
-        self.out.write(sheet.head())
         if self.aside:
-            self.aside.write(sheet.head("reasons"))
+            sheets.spare(sheet, REASONS)
+            self.aside.write(sheet.head(REASONS))
+        self.out.write(sheet.head())
 
     def write(self, verdict: Verdict, keyed: Keyed, sheet: Sheet) -> None:
         self.out.write(b"\n".join([*verdict.allowed(keyed.rows), b""]))
         if self.aside:
-            self.aside.write(b"".join(sheet.beside(keyed.rows[n], {"reasons": why}) + b"\n" for n, why in sorted(verdict.denied.items())))
+            self.aside.write(b"".join(sheet.beside(keyed.rows[n], {REASONS: why}) + b"\n" for n, why in sorted(verdict.denied.items())))
 
 
 @dataclass

@@ -60,8 +60,7 @@ def links_(topic: str, column: str | None, rejects: Path | None) -> int:
     with os.fdopen(os.dup(0), "rb") as source:
         sheet, blocks = sheets.opened(sheets.chunks(source), column)
         tell_column(sheet.column, column)
-        if taken := [name for name in MINTED if sheet.has(name)]:
-            raise Unreadable(f"a column is called '{taken[0]}' already, and could be sent in place of ours: call it otherwise")
+        sheets.spare(sheet, *MINTED)
         with Rejects(rejects or Path(f"links.rejects.{'csv' if sheet.head() else 'ndjson'}"), _head(sheet, "row", "reason")) as refused:
             sys.stdout.buffer.write(_head(sheet, *MINTED))
             for found in _keyed(opening.addresses, sheet, blocks, refused):

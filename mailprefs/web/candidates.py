@@ -17,7 +17,8 @@ from mailprefs.apikeys import Power
 from mailprefs.candidates import Filter, Verdict
 from mailprefs.crews import Keyed
 from mailprefs.errors import Unavailable, Unreadable
-from mailprefs.sheets import PACKED, PARQUET, Cutter, Sheet
+from mailprefs.rows import PACKED
+from mailprefs.sheets import PARQUET, REASONS, Cutter, Sheet, spare
 from mailprefs.web import problems
 from mailprefs.web.audiences import STALLED, patient
 from mailprefs.web.guard import ARRIVAL, wants
@@ -46,6 +47,7 @@ routes = web.RouteTableDef()
 async def filtered(request: web.Request) -> web.StreamResponse:
     """Answer with the rows of the body that may be sent a topic: ``?rows=allowed|denied|all``, ``?column=``. Streams both ways."""
     house = request.app[HOUSE]
+    problems.known(request.query, "rows", "column")
     shown = request.query.get("rows", "allowed")
     if shown not in SHOWN:
         raise Unreadable(f"'rows' is one of: {', '.join(SHOWN)}")
@@ -56,6 +58,8 @@ async def filtered(request: web.Request) -> web.StreamResponse:
     cutter = Cutter(request.query.get("column"))
     chunks = _counted(request, cutter, _unpacked(request))
     first = await _first(cutter, chunks)
+    if asking.reasons:
+        spare(cutter.sheet, REASONS)
     response = web.StreamResponse(headers={"Content-Type": _TYPES[bool(cutter.sheet.head())]})
     await response.prepare(request)
     try:
@@ -101,7 +105,7 @@ async def _answered(
     shown: str,
 ) -> None:
     write, sheet = patient(response.write, STALLED), cutter.sheet
-    await write(sheet.head(*(() if shown == "allowed" else ("reasons",))))
+    await write(sheet.head(*(() if shown == "allowed" else (REASONS,))))
     async for rows in _rows(cutter, first, chunks):
         for n in range(0, len(rows), STEP):
             keyed = await _keyed(request, sheet, rows[n : n + STEP])
@@ -142,7 +146,7 @@ def _lines(verdict: Verdict, keyed: Keyed, sheet: Sheet, shown: str) -> list[byt
         return verdict.allowed(keyed.rows)
     every = (n for n in range(len(keyed.rows)) if n not in verdict.empty)
     places = sorted(verdict.denied) if shown == "denied" else every
-    return [sheet.beside(keyed.rows[n], {"reasons": verdict.denied.get(n, "")}) for n in places]
+    return [sheet.beside(keyed.rows[n], {REASONS: verdict.denied.get(n, "")}) for n in places]
 
 
 async def _unpacked(request: web.Request) -> AsyncIterator[bytes]:

@@ -15,6 +15,7 @@ from mailprefs import db, decisions
 from mailprefs.apikeys import Power
 from mailprefs.decisions import Question
 from mailprefs.errors import Unreadable
+from mailprefs.web import problems
 from mailprefs.web.guard import wants
 from mailprefs.web.keys import HOUSE, POOL, House
 from mailprefs.web.questions import Asked, Text, asked, dumps, topic_of
@@ -122,6 +123,7 @@ async def lookup(request: web.Request) -> web.Response:
 async def why(request: web.Request) -> web.Response:
     """Return the decisions about one address, the history behind them, and who was told."""
     house = request.app[HOUSE]
+    problems.known(request.query, "channel")
     channel = decisions.channel_of(request.query["channel"]) if "channel" in request.query else None
     address = Address(_key(request.match_info["key"]), channel)
     async with db.acquired(request.app[POOL]) as connection:

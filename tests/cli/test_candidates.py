@@ -126,6 +126,22 @@ async def test_no_spreadsheet_is_written_that_is_none(shell: Shell, left: None, 
     assert not (shell.home / "out.xlsx").exists()
 
 
+async def test_a_column_of_reasons_that_is_there_already_is_not_given_a_second(shell: Shell, left: None) -> None:
+    """Whoever filters again what was denied would have two, and read either."""
+    rows = b"address,Reasons\njoe@example.org,old\n"
+    (await shell("filter", "newsletter", "--denied", "denied.csv", stdin=rows)).said(1, "a column is called 'reasons' already")
+    duckdb.execute(f"copy (select 'joe@example.org' address, 'old' Reasons) to '{shell.home / 'in.parquet'}' (format parquet)")
+    table = ("filter", "newsletter", "in.parquet", "-o", "out.parquet")
+    (await shell(*table, "--denied", "denied.parquet")).said(1, "a column is called 'reasons' already")
+    assert sorted(path.name for path in shell.home.glob("*.parquet")) == ["in.parquet"]
+    (await shell("filter", "newsletter", stdin=rows)).said(0, "1 candidate, 0 may be sent")
+    (await shell(*table)).said(0, "1 candidate, 0 may be sent")
+    again = (
+        await shell("filter", "newsletter", "--denied", "/dev/stdout", stdin=b'{"address": "joe@example.org", "reasons": "old"}\n')
+    ).said(0)
+    assert json.loads(again.out) == {"address": "joe@example.org", "reasons": "connective/marketing:complaint"}
+
+
 @pytest.mark.parametrize("called", ["email", "E-mail", "Email Address", "EMAIL_ADDRESS"])
 async def test_a_column_that_is_obviously_meant_is_read_and_named(shell: Shell, left: None, called: str) -> None:
     done = await shell("filter", "newsletter", stdin=f"{called},n\njane@example.org,1\njoe@example.org,2\n".encode())

@@ -22,4 +22,4 @@ async def test_where_one_of_two_answers_cannot_be_written_neither_is(shell: Shel
     )
     assert ".mailprefs-" not in said.err
     assert sorted(shell.home.iterdir()) == before
-    (await shell("filter", "newsletter", table, "-o", "out.parquet", "--denied", "denied.parquet")).said(0, "1 candidates, 1 may be sent")
+    (await shell("filter", "newsletter", table, "-o", "out.parquet", "--denied", "denied.parquet")).said(0, "1 candidate, 1 may be sent")

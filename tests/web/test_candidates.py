@@ -101,7 +101,16 @@ async def test_a_packed_body_is_unpacked_and_one_that_breaks_off_is_no_answer(
 
 @pytest.mark.parametrize(
     ("body", "query", "status"),
-    [("name\nx\n", "", 400), ("", "", 400), ("PAR1....", "", 400), ("address\n", "?rows=some", 400), ("address\n", "", 200)],
+    [
+        ("name\nx\n", "", 400),
+        ("", "", 400),
+        ("PAR1....", "", 400),
+        ("address\n", "?rows=some", 400),
+        ("address\n", "?colum=post", 400),
+        ("address,reasons\n", "?rows=all", 400),
+        ("address,reasons\n", "?rows=allowed&column=address", 200),
+        ("address\n", "", 200),
+    ],
 )
 async def test_what_cannot_be_read_is_refused(
     base: str, http: ClientSession, bearer: dict[str, str], body: str, query: str, status: int

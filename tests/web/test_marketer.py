@@ -119,6 +119,8 @@ async def test_why_never_puts_an_address_into_a_url(base: str, http: ClientSessi
     assert next(d["topic"] for d in whole["decisions"] if not d["allowed"]) == "connective/newsletter"
     assert whole["history"][0]["evidence"] == "link:1"
     assert [t["account"] for t in whole["told"]] == ["sendgrid-main", "sendgrid-second"]
+    async with http.get(f"{base}/v1/addresses/{key}?chanel=sms", headers=bearer) as answer:
+        assert answer.status == 400
 
 
 async def test_a_text_that_spells_no_address_is_a_doubt_and_for_marketing_a_no(
