@@ -244,6 +244,12 @@ async def test_once_spread_what_is_asked_of_a_list_is_asked_of_the_shards_that_i
     assert await spreading.fetch(given + " order by oid") == before
 
 
+# [shard_pruning.c] The hashes of a column are cut into ranges of one length, and the shards are numbered in their order.
+OF_32 = """
+    create or replace function pg_catalog.get_shard_id_for_distribution_column(table_name regclass, distribution_value smallint)
+    returns bigint language sql immutable as $$ select (hashint2(distribution_value) + 2147483648) / (4294967296 / 32) $$"""
+
+
 async def test_once_spread_what_is_settled_is_locked_shard_by_shard(
     spreading: asyncpg.Connection, addresses: Addresses, now: datetime
 ) -> None:
@@ -262,6 +268,8 @@ async def test_once_spread_what_is_settled_is_locked_shard_by_shard(
     plain = await within(spreading, settled())
     assert plain == sorted(plain)
     await spread(spreading)
+    assert await within(spreading, settled()) == plain, "the control: of one shard"
+    await spreading.execute(OF_32)
     by_shard = await within(spreading, settled())
     shards = [await spreading.fetchval("select get_shard_id_for_distribution_column('push', $1)", each) for each in by_shard]
     assert shards == sorted(shards)
