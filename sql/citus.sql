@@ -317,10 +317,10 @@ $new$);
     from (select distinct c.bucket, c.key from unnest(p_bucket, p_key) with ordinality u(bucket, key, n) join consent c on c.bucket = u.bucket and c.key = u.key) c;$new$);
     -- a change of rows that a list names is asked of every shard, and each is locked for it until the end; these buckets are of a few
     body := replace(body, $old$  where a.bucket = f.bucket and a.key = f.key
-    and (a.stops$old$, $new$  where a.bucket = any(p_bucket) and a.bucket = f.bucket and a.key = f.key
+    and (a.stops$old$, $new$  where (cardinality(p_bucket) > 16 or a.bucket = any(p_bucket)) and a.bucket = f.bucket and a.key = f.key
     and (a.stops$new$);
     body := replace(body, $old$    where p.bucket = u.bucket and p.account = n.account$old$,
-      $new$    where p.bucket = any(p_bucket) and p.bucket = u.bucket and p.account = n.account$new$);
+      $new$    where (cardinality(p_bucket) > 16 or p.bucket = any(p_bucket)) and p.bucket = u.bucket and p.account = n.account$new$);
     if cardinality(string_to_array(body, '.bucket = any(p_bucket)')) <> 3 or body like '%known := array%' or body like '%left join consent k%' or body like '%select from told%' or body like '%select t.stop from told%'
       or body not like '%left join met k%' or body not like '%left join overtaken%' or body not like '%left join last_told%' then
       raise '% is not the one that this is made of', each;
@@ -329,12 +329,14 @@ $new$);
   end loop;
 end $record$;
 
--- What is joined to a list is asked of every shard, unless it is said beside it which buckets these are of.
+-- What is joined to a list is asked of every shard, unless it is said beside it which buckets these are of. A long list is of most shards
+-- anyway, and each of them would look for every one of its rows in as many places. The parameters are known when a plan is made, so one of
+-- the two is all that is left of it then.
 do $buckets$
 declare
   f record;
   joined text := (
-    select '(\mjoin (?:' || string_agg(d.logicalrelid::regclass::text, '|') || ') (\w+) on )\2\.bucket = (?!any\()'
+    select '(\mjoin (?:' || string_agg(d.logicalrelid::regclass::text, '|') || ') (\w+) on )\2\.bucket = '
     from pg_dist_partition d
     where d.partmethod = 'h');
 begin
@@ -344,6 +346,6 @@ begin
     where p.pronamespace = current_schema()::regnamespace and pg_get_function_identity_arguments(p.oid) like '%p_bucket smallint[]%'
     order by p.oid
   loop
-    execute regexp_replace(f.whole, joined, '\1\2.bucket = any(p_bucket) and \2.bucket = ', 'g');
+    execute regexp_replace(f.whole, joined, '\1(cardinality(p_bucket) > 16 or \2.bucket = any(p_bucket)) and \2.bucket = ', 'g');
   end loop;
 end $buckets$;
